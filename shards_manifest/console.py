@@ -1,0 +1,36 @@
+"""How the commands end: one sentence and exit code 2 for a problem, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .errors import SpectralError
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's."""
+    try:
+        command(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted: run the same command again to go on", err=True)
+        raise SystemExit(130) from None
+    except SpectralError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+def human_bytes(count: float) -> str:
+    """A byte count for people, in decimal units: 76.2 kB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError

@@ -1,0 +1,26 @@
+"""What can go wrong, as one tree.
+
+SpectralError               a problem the user can act on; its text is one sentence
+├── FormatError             manifests and tables: missing, malformed, or of an unknown version
+├── ShardError              a shard that is missing, cut, altered, or out of line with its manifest
+├── StoreError              the disk or the store refused
+└── preprocess.errors.*, train.errors.*
+"""
+
+from __future__ import annotations
+
+
+class SpectralError(Exception):
+    """A problem with the input or the environment; commands print it and exit with code 2."""
+
+
+class FormatError(SpectralError):
+    """A manifest or a table is missing, malformed, or of a version that this release does not know."""
+
+
+class ShardError(SpectralError):
+    """A shard is missing, cut short, altered, or does not match its manifest."""
+
+
+class StoreError(SpectralError):
+    """The disk or the object store refused an operation."""

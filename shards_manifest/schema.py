@@ -1,0 +1,256 @@
+"""The manifests, as plain frozen values and as canonical JSON (see docs/format.md).
+
+Canonical means: sorted keys, one-space indent, UTF-8, no time stamps, no host names, so that equal
+contents are equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from .errors import FormatError
+
+FORMAT = "spectral-shards"
+VERSION = 1
+MANIFEST = "manifest.json"
+PARTS = ("train", "val")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar: its name within the band's folder, what it holds, and its SHA-256 in hexadecimal."""
+
+    name: str
+    samples: int
+    blocks: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """The shards of train or of val, in order. `digest` is the SHA-256 of the sample table's text."""
+
+    samples: int
+    digest: str
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a stored coefficient means; equal in all bands of a split.
+
+    factor: number of bands K = s*s.  size: pixels of a side that the network sees, before the phases.
+    margin: further pixels kept for crops; planes are (size + margin) / s.  fit: squash or crop.
+    transform: dct, dct2 or none.  color: ycbcr or rgb.  dtype: int8 or float16.
+    """
+
+    factor: int
+    size: int
+    margin: int
+    fit: str
+    transform: str
+    color: str
+    dtype: str
+
+    @property
+    def grid(self) -> int:
+        """s: the image is cut into s x s phases."""
+        return math.isqrt(self.factor)
+
+    @property
+    def plane(self) -> int:
+        """Stored pixels of a plane's side."""
+        return (self.size + self.margin) // self.grid
+
+    @property
+    def crop(self) -> int:
+        """Pixels of a plane's side that the network sees."""
+        return self.size // self.grid
+
+
+@dataclass(frozen=True)
+class BandManifest:
+    """All that a trainer needs of one band.
+
+    frequency: (k,) for dct; (v, u) for dct2, vertical first; the phase (row, column) for none.
+    step: per channel, coefficient = x * step.  mean, std: per channel, of the coefficients over train.
+    """
+
+    dataset: str
+    geometry: Geometry
+    band: int
+    frequency: tuple[int, ...]
+    step: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    parts: Mapping[str, Part]
+
+
+@dataclass(frozen=True)
+class BandSummary:
+    """One band as the whole split's manifest lists it. clipped: coefficients per channel that were cut."""
+
+    band: int
+    folder: str
+    frequency: tuple[int, ...]
+    step: tuple[float, ...]
+    bytes: int
+    clipped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """Counts of train or val in the whole split."""
+
+    samples: int
+    shards: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """The whole split: geometry, bands, counts, and where it came from."""
+
+    dataset: str
+    geometry: Geometry
+    classes: int
+    bands: tuple[BandSummary, ...]
+    parts: Mapping[str, PartSummary]
+    rejects: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def band_folder(band: int) -> str:
+    """The folder of a band within a split: 00, 01, ..."""
+    return f"{band:02d}"
+
+
+def canonical_json(value: Any) -> bytes:
+    """`value` as canonical JSON, ending with a newline. Raises ValueError for NaN and infinity."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+def dump(manifest: BandManifest | SplitManifest) -> bytes:
+    """A manifest as the bytes of its file."""
+    kind = "band" if isinstance(manifest, BandManifest) else "split"
+    return canonical_json({"format": FORMAT, "version": VERSION, "kind": kind, **asdict(manifest)})
+
+
+def load_band(data: bytes, where: str) -> BandManifest:
+    """Read a band's manifest. Raises FormatError, naming `where`, for anything that is not one."""
+
+    def build(raw: dict[str, Any]) -> BandManifest:
+        return BandManifest(
+            dataset=str(raw["dataset"]),
+            geometry=_geometry(raw["geometry"]),
+            band=int(raw["band"]),
+            frequency=tuple(int(f) for f in raw["frequency"]),
+            step=_floats(raw["step"]),
+            mean=_floats(raw["mean"]),
+            std=_floats(raw["std"]),
+            classes=tuple(str(name) for name in raw["classes"]),
+            parts={name: _part(part) for name, part in raw["parts"].items()},
+        )
+
+    return _load(data, where, "band", build)
+
+
+def load_split(data: bytes, where: str) -> SplitManifest:
+    """Read a split's manifest. Raises FormatError, naming `where`, for anything that is not one."""
+
+    def build(raw: dict[str, Any]) -> SplitManifest:
+        bands = tuple(
+            BandSummary(
+                band=int(b["band"]),
+                folder=str(b["folder"]),
+                frequency=tuple(int(f) for f in b["frequency"]),
+                step=_floats(b["step"]),
+                bytes=int(b["bytes"]),
+                clipped=tuple(int(c) for c in b["clipped"]),
+            )
+            for b in raw["bands"]
+        )
+        parts = {
+            name: PartSummary(int(p["samples"]), int(p["shards"]), str(p["digest"]))
+            for name, p in raw["parts"].items()
+        }
+        return SplitManifest(
+            dataset=str(raw["dataset"]),
+            geometry=_geometry(raw["geometry"]),
+            classes=int(raw["classes"]),
+            bands=bands,
+            parts=parts,
+            rejects=int(raw["rejects"]),
+            provenance=dict(raw["provenance"]),
+        )
+
+    return _load(data, where, "split", build)
+
+
+def manifest_kind(data: bytes, where: str) -> str:
+    """'band' or 'split'. Raises FormatError if `data` is not a manifest of a known version."""
+    return str(_header(data, where)["kind"])
+
+
+def _header(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(data)
+    except ValueError as error:
+        raise FormatError(f"{where} is not valid JSON ({error}): the file is damaged") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise FormatError(f"{where} is not a manifest of Spectral Shards")
+    if raw.get("version") != VERSION:
+        raise FormatError(
+            f"{where} has format version {raw.get('version')!r}, this release knows version {VERSION}: "
+            "install the release that wrote it, or split again"
+        )
+    if raw.get("kind") not in ("band", "split"):
+        raise FormatError(f"{where} has the unknown kind {raw.get('kind')!r}")
+    return raw
+
+
+def _load(data: bytes, where: str, kind: str, build: Callable[[dict[str, Any]], T]) -> T:
+    raw = _header(data, where)
+    if raw["kind"] != kind:
+        other = "one band" if kind == "split" else "a whole split"
+        raise FormatError(f"{where} describes {other}, not {'a whole split' if kind == 'split' else 'one band'}")
+    try:
+        return build(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
+        raise FormatError(f"{where} {what}: the file is damaged") from None
+
+
+def _geometry(raw: Mapping[str, Any]) -> Geometry:
+    return Geometry(
+        factor=int(raw["factor"]),
+        size=int(raw["size"]),
+        margin=int(raw["margin"]),
+        fit=str(raw["fit"]),
+        transform=str(raw["transform"]),
+        color=str(raw["color"]),
+        dtype=str(raw["dtype"]),
+    )
+
+
+def _part(raw: Mapping[str, Any]) -> Part:
+    shards = tuple(
+        Shard(str(s["name"]), int(s["samples"]), int(s["blocks"]), int(s["bytes"]), str(s["sha256"]))
+        for s in raw["shards"]
+    )
+    if sum(s.samples for s in shards) != int(raw["samples"]):
+        raise ValueError("its shards do not add up to its samples")
+    return Part(int(raw["samples"]), str(raw["digest"]), shards)
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)

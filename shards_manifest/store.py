@@ -1,0 +1,134 @@
+"""The one seam for bytes in and out: names relative to a root, read and written whole.
+
+A write appears under its name completely or not at all: temporary name, flush to disk, rename.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import StoreError
+
+TEMPORARY = ".tmp"
+
+
+def no_space(error: OSError) -> bool:
+    """True where `error` says that the disk, the quota or the file size limit is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LocalStore:
+    """Files below one folder.
+
+    Raises StoreError, naming the file, where the operating system refuses a write.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def path(self, name: str) -> Path:
+        """The path of `name`, whether it exists or not."""
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        """True if `name` has been committed."""
+        return self.path(name).is_file()
+
+    def size(self, name: str) -> int:
+        """Bytes of `name`. Raises FileNotFoundError."""
+        return self.path(name).stat().st_size
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names of the files directly in `folder`; none where it is missing."""
+        base = self.path(folder)
+        if not base.is_dir():
+            return []
+        prefix = f"{folder}/" if folder else ""
+        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_file())
+
+    def read(self, name: str) -> bytes:
+        """The whole of `name`. Raises FileNotFoundError."""
+        return self.path(name).read_bytes()
+
+    def view(self, name: str) -> memoryview:
+        """The whole of `name`, mapped read-only instead of copied. Raises FileNotFoundError."""
+        with self.path(name).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, whole or not at all."""
+        with self.writing([name]) as (file,):
+            file.write(data)
+
+    def remove(self, name: str) -> None:
+        """Remove `name` if it is there."""
+        self.path(name).unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
+        """Open every name for writing; commit them all at the end of the block, or none if it raises."""
+        temporary = [self.path(name + TEMPORARY) for name in names]
+        files: list[BinaryIO] = []
+        try:
+            for path in temporary:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.append(path.open("wb"))
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            for name, path in zip(names, temporary, strict=True):
+                os.replace(path, self.path(name))
+            for folder in {path.parent for path in temporary}:
+                _sync_folder(folder)
+        except BaseException as error:
+            for file in files:
+                _close_quietly(file)
+            for path in temporary:
+                path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise self._refused(error) from error
+            raise
+
+    def _refused(self, error: OSError) -> StoreError:
+        if no_space(error):
+            return StoreError(
+                f"no space left to write to {self.root} ({error.strerror}): "
+                "free some and run the same command again, finished shards are kept"
+            )
+        return StoreError(f"cannot write to {self.root}: {error.strerror} ({error.filename or self.root})")
+
+
+def open_store(url: str | os.PathLike[str]) -> LocalStore:
+    """The store behind a local path. Raises StoreError for any other scheme."""
+    text = os.fspath(url)
+    if "://" in text:
+        raise StoreError(f"{text}: this release reads and writes local folders only; copy the data to a disk")
+    return LocalStore(text)
+
+
+def _close_quietly(file: BinaryIO) -> None:
+    try:
+        file.close()
+    except OSError:
+        pass  # the flush of a file that is thrown away: the first error is the one to report
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
