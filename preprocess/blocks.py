@@ -1,0 +1,134 @@
+"""Pixels to quantised coefficients, straight into the blocks that are compressed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards_manifest import DTYPES, NPY_HEADER, npy_header
+
+from .color import PEAK, PIXEL_PEAK, UNIT, color_matrix
+from .plan import SplitPlan
+from .transform import band_matrix, band_steps, exact_weights, phase_view
+
+TILE_PIXELS = 20_000  # a tile's arrays (60 bytes a pixel) stay in a core's second-level cache
+FLOAT16_UNIT = 1 / 16  # what the statistics of float16 coefficients are counted in
+
+
+class BandBlocks:
+    """One block under way in every written band, and the running statistics of what went in.
+
+    clipped, total, squares: int64 (bands, 3); the coefficients cut to the range of the dtype, and the
+    sums of the stored values and of their squares (for float16 of the values rounded to 1/16, in that
+    unit). All are exact, whatever the order of the images.
+    """
+
+    def __init__(self, plan: SplitPlan) -> None:
+        self._grid = plan.geometry.grid
+        self._side = plan.geometry.plane
+        self._dtype = DTYPES[plan.dtype]
+        self._capacity = plan.samples_per_block
+        bands, area = len(plan.bands), self._side**2
+        matrix = band_matrix(plan.transform, plan.factor)[list(plan.bands)]
+        steps = np.array(band_steps(plan.step, plan.dtype, plan.transform, plan.factor))[list(plan.bands)]
+        self._weights = exact_weights(matrix / (UNIT * steps[:, None]), PEAK)
+        self._color = exact_weights(UNIT * color_matrix(plan.color), PIXEL_PEAK)
+        self._limits = (-128, 127) if plan.dtype == "int8" else (-65504, 65504)
+
+        # each band's block lies behind room for its .npy header, so that it is compressed in place
+        self._item = 3 * area * self._dtype.itemsize
+        self._raw = np.empty((bands, NPY_HEADER + self._capacity * self._item), np.uint8)
+        self._x = self._raw[:, NPY_HEADER:].view(self._dtype).reshape(bands, self._capacity, 3, area)
+        self._labels = np.empty(self._capacity, np.int64)
+        self.count = 0
+
+        # work arrays of one tile: some rows of every phase, over the whole width
+        self._rows = _largest_divisor(self._side, TILE_PIXELS // (self._side * plan.factor))
+        tile = self._rows * self._side
+        self._packed = np.empty((self._grid, self._grid, self._rows, self._side), np.uint32)
+        self._rgb = np.empty((3, plan.factor * tile), np.float32)
+        self._phases = np.empty((3, plan.factor, tile), np.float32)
+        self._bands = np.empty((3, bands, tile), np.float32)
+        # runs of at most 1024 int8 values: their sums of squares stay within 2**24, exact in float32
+        self._ones = np.ones(_largest_divisor(tile, 1024), np.float32)
+        self.clipped = np.zeros((bands, 3), np.int64)
+        self.total = np.zeros((bands, 3), np.int64)
+        self.squares = np.zeros((bands, 3), np.int64)
+
+    @property
+    def full(self) -> bool:
+        """True when the block has to be taken out before the next image."""
+        return self.count == self._capacity
+
+    def add(self, pixels: NDArray[np.uint8], label: int) -> None:
+        """Split one image (uint8, (P*s, P*s, 4), R G B and an unused channel) into the block."""
+        phases = phase_view(pixels.view(np.uint32)[..., 0], self._grid)
+        tile = self._packed[0, 0].size
+        for row in range(0, self._side, self._rows):
+            self._transform(phases[:, :, row : row + self._rows])
+            self._clip()
+            stored = self._x[:, self.count, :, row * self._side : row * self._side + tile]
+            np.copyto(stored, self._bands.transpose(1, 0, 2), casting="unsafe")
+            self._measure()
+        self._labels[self.count] = label
+        self.count += 1
+
+    def take(self) -> tuple[list[memoryview], NDArray[np.int64]]:
+        """The block as one whole .npy file a band, with its labels (n,); valid until the next `add`."""
+        header = npy_header(self._dtype, (self.count, 3, self._side, self._side))
+        self._raw[:, :NPY_HEADER] = np.frombuffer(header, np.uint8)
+        end = NPY_HEADER + self.count * self._item
+        labels = self._labels[: self.count]
+        self.count = 0
+        return [memoryview(raw[:end]) for raw in self._raw], labels
+
+    def _transform(self, phases: NDArray[np.uint32]) -> None:
+        """Fill `_bands` with the coefficients of a tile (s, s, rows, P) of packed pixels, in steps."""
+        np.copyto(self._packed, phases)  # a pixel moves as one 32-bit word
+        self._packed ^= 0x80808080  # 0..255 becomes -128..127 as int8
+        np.copyto(self._rgb, self._packed.reshape(-1).view(np.int8).reshape(-1, 4)[:, :3].T)
+        channels = self._phases.reshape(self._rgb.shape)
+        np.rint(np.matmul(self._color, self._rgb, out=channels), out=channels)
+        for channel, bands in zip(self._phases, self._bands, strict=True):
+            np.matmul(self._weights, channel, out=bands)
+        if self._dtype.kind == "i":
+            np.rint(self._bands, out=self._bands)
+
+    def _clip(self) -> None:
+        low, high = self._limits
+        if self._bands.min() < low or self._bands.max() > high:
+            outside = (self._bands < low) | (self._bands > high)
+            self.clipped += outside.sum(axis=2).T
+            np.clip(self._bands, low, high, out=self._bands)
+
+    def _measure(self) -> None:
+        if self._dtype.kind == "i":
+            values = self._bands.reshape(*self.total.T.shape, -1, len(self._ones))
+            total = values @ self._ones
+        else:
+            values = np.rint(self._bands / np.float64(FLOAT16_UNIT))[:, :, None]
+            total = values.sum(axis=3)
+        squares = np.einsum("...i,...i->...", values, values)
+        self.total += total.sum(axis=2, dtype=np.float64).T.astype(np.int64)
+        self.squares += squares.sum(axis=2, dtype=np.float64).T.astype(np.int64)
+
+
+def moments(
+    total: tuple[int, ...], squares: tuple[int, ...], count: int, unit: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel from exact sums over `count` values counted in `unit`.
+
+    A deviation of zero, or of no values, is given as 1, so that dividing by it is harmless.
+    """
+    if not count:
+        return (0.0,) * len(total), (1.0,) * len(total)
+    means = tuple(first / count * unit for first in total)
+    # integers until the division: no cancellation
+    variances = ((second * count - first * first) / count**2 for first, second in zip(total, squares, strict=True))
+    return means, tuple(math.sqrt(variance) * unit or 1.0 for variance in variances)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return max((d for d in range(1, min(number, most) + 1) if number % d == 0), default=1)

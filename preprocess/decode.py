@@ -1,0 +1,112 @@
+"""Encoded image to resized pixels: simplejpeg for JPEG, PIL for everything else, resized by PIL."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import PIL
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import RejectedImage
+
+FITS = ("squash", "crop")
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 100_000_000  # 400 MB decoded, within the memory of one worker
+
+
+def resizer_name() -> str:
+    """Which PIL this is, with its version: 'Pillow-SIMD 12.1.1.post0' or 'Pillow 13.0.0'."""
+    try:
+        version("pillow-simd")
+    except PackageNotFoundError:
+        return f"Pillow {PIL.__version__}"
+    return f"Pillow-SIMD {PIL.__version__}"
+
+
+def decoder_name() -> str:
+    """The JPEG decoder, with its version."""
+    return f"simplejpeg {simplejpeg.__version__}"
+
+
+class Decoder:
+    """Decode and resize images to side x side pixels, into one buffer that each call overwrites.
+
+    fit: 'squash' scales both axes to `side`; 'crop' scales the centred largest square.
+    smallest: images with fewer pixels than this on a side are rejected.
+    """
+
+    def __init__(self, side: int, fit: str, smallest: int) -> None:
+        self._side, self._fit, self._smallest = side, fit, smallest
+        self._scratch = np.empty(0, np.uint8)
+        self.pixels: NDArray[np.uint8] = np.empty((side, side, 4), np.uint8)
+        # pasting into an image mapped onto `pixels` is one copy; exporting a PIL image is three
+        self._target = Image.frombuffer("RGBX", (side, side), self.pixels, "raw", "RGBX", 0, 1)
+        self._target.readonly = 0
+        Image.core.set_blocks_max(8)  # PIL reuses its memory instead of faulting in new pages each time
+
+    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+        """The image as uint8 (side, side, 4): R, G, B, unused; valid until the next call.
+
+        Raises RejectedImage with the reason.
+        """
+        image = self._decode_jpeg(data) if simplejpeg.is_jpeg(data) else None
+        if image is None:
+            image = self._decode_any(data)
+        width, height = image.size
+        edge = min(width, height)
+        box = None
+        if self._fit == "crop":
+            left, top = (width - edge) / 2, (height - edge) / 2
+            box = (left, top, left + edge, top + edge)
+        resized = image.resize((self._side, self._side), Image.Resampling.BILINEAR, box)
+        self._target.paste(resized, (0, 0))
+        return self.pixels
+
+    def _decode_jpeg(self, data: bytes) -> Image.Image | None:
+        """The pixels of an ordinary JPEG; None where PIL should try (CMYK, damage that it forgives)."""
+        try:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+            if colorspace in ("CMYK", "YCCK"):
+                return None
+            self._check_size(width, height)
+            if self._scratch.size < height * width * 4:
+                self._scratch = np.empty(height * width * 4, np.uint8)
+            pixels = simplejpeg.decode_jpeg(data, "RGBX", buffer=self._scratch)
+        except ValueError:
+            return None
+        return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+
+    def _decode_any(self, data: bytes) -> Image.Image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # damaged EXIF, large images: judged below
+                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                    self._check_size(*image.size)
+                    return _to_rgb(image)
+        except PIL.UnidentifiedImageError:
+            raise RejectedImage("empty file" if not data else "not an image of a known format") from None
+        except Image.DecompressionBombError:
+            raise RejectedImage(f"more than {MAX_PIXELS} pixels") from None
+        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
+            raise RejectedImage(f"does not decode: {error}") from None
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > MAX_PIXELS:
+            raise RejectedImage(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+        if min(width, height) < self._smallest:
+            least = f"{self._smallest}x{self._smallest}"
+            raise RejectedImage(f"{width}x{height} is smaller than the {least} phases")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: keep the high byte
+        wide = np.asarray(image).astype(np.int32)
+        return Image.fromarray(np.clip(wide >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

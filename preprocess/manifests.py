@@ -1,0 +1,138 @@
+"""The last step of a split: tables and manifests from the row records, the split's own manifest last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shards_manifest import (
+    MANIFEST,
+    BandManifest,
+    BandSummary,
+    LocalStore,
+    Part,
+    PartSummary,
+    SplitManifest,
+    band_folder,
+    dump,
+)
+from shards_manifest import tables
+
+from .blocks import FLOAT16_UNIT, moments
+from .listing import Listing
+from .plan import Row, SplitPlan, part_entries
+from .row import RowRecord
+from .transform import band_frequency, band_steps
+
+
+def write_manifests(
+    store: LocalStore,
+    plan: SplitPlan,
+    listing: Listing,
+    ordered: list[tuple[Row, RowRecord]],
+    identity: dict[str, Any],
+) -> int:
+    """Write tables, band manifests and the split's manifest, in this order; return the count of rejects."""
+    rejects = list(listing.rejects)
+    parts: dict[str, PartSummary] = {}
+    kept = {part: np.zeros(len(listing.classes), np.int64) for part in ("train", "val")}
+    for part in sorted({row.part for row, _ in ordered}):
+        chosen = [(row, record) for row, record in ordered if row.part == part]
+        samples, left_out = _samples(listing, part, chosen)
+        rejects += left_out
+        np.add.at(kept[part], [label for _, label in samples], 1)
+        table = tables.sample_table(samples)
+        parts[part] = PartSummary(len(samples), len(chosen), tables.order_digest(table))
+        _put(store, tables.samples_name(part), tables.compress_table(table))
+    _put(store, tables.CLASSES, tables.class_table(listing.classes, kept["train"].tolist(), kept["val"].tolist()))
+    _put(store, tables.REJECTS, tables.reject_lines(sorted(rejects)))
+
+    summaries = []
+    for position, band in enumerate(plan.bands):
+        manifest = _band_manifest(plan, listing, ordered, parts, identity["source"]["name"], position)
+        _put(store, f"{band_folder(band)}/{MANIFEST}", dump(manifest))
+        rows = [record.bands[position] for _, record in ordered]
+        summaries.append(
+            BandSummary(
+                band=band,
+                folder=band_folder(band),
+                frequency=manifest.frequency,
+                step=manifest.step,
+                bytes=sum(row.shard.bytes for row in rows),
+                clipped=tuple(sum(row.clipped[c] for row in rows) for c in range(3)),
+            )
+        )
+    whole = SplitManifest(
+        dataset=identity["source"]["name"],
+        geometry=plan.geometry,
+        classes=len(listing.classes),
+        bands=tuple(summaries),
+        parts=parts,
+        rejects=len(rejects),
+        provenance=identity,
+    )
+    _put(store, MANIFEST, dump(whole))
+    return len(rejects)
+
+
+def _samples(
+    listing: Listing, part: str, chosen: list[tuple[Row, RowRecord]]
+) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
+    """The (key, label) of every stored sample of a part, in order, and the (key, reason) of the rest."""
+    _, entries = part_entries(listing, part)
+    samples, rejects = [], []
+    for row, record in chosen:
+        reasons = dict(record.rejects)
+        for position, index in enumerate(row.indices.tolist()):
+            key = listing.key(entries, index)
+            if position in reasons:
+                rejects.append((key, reasons[position]))
+            else:
+                samples.append((key, int(entries.label[index])))
+        if len(row.indices) - len(reasons) != record.samples:
+            raise AssertionError(f"the record of {row.name} does not add up")
+    return samples, rejects
+
+
+def _band_manifest(
+    plan: SplitPlan,
+    listing: Listing,
+    ordered: list[tuple[Row, RowRecord]],
+    parts: dict[str, PartSummary],
+    dataset: str,
+    position: int,
+) -> BandManifest:
+    band = plan.bands[position]
+    step = band_steps(plan.step, plan.dtype, plan.transform, plan.factor)[band]
+    train = [record.bands[position] for row, record in ordered if row.part == "train"]
+    mean, std = moments(
+        tuple(sum(row.total[c] for row in train) for c in range(3)),
+        tuple(sum(row.squares[c] for row in train) for c in range(3)),
+        parts["train"].samples * plan.geometry.plane**2,
+        step if plan.dtype == "int8" else FLOAT16_UNIT,
+    )
+    return BandManifest(
+        dataset=dataset,
+        geometry=plan.geometry,
+        band=band,
+        frequency=band_frequency(plan.transform, plan.factor, band),
+        step=(step,) * 3,
+        mean=mean,
+        std=std,
+        classes=listing.classes,
+        parts={
+            part: Part(
+                summary.samples,
+                summary.digest,
+                tuple(record.bands[position].shard for row, record in ordered if row.part == part),
+            )
+            for part, summary in parts.items()
+        },
+    )
+
+
+def _put(store: LocalStore, name: str, data: bytes) -> None:
+    """Write a file unless it is there already, byte for byte."""
+    if not store.exists(name) or store.read(name) != data:
+        store.write(name, data)

@@ -1,0 +1,132 @@
+"""One shard row, the unit of work and of commit: the same samples into a shard of every band."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from shards_manifest import LocalStore, Shard, ShardWriter, band_folder, canonical_json, compress_block
+
+from .blocks import BandBlocks
+from .decode import Decoder
+from .errors import RejectedImage
+from .listing import Entries
+from .plan import SplitPlan
+from .sources import Source
+
+RECORDS = "rows"
+
+
+@dataclass(frozen=True)
+class RowTask:
+    """All that a worker needs to write one row."""
+
+    name: str
+    plan: SplitPlan
+    source: Source
+    origin: str
+    classes: tuple[str, ...]
+    entries: Entries
+
+
+@dataclass(frozen=True)
+class BandRow:
+    """What a row put into one band: the shard, and per channel int sums over its stored values."""
+
+    shard: Shard
+    clipped: tuple[int, ...]
+    total: tuple[int, ...]
+    squares: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RowRecord:
+    """The proof that a row is committed. rejects: (position within the row, reason)."""
+
+    name: str
+    samples: int
+    rejects: tuple[tuple[int, str], ...]
+    bands: tuple[BandRow, ...]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        bands = [
+            {**vars(b.shard), "clipped": b.clipped, "total": b.total, "squares": b.squares} for b in self.bands
+        ]
+        return canonical_json(
+            {"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands}
+        )
+
+    @staticmethod
+    def from_bytes(data: bytes) -> RowRecord:
+        """Read a record. Raises ValueError or KeyError."""
+        raw: dict[str, Any] = json.loads(data)
+        bands = tuple(
+            BandRow(
+                Shard(b["name"], b["samples"], b["blocks"], b["bytes"], b["sha256"]),
+                tuple(b["clipped"]),
+                tuple(b["total"]),
+                tuple(b["squares"]),
+            )
+            for b in raw["bands"]
+        )
+        return RowRecord(raw["name"], raw["samples"], tuple((i, r) for i, r in raw["rejects"]), bands)
+
+
+def record_name(row: str) -> str:
+    """Where the record of a row lies in the destination."""
+    return f"{RECORDS}/{row}.json"
+
+
+def shard_names(plan: SplitPlan, row: str) -> list[str]:
+    """The shards of a row, one for each written band."""
+    return [f"{band_folder(band)}/{row}.tar" for band in plan.bands]
+
+
+def write_row(task: RowTask, store: LocalStore) -> RowRecord:
+    """Split the images of a row, commit its shards, then its record.
+
+    Linear algebra runs on one thread: rows are what runs in parallel. Raises StoreError.
+    """
+    plan, geometry = task.plan, task.plan.geometry
+    decoder = Decoder(plan.size + plan.margin, plan.fit, geometry.grid)
+    blocks = BandBlocks(plan)
+    rejects: list[tuple[int, str]] = []
+    names = shard_names(plan, task.name)
+    with threadpool_limits(1), store.writing(names) as files:
+        writers = [ShardWriter(file) for file in files]
+        for i in range(len(task.entries)):
+            label = int(task.entries.label[i])
+            try:
+                pixels = decoder(task.source.read(task.origin, task.classes[label], task.entries, i))
+            except RejectedImage as reason:
+                rejects.append((i, str(reason)))
+                continue
+            blocks.add(pixels, label)
+            if blocks.full:
+                _flush(blocks, writers)
+        if blocks.count:
+            _flush(blocks, writers)
+        shards = [writer.finish(f"{task.name}.tar") for writer in writers]
+    bands = tuple(
+        BandRow(shard, _ints(clipped), _ints(total), _ints(squares))
+        for shard, clipped, total, squares in zip(shards, blocks.clipped, blocks.total, blocks.squares, strict=True)
+    )
+    record = RowRecord(task.name, shards[0].samples, tuple(rejects), bands)
+    store.write(record_name(task.name), record.to_bytes())
+    return record
+
+
+def _flush(blocks: BandBlocks, writers: list[ShardWriter]) -> None:
+    arrays, labels = blocks.take()
+    for writer, array in zip(writers, arrays, strict=True):
+        writer.add(compress_block(array), labels)
+
+
+def _ints(values: NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(values.tolist())

@@ -1,0 +1,218 @@
+"""Run a split: scan, plan, write the rows that are missing, then the manifests."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from shards_manifest import MANIFEST, LocalStore, band_folder, canonical_json, open_store
+from shards_manifest.schema import VERSION
+from shards_manifest.store import TEMPORARY
+
+from .decode import decoder_name, resizer_name
+from .errors import DestinationError, PlanError, SourceError
+from .listing import Listing
+from .manifests import write_manifests
+from .plan import Row, SplitPlan, part_entries, rows, stored_order
+from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, write_row
+from .sources import Source, find_source
+
+PLAN = f"{RECORDS}/plan.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scanned source and the rows that a plan makes of it."""
+
+    source: Source
+    listing: Listing
+    plan: SplitPlan
+    rows: list[Row]
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Candidates of each part."""
+        counts: dict[str, int] = {}
+        for row in self.rows:
+            counts[row.part] = counts.get(row.part, 0) + len(row.indices)
+        return counts
+
+    def task(self, row: Row) -> RowTask:
+        """What a worker needs for a row."""
+        origin, entries = part_entries(self.listing, row.part)
+        return RowTask(row.name, self.plan, self.source, origin, self.listing.classes, entries.take(row.indices))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the bytes of the split; equal for two runs that may share a destination."""
+        return {
+            "version": VERSION,
+            "plan": self.plan.to_json(),
+            "source": {**self.source.describe(), "digest": self.listing.digest()},
+            "tools": {
+                "compressor": f"isal {version('isal')}",
+                "decoder": decoder_name(),
+                "resizer": resizer_name(),
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of `split` did. written: rows of this run; earlier: rows found committed."""
+
+    samples: dict[str, int]
+    rejects: int
+    bytes: int
+    written: int
+    earlier: int
+
+
+def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
+    """Check the options, recognise and scan the source, and plan the rows. Raises PlanError, SourceError."""
+    plan = plan.resolved()
+    found = find_source(source)
+    listing = found.scan()
+    if "val" in listing.parts:
+        if plan.val_per_class > 0:
+            raise PlanError(f"--val-per-class does not apply: {source} has a val part of its own")
+        plan = replace(plan, val_per_class=0)
+    order = stored_order(listing, plan)
+    return Job(found, listing, plan, rows(order, plan))
+
+
+def split(
+    job: Job, out: str | os.PathLike[str], jobs: int, progress: Callable[[int], object] = lambda images: None
+) -> Outcome:
+    """Write what is missing of a split to the folder `out`, with `jobs` processes.
+
+    progress is called with the number of candidates of every row that is committed, found or new.
+    Raises DestinationError if `out` holds something else, StoreError if the disk refuses.
+    """
+    store = open_store(out)
+    with _own(store):
+        _check_identity(store, job)
+        records = _committed(store, job)
+        missing = [row for row in job.rows if row.name not in records]
+        for row in job.rows:
+            if row.name in records:
+                progress(len(row.indices))
+        earlier = len(records)
+        if missing:
+            store.remove(MANIFEST)  # not a data set again until the missing rows are back
+            sizes = {row.name: len(row.indices) for row in missing}
+            for record in _write_rows(job, store, missing, jobs):
+                records[record.name] = record
+                progress(sizes[record.name])
+        ordered = [(row, records[row.name]) for row in job.rows]
+        if not any(record.samples for row, record in ordered if row.part == "train"):
+            raise SourceError(f"none of the images can be used; the first was rejected: {_first_reject(ordered)}")
+        rejects = write_manifests(store, job.plan, job.listing, ordered, job.identity())
+    samples: dict[str, int] = {}
+    for row, record in ordered:
+        samples[row.part] = samples.get(row.part, 0) + record.samples
+    total = sum(band.shard.bytes for _, record in ordered for band in record.bands)
+    return Outcome(samples, rejects, total, len(missing), earlier)
+
+
+def _write_rows(job: Job, store: LocalStore, missing: list[Row], jobs: int) -> Iterator[RowRecord]:
+    tasks = (joblib.delayed(write_row)(job.task(row), store) for row in missing)
+    parallel = joblib.Parallel(
+        n_jobs=min(jobs, len(missing)), return_as="generator_unordered", pre_dispatch="n_jobs + 1", batch_size=1
+    )
+    try:
+        yield from parallel(tasks)
+    except TerminatedWorkerError:
+        raise DestinationError(
+            "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
+            "with fewer --jobs"
+        ) from None
+
+
+def _committed(store: LocalStore, job: Job) -> dict[str, RowRecord]:
+    """The records of rows whose shards are all there, in full length; leftovers of others are removed."""
+    for folder in (RECORDS, "", *(band_folder(band) for band in job.plan.bands)):
+        for name in store.names(folder):
+            if name.endswith(TEMPORARY):
+                store.remove(name)
+    records = {}
+    for row in job.rows:
+        try:
+            record = RowRecord.from_bytes(store.read(record_name(row.name)))
+            names = shard_names(job.plan, row.name)
+            if all(store.size(n) == b.shard.bytes for n, b in zip(names, record.bands, strict=True)):
+                records[row.name] = record
+        except (FileNotFoundError, ValueError, KeyError):
+            continue
+    return records
+
+
+def _check_identity(store: LocalStore, job: Job) -> None:
+    """Refuse a destination that holds anything but an earlier run of the same job; else claim it."""
+    identity = job.identity()
+    try:
+        found = json.loads(store.read(PLAN))
+    except FileNotFoundError:
+        leftovers = [entry.name for entry in os.scandir(store.root) if entry.name != RECORDS]
+        if leftovers:
+            raise DestinationError(
+                f"{store} is not empty (it holds {sorted(leftovers)[0]}) and no split was begun there: choose another --out"
+            ) from None
+        store.write(PLAN, canonical_json(identity))
+        return
+    except ValueError:
+        raise DestinationError(f"{store}/{PLAN} is damaged: delete {store} and split again") from None
+    differences = list(_differences(found, identity))
+    if differences:
+        raise DestinationError(
+            f"{store} holds another split ({'; '.join(differences)}): choose another --out, or delete it"
+        )
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found.keys() | wanted.keys()):
+            yield from _differences(found.get(key), wanted.get(key), key if name in ("", "plan") else f"{name} {key}")
+    elif found != json.loads(json.dumps(wanted)):
+        if name == "source digest":
+            yield "the source's list of images has changed"
+        else:
+            yield f"{name.replace('_', '-')} {found} there, {wanted} here"
+
+
+@contextmanager
+def _own(store: LocalStore) -> Iterator[None]:
+    """Hold the destination for this process alone; the system lets go of it however the process ends."""
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(store.root, os.O_RDONLY)
+    except OSError as error:
+        raise DestinationError(f"cannot write to {store}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DestinationError(f"{store} is being written by another process: wait for it, or choose another --out") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _first_reject(ordered: list[tuple[Row, RowRecord]]) -> str:
+    return next((reason for _, record in ordered for _, reason in record.rejects), "there are none")
+
+
+def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Refuse a destination within its own source, where the next scan would find it. Raises DestinationError."""
+    inner, outer = Path(out).resolve(), Path(source).resolve()
+    if inner == outer or outer in inner.parents:
+        raise DestinationError(f"--out {out} lies within the source {source}: choose a folder beside it")

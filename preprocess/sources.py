@@ -1,0 +1,234 @@
+"""Where images come from. A source scans itself once, then reads any sample at random."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from shards_manifest.tables import escape
+
+from .errors import SourceError
+from .listing import Entries, EntriesBuilder, Listing
+
+VAL_NAMES = ("val", "validation", "test")
+OPEN_TARS = 64
+
+
+class Source(Protocol):
+    """The three things a source can do. Instances are small and picklable: workers get a copy."""
+
+    def scan(self) -> Listing:
+        """List every sample. Raises SourceError."""
+        ...
+
+    def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
+        """The encoded bytes of sample i. Raises OSError."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """What stands in the manifest: the kind and the data set's name; no paths of this machine."""
+        ...
+
+
+@dataclass
+class ClassFolders:
+    """An ImageFolder: one folder per class, images at any depth below it."""
+
+    name: str
+    roots: dict[str, Path]
+
+    def scan(self) -> Listing:
+        """List the files below every class folder, sorted."""
+        classes, rejects = _classes(self.roots, {part: _subfolders(root) for part, root in self.roots.items()})
+        parts = {}
+        for part, root in self.roots.items():
+            builder = EntriesBuilder()
+            for label, class_name in enumerate(classes):
+                folder = os.fsencode(root / class_name)
+                found = []
+                for name in _files_below(folder):
+                    if os.path.basename(name).startswith(b"."):
+                        rejects.append((f"{class_name}/{_text(name)}", "hidden file"))
+                    else:
+                        found.append((name, -1, -1))
+                builder.add(label, found)
+                if part == "train" and not found:
+                    rejects.append((f"{class_name}/", "class without images"))
+            parts[part] = builder.build()
+        return _listing(classes, parts, rejects, self.roots)
+
+    def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
+        """The file's bytes."""
+        path = os.path.join(os.fsencode(self.roots[part] / class_name), entries.name(i))
+        with open(path, "rb") as file:
+            return file.read()
+
+    def describe(self) -> dict[str, str]:
+        """Kind and name."""
+        return {"kind": "class-folders", "name": self.name}
+
+
+@dataclass
+class ClassTars:
+    """One plain tar per class, read in place: members by offset and size."""
+
+    name: str
+    roots: dict[str, Path]
+    _open: dict[Path, BinaryIO] = field(default_factory=dict, repr=False)
+
+    def scan(self) -> Listing:
+        """Index the members of every tar, sorted by name."""
+        classes, rejects = _classes(
+            self.roots, {part: [p.stem for p in _tars(root)] for part, root in self.roots.items()}
+        )
+        parts = {}
+        for part, root in self.roots.items():
+            builder = EntriesBuilder()
+            for label, class_name in enumerate(classes):
+                path = root / f"{class_name}.tar"
+                found: dict[bytes, tuple[bytes, int, int]] = {}
+                for member in _tar_members(path) if path.exists() else ():
+                    name = member.name.removeprefix("./")
+                    key = os.fsencode(name)
+                    reason = "not a regular file" if not member.isreg() else None
+                    if os.path.basename(name).startswith("."):
+                        reason = "hidden file"
+                    if key in found:
+                        reason = "a second member of this name"
+                    if reason:
+                        rejects.append((f"{class_name}/{name}", reason))
+                    else:
+                        found[key] = (key, member.offset_data, member.size)
+                builder.add(label, found.values())
+                if part == "train" and not found:
+                    rejects.append((f"{class_name}/", "class without images"))
+            parts[part] = builder.build()
+        return _listing(classes, parts, rejects, self.roots)
+
+    def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
+        """The member's bytes, without reading what lies before it."""
+        path = self.roots[part] / f"{class_name}.tar"
+        file = self._open.get(path)
+        if file is None:
+            if len(self._open) >= OPEN_TARS:
+                self._open.pop(next(iter(self._open))).close()
+            file = self._open[path] = path.open("rb", buffering=0)
+        size = int(entries.size[i])
+        data = os.pread(file.fileno(), size, int(entries.offset[i]))
+        if len(data) != size:
+            raise OSError(f"{path.name} is cut short")
+        return data
+
+    def describe(self) -> dict[str, str]:
+        """Kind and name."""
+        return {"kind": "class-tars", "name": self.name}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"name": self.name, "roots": self.roots, "_open": {}}
+
+
+def find_source(path: str | os.PathLike[str]) -> Source:
+    """Recognise a source by looking at it.
+
+    A folder of class folders or of class tars, directly or below train/ with an optional val/,
+    validation/ or test/. Raises SourceError, saying what was found instead.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise SourceError(f"{root} does not exist")
+    if not root.is_dir():
+        raise SourceError(f"{root} is a file: name the folder that holds the class folders or class tars")
+    roots = {"train": root}
+    if (root / "train").is_dir():
+        roots = {"train": root / "train"}
+        held_out = [root / name for name in VAL_NAMES if (root / name).is_dir()]
+        if held_out:
+            roots["val"] = held_out[0]
+    kinds = {part: _kind(folder) for part, folder in roots.items()}
+    if len(set(kinds.values())) > 1:
+        raise SourceError(f"{root}: train holds class {kinds['train']}, but {roots['val'].name} class {kinds['val']}")
+    name = root.resolve().name
+    return ClassTars(name, roots) if kinds["train"] == "tars" else ClassFolders(name, roots)
+
+
+def _kind(folder: Path) -> str:
+    tars, folders = _tars(folder), _subfolders(folder)
+    if tars and folders:
+        raise SourceError(f"{folder} holds both class folders and tars ({folders[0]}, {tars[0].name}): keep one kind")
+    if not tars and not folders:
+        raise SourceError(f"{folder} holds neither class folders nor class tars")
+    return "tars" if tars else "folders"
+
+
+def _classes(
+    roots: dict[str, Path], found: dict[str, list[str]]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    classes = sorted(found["train"])
+    unknown = sorted(set(found.get("val", ())) - set(classes))
+    if unknown:
+        raise SourceError(
+            f"{roots['val']} has the class {unknown[0]}, which train does not have "
+            f"({len(unknown)} such classes): both need the same classes"
+        )
+    rejects = [
+        (f"{folder.name if len(roots) > 1 else ''}/{entry}".lstrip("/"), "not in a class")
+        for folder in roots.values()
+        for entry in _strays(folder)
+    ]
+    return classes, rejects
+
+
+def _listing(
+    classes: list[str], parts: dict[str, Entries], rejects: list[tuple[str, str]], roots: dict[str, Path]
+) -> Listing:
+    if not len(parts["train"]):
+        raise SourceError(f"{roots['train']} has {len(classes)} classes but no images")
+    named = tuple(escape(name) for name in classes)
+    if any("/" in name for name in named):
+        raise SourceError(f"{roots['train']} has a class name with a slash")
+    return Listing(named, parts, tuple(sorted(rejects)))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _subfolders(root: Path) -> list[str]:
+    return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+
+
+def _tars(root: Path) -> list[Path]:
+    return sorted(Path(e.path) for e in os.scandir(root) if e.is_file() and _is_tar(e.name))
+
+
+def _strays(root: Path) -> list[str]:
+    return sorted(e.name for e in os.scandir(root) if e.is_file() and not _is_tar(e.name))
+
+
+def _is_tar(name: str) -> bool:
+    return name.endswith(".tar") and not name.startswith(".")
+
+
+def _files_below(folder: bytes) -> Iterator[bytes]:
+    """Files below a class folder, relative to it; links to folders are followed, as torchvision does."""
+    if not os.path.isdir(folder):
+        return
+    for base, _, files in os.walk(folder, followlinks=True):
+        below = os.path.relpath(base, folder)
+        for name in files:
+            yield name if below == b"." else os.path.join(below, name)
+
+
+def _tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not member.isdir():
+                    yield member
+                tar.members.clear()  # keep memory flat over millions of members
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"{path} is not a complete plain tar ({error}): fetch it again") from None
