@@ -13,9 +13,7 @@ from .errors import SpectralError
 def run(command: Callable[..., Any]) -> None:
     """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's."""
     try:
-        command(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+        code = command(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
@@ -25,6 +23,7 @@ def run(command: Callable[..., Any]) -> None:
     except SpectralError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
 def human_bytes(count: float) -> str:

@@ -1,0 +1,1 @@
+"""Offline: images to spectral bands to shards. Runs without torch."""

@@ -1,0 +1,157 @@
+"""spectral-prep: split, info, verify, preview. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shards_manifest import console
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="spectral-shards", prog_name="spectral-prep")
+def cli() -> None:
+    """Cut image data sets into spectral sub-data-sets, stored as sharded WebDataset tars."""
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(cli)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_jobs = click.option(
+    "--jobs", type=click.IntRange(1), default=_cores, show_default="all cores", help="Processes to work with."
+)
+
+
+@cli.command()
+@click.argument("source", type=click.Path())
+@click.option("--factor", type=int, required=True, help="Number of bands: 4, 16 or 36; 1 for the plain images.")
+@click.option("--out", type=click.Path(), help="Folder to write to.  [default: sub<factor>]")
+@click.option("--size", type=int, default=0, help="Pixels of the image's side.  [default: 336 for 36, else 224]")
+@click.option("--margin", type=int, default=0, help="Extra pixels kept for random crops and ten crops.")
+@click.option("--fit", default="squash", show_default=True, help="squash both axes, or crop the central square.")
+@click.option("--transform", default="dct", show_default=True,
+              help="dct over the phases in raster order, dct2 (separable), or none (phases alone).")
+@click.option("--color", default="ycbcr", show_default=True, help="Stored channels: ycbcr or rgb.")
+@click.option("--step", type=float, default=0.0,
+              help="Quantising step in grey levels.  [default: 6 for 36, 5 for 16 and 4, 1 for 1]")
+@click.option("--dtype", default="int8", show_default=True, help="Stored type: int8 or float16.")
+@click.option("--bands", help="Write only these bands, as in 0-3,7.  [default: all]")
+@click.option("--samples-per-shard", type=int, default=0,
+              help="Samples of a shard.  [default: about 1/64 of all, at most 32768]")
+@click.option("--samples-per-block", type=int, default=64, show_default=True, help="Samples compressed together.")
+@click.option("--val-per-class", type=int, default=-1,
+              help="Images of each class held out where the source has no val.  [default: 5 %, at most 50]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sample order and the held-out images.")
+@click.option("--limit", type=int, default=0, help="Take at most so many images of each part, drawn at random.")
+@_jobs
+@click.option("--dry-run", is_flag=True, help="Say what would be written and how large; write nothing.")
+def split(source: str, out: str | None, bands: str | None, jobs: int, dry_run: bool, **options: Any) -> None:
+    """Cut the images of SOURCE into spectral bands, each a sharded data set of its own.
+
+    SOURCE is a folder of class folders or of class tars, or one with such folders in train/ and val/.
+    The same command goes on where an interrupted one stopped.
+    """
+    from .plan import SplitPlan, parse_bands
+    from .run import check_outside, prepare
+
+    plan = SplitPlan(bands=parse_bands(bands) if bands else (), **options).resolved()
+    out = out or f"sub{plan.factor}"
+    check_outside(source, out)
+    job = prepare(source, plan)
+    if dry_run:
+        _print_estimate(job, out)
+    else:
+        _split(job, out, jobs)
+
+
+def _split(job: Any, out: str, jobs: int) -> None:
+    from tqdm import tqdm
+
+    from .run import split as run_split
+
+    total = sum(job.samples.values())
+    with tqdm(total=total, unit="img", desc=f"split to {out}", smoothing=0.1) as bar:
+        outcome = run_split(job, out, jobs, bar.update)
+    counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
+    click.echo(
+        f"{out}: {len(job.plan.bands)} bands of {counts} samples in {console.human_bytes(outcome.bytes)}, "
+        f"{outcome.rejects} rejects" + (f", listed in {out}/rejects.jsonl" if outcome.rejects else "")
+    )
+    if outcome.earlier:
+        found = f"{outcome.earlier} of {outcome.earlier + outcome.written}"
+        click.echo(f"{found} shard rows were there already" + ("" if outcome.written else ": nothing to do"))
+    if "val" not in outcome.samples:
+        click.echo("No val part: training from this split evaluates nothing")
+
+
+def _print_estimate(job: Any, out: str) -> None:
+    from .estimate import estimate
+
+    found = estimate(job)
+    geometry = job.plan.geometry
+    total = sum(found.samples.values()) * found.image_bytes
+    click.echo(f"{out}: {len(job.plan.bands)} bands of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, nothing written yet")
+    for part in sorted(found.samples):
+        click.echo(f"  {part}: {found.samples[part]} images in {found.shards[part]} shards a band")
+    each = console.human_bytes(found.image_bytes)
+    click.echo(f"  about {console.human_bytes(total)}: {each} an image in all bands, measured on {found.measured} images")
+
+
+@cli.command()
+@click.argument("data", type=click.Path())
+def info(data: str) -> None:
+    """Print what a split or a band holds."""
+    from .info import describe
+
+    click.echo(describe(data))
+
+
+@cli.command()
+@click.argument("data", type=click.Path())
+@_jobs
+def verify(data: str, jobs: int) -> None:
+    """Check every shard of a split or a band: counts, sizes, SHA-256, decoding, and that bands align.
+
+    Exits with 1 and names each bad shard if anything is wrong.
+    """
+    from tqdm import tqdm
+
+    from .verify import verify as check
+
+    with tqdm(unit="shard", desc=f"verify {data}") as bar:
+        report = check(data, jobs, bar.update)
+    for sentence in report.bad:
+        click.echo(sentence, err=True)
+    if report.bad:
+        click.echo(
+            f"{data}: {len(report.bad)} problems in {report.shards} shards; copy bad files again, "
+            "or delete them and run the same split again", err=True,
+        )
+        raise SystemExit(1)
+    click.echo(f"{data}: {report.shards} shards, {report.samples} samples a band, {console.human_bytes(report.bytes)}: all good")
+
+
+@cli.command()
+@click.argument("data", type=click.Path())
+@click.option("--out", type=click.Path(path_type=Path), default="preview.png", show_default=True, help="File to write.")
+@click.option("--images", type=click.IntRange(1, 64), default=4, show_default=True, help="How many images.")
+def preview(data: str, out: Path, images: int) -> None:
+    """Draw some images, rebuilt from all bands, beside their bands."""
+    from .preview import preview as draw
+
+    sheet, note = draw(data, images)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"cannot write {out}: {error}") from None
+    click.echo(f"{out}: {sheet.width}x{sheet.height} pixels" + (f", {note}" if note else ""))

@@ -1,0 +1,68 @@
+"""What a split would write, measured on a few of its images without writing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shards_manifest import compress_block
+
+from .blocks import BandBlocks
+from .decode import Decoder
+from .errors import RejectedImage
+from .plan import shard_size
+from .run import Job
+
+SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """samples, shards: by part.  shard_size: samples of a full train shard.  measured: images looked at.
+    image_bytes: stored bytes of an image in all bands.  band_bytes: the same for each written band."""
+
+    samples: dict[str, int]
+    shards: dict[str, int]
+    shard_size: int
+    measured: int
+    band_bytes: tuple[float, ...]
+
+    @property
+    def image_bytes(self) -> float:
+        """Bytes of an image in all written bands."""
+        return sum(self.band_bytes)
+
+
+def estimate(job: Job) -> Estimate:
+    """Plan the whole split and compress up to 64 images of its first row."""
+    plan = job.plan
+    task = job.task(job.rows[0] if job.rows[0].part == "train" else job.rows[-1])
+    decoder = Decoder(plan.size + plan.margin, plan.fit, plan.geometry.grid)
+    blocks = BandBlocks(plan)
+    sizes = [0] * len(plan.bands)
+    measured = 0
+
+    def flush() -> None:
+        for band, array in enumerate(blocks.take()[0]):
+            sizes[band] += len(compress_block(array)) + 2048  # two tar headers, padding, the labels
+
+    for i in range(min(SAMPLE, len(task.entries))):
+        label = int(task.entries.label[i])
+        try:
+            blocks.add(decoder(task.source.read(task.origin, task.classes[label], task.entries, i)), label)
+        except RejectedImage:
+            continue
+        measured += 1
+        if blocks.full:
+            flush()
+    if blocks.count:
+        flush()
+    shards: dict[str, int] = {}
+    for row in job.rows:
+        shards[row.part] = shards.get(row.part, 0) + 1
+    return Estimate(
+        samples=job.samples,
+        shards=shards,
+        shard_size=shard_size(job.samples["train"], plan),
+        measured=measured,
+        band_bytes=tuple(size / max(measured, 1) for size in sizes),
+    )

@@ -1,0 +1,1 @@
+"""Streaming: shards to sub-network to ensemble."""
