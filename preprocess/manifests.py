@@ -117,6 +117,7 @@ def _band_manifest(
         geometry=plan.geometry,
         band=band,
         frequency=band_frequency(plan.transform, plan.factor, band),
+        block=plan.samples_per_block,
         step=(step,) * 3,
         mean=mean,
         std=std,

@@ -80,13 +80,15 @@ class BandManifest:
     """All that a trainer needs of one band.
 
     frequency: (k,) for dct; (v, u) for dct2, vertical first; the phase (row, column) for none.
-    step: per channel, coefficient = x * step.  mean, std: per channel, of the coefficients over train.
+    block: samples of every block but the last of a shard.  step: per channel, coefficient = x * step.
+    mean, std: per channel, of the coefficients over train.
     """
 
     dataset: str
     geometry: Geometry
     band: int
     frequency: tuple[int, ...]
+    block: int
     step: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -154,11 +156,12 @@ def load_band(data: bytes, where: str) -> BandManifest:
             geometry=_geometry(raw["geometry"]),
             band=int(raw["band"]),
             frequency=tuple(int(f) for f in raw["frequency"]),
+            block=int(raw["block"]),
             step=_floats(raw["step"]),
             mean=_floats(raw["mean"]),
             std=_floats(raw["std"]),
             classes=tuple(str(name) for name in raw["classes"]),
-            parts={name: _part(part) for name, part in raw["parts"].items()},
+            parts={name: _part(part, int(raw["block"])) for name, part in raw["parts"].items()},
         )
 
     return _load(data, where, "band", build)
@@ -242,13 +245,15 @@ def _geometry(raw: Mapping[str, Any]) -> Geometry:
     )
 
 
-def _part(raw: Mapping[str, Any]) -> Part:
+def _part(raw: Mapping[str, Any], block: int) -> Part:
     shards = tuple(
         Shard(str(s["name"]), int(s["samples"]), int(s["blocks"]), int(s["bytes"]), str(s["sha256"]))
         for s in raw["shards"]
     )
     if sum(s.samples for s in shards) != int(raw["samples"]):
         raise ValueError("its shards do not add up to its samples")
+    if any(s.blocks != -(-s.samples // block) for s in shards):
+        raise ValueError("its shards' blocks do not add up to their samples")
     return Part(int(raw["samples"]), str(raw["digest"]), shards)
 
 

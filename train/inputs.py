@@ -1,0 +1,69 @@
+"""Stored coefficients to network inputs, on the training device: crop, flip, dequantise, normalise."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from shards_manifest import BandManifest
+
+
+class Inputs(nn.Module):
+    """Turn stored batches (N, 3, P, P) into float32 (N, 3, C, C); C = size / s, P = (size + margin) / s.
+
+    A margin is used up by random crops in training and by the centre crop otherwise. `shift` pads planes
+    with zero coefficients before the random crop, so that planes without a margin can move too.
+    The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is
+    what happens here. For the 1-D DCT over the phases, an image's flip mixes bands: there the plane alone
+    is flipped, which keeps the picture's layout but not the order of the phases within it.
+    """
+
+    step: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, manifest: BandManifest, flip: bool = False, shift: int = 0) -> None:
+        super().__init__()
+        geometry = manifest.geometry
+        self.crop = geometry.crop
+        self.flip, self.shift = flip, shift
+        odd = geometry.transform == "dct2" and manifest.frequency[1] % 2 == 1
+        self.sign = -1.0 if odd else 1.0
+        for name, values in (("step", manifest.step), ("mean", manifest.mean), ("std", manifest.std)):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Network input; augmented in training mode, with random numbers from `generator`."""
+        sign: torch.Tensor | float = 1.0
+        if self.training:
+            x = self._random_crop(x, generator)
+            if self.flip:
+                flipped = _random(len(x), generator, x.device) < 0.5
+                x = torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
+                sign = torch.where(flipped, self.sign, 1.0).view(-1, 1, 1, 1)
+        else:
+            x = self._centre_crop(x)
+        coefficients = x.float() * self.step
+        return (coefficients * sign - self.mean) / self.std
+
+    def _centre_crop(self, x: torch.Tensor) -> torch.Tensor:
+        top = (x.shape[-1] - self.crop) // 2
+        return x[..., top : top + self.crop, top : top + self.crop]
+
+    def _random_crop(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        if self.shift:
+            x = nn.functional.pad(x, (self.shift,) * 4)
+        room = x.shape[-1] - self.crop
+        if not room:
+            return x
+        corner = (_random((2, len(x)), generator, x.device) * (room + 1)).long()
+        span = torch.arange(self.crop, device=x.device)
+        rows = (corner[0, :, None] + span)[:, None, :, None]
+        columns = (corner[1, :, None] + span)[:, None, None, :]
+        samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+        channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
+        return x[samples, channels, rows, columns]
+
+
+def _random(shape: int | tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
+    return torch.rand(shape, generator=generator, device=device)

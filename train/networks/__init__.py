@@ -1,0 +1,25 @@
+"""The sub-networks, sized for their planes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..errors import TrainError
+from .cnn import cnn
+from .resnet import resnet18, resnet34
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"cnn": cnn, "resnet18": resnet18, "resnet34": resnet34}
+
+
+def build(name: str, plane: int, classes: int) -> nn.Module:
+    """A network for inputs (N, 3, plane, plane) with `classes` outputs. Raises TrainError."""
+    if name not in NETWORKS:
+        raise TrainError(f"--network {name}: choose {', '.join(sorted(NETWORKS))}")
+    return NETWORKS[name](plane, classes)
+
+
+def parameter_bytes(network: nn.Module) -> int:
+    """Bytes of the float32 parameters, without buffers."""
+    return sum(p.numel() * p.element_size() for p in network.parameters())
