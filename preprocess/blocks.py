@@ -82,7 +82,7 @@ class BandBlocks:
         end = NPY_HEADER + self.count * self._item
         labels = self._labels[: self.count]
         self.count = 0
-        return [memoryview(raw[:end]) for raw in self._raw], labels
+        return [raw[:end].data for raw in self._raw], labels
 
     def _transform(self, phases: NDArray[np.uint32]) -> None:
         """Fill `_bands` with the coefficients of a tile (s, s, rows, P) of packed pixels, in steps."""

@@ -38,19 +38,37 @@ _jobs = click.option(
 @click.option("--size", type=int, default=0, help="Pixels of the image's side.  [default: 336 for 36, else 224]")
 @click.option("--margin", type=int, default=0, help="Extra pixels kept for random crops and ten crops.")
 @click.option("--fit", default="squash", show_default=True, help="squash both axes, or crop the central square.")
-@click.option("--transform", default="dct", show_default=True,
-              help="dct over the phases in raster order, dct2 (separable), or none (phases alone).")
+@click.option(
+    "--transform",
+    default="dct",
+    show_default=True,
+    help="dct over the phases in raster order, dct2 (separable), or none (phases alone).",
+)
 @click.option("--color", default="ycbcr", show_default=True, help="Stored channels: ycbcr or rgb.")
-@click.option("--step", type=float, default=0.0,
-              help="Quantising step in grey levels.  [default: 6 for 36, 5 for 16 and 4, 1 for 1]")
+@click.option(
+    "--step",
+    type=float,
+    default=0.0,
+    help="Quantising step in grey levels.  [default: 6 for 36, 5 for 16 and 4, 1 for 1]",
+)
 @click.option("--dtype", default="int8", show_default=True, help="Stored type: int8 or float16.")
 @click.option("--bands", help="Write only these bands, as in 0-3,7.  [default: all]")
-@click.option("--samples-per-shard", type=int, default=0,
-              help="Samples of a shard.  [default: about 1/64 of all, at most 32768]")
+@click.option(
+    "--samples-per-shard",
+    type=int,
+    default=0,
+    help="Samples of a shard.  [default: about 1/64 of all, at most 32768]",
+)
 @click.option("--samples-per-block", type=int, default=64, show_default=True, help="Samples compressed together.")
-@click.option("--val-per-class", type=int, default=-1,
-              help="Images of each class held out where the source has no val.  [default: 5 %, at most 50]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sample order and the held-out images.")
+@click.option(
+    "--val-per-class",
+    type=int,
+    default=-1,
+    help="Images of each class held out where the source has no val.  [default: 5 %, at most 50]",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the sample order and the held-out images."
+)
 @click.option("--limit", type=int, default=0, help="Take at most so many images of each part, drawn at random.")
 @_jobs
 @click.option("--dry-run", is_flag=True, help="Say what would be written and how large; write nothing.")
@@ -99,11 +117,16 @@ def _print_estimate(job: Any, out: str) -> None:
     found = estimate(job)
     geometry = job.plan.geometry
     total = sum(found.samples.values()) * found.image_bytes
-    click.echo(f"{out}: {len(job.plan.bands)} bands of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, nothing written yet")
+    click.echo(
+        f"{out}: {len(job.plan.bands)} bands of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, "
+        "nothing written yet"
+    )
     for part in sorted(found.samples):
         click.echo(f"  {part}: {found.samples[part]} images in {found.shards[part]} shards a band")
     each = console.human_bytes(found.image_bytes)
-    click.echo(f"  about {console.human_bytes(total)}: {each} an image in all bands, measured on {found.measured} images")
+    click.echo(
+        f"  about {console.human_bytes(total)}: {each} an image in all bands, measured on {found.measured} images"
+    )
 
 
 @cli.command()
@@ -134,10 +157,14 @@ def verify(data: str, jobs: int) -> None:
     if report.bad:
         click.echo(
             f"{data}: {len(report.bad)} problems in {report.shards} shards; copy bad files again, "
-            "or delete them and run the same split again", err=True,
+            "or delete them and run the same split again",
+            err=True,
         )
         raise SystemExit(1)
-    click.echo(f"{data}: {report.shards} shards, {report.samples} samples a band, {console.human_bytes(report.bytes)}: all good")
+    click.echo(
+        f"{data}: {report.shards} shards, {report.samples} samples a band, "
+        f"{console.human_bytes(report.bytes)}: all good"
+    )
 
 
 @cli.command()

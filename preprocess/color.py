@@ -31,4 +31,4 @@ def color_matrix(color: str) -> NDArray[np.float64]:
 def to_rgb(planes: NDArray[np.float32], color: str) -> NDArray[np.uint8]:
     """Pixels of centred channels (3, ...) in grey levels: uint8, same shape."""
     rgb = np.tensordot(np.linalg.inv(color_matrix(color)), np.asarray(planes, np.float64), 1) + 128
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(rgb), 0, 255), np.uint8)

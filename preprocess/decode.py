@@ -47,7 +47,7 @@ class Decoder:
         # pasting into an image mapped onto `pixels` is one copy; exporting a PIL image is three
         self._target = Image.frombuffer("RGBX", (side, side), self.pixels, "raw", "RGBX", 0, 1)
         self._target.readonly = 0
-        Image.core.set_blocks_max(8)  # PIL reuses its memory instead of faulting in new pages each time
+        Image.core.set_blocks_max(8)  # type: ignore[attr-defined]  # PIL reuses its memory instead of faulting in new pages each time
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
         """The image as uint8 (side, side, 4): R, G, B, unused; valid until the next call.

@@ -38,9 +38,7 @@ class Entries:
         """The samples at `indices`, in that order."""
         names = [self.name(int(i)) for i in indices]
         ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        return Entries(
-            self.label[indices], b"".join(names), ends, self.offset[indices], self.size[indices]
-        )
+        return Entries(self.label[indices], b"".join(names), ends, self.offset[indices], self.size[indices])
 
 
 class EntriesBuilder:

@@ -16,8 +16,8 @@ from shards_manifest import (
     SplitManifest,
     band_folder,
     dump,
+    tables,
 )
-from shards_manifest import tables
 
 from .blocks import FLOAT16_UNIT, moments
 from .listing import Listing
@@ -45,7 +45,11 @@ def write_manifests(
         table = tables.sample_table(samples)
         parts[part] = PartSummary(len(samples), len(chosen), tables.order_digest(table))
         _put(store, tables.samples_name(part), tables.compress_table(table))
-    _put(store, tables.CLASSES, tables.class_table(listing.classes, kept["train"].tolist(), kept["val"].tolist()))
+    _put(
+        store,
+        tables.CLASSES,
+        tables.class_table(listing.classes, kept["train"].tolist(), kept["val"].tolist()),
+    )
     _put(store, tables.REJECTS, tables.reject_lines(sorted(rejects)))
 
     summaries = []

@@ -82,7 +82,9 @@ class SplitPlan:
             if name not in choices:
                 raise PlanError(f"{option} {name}: choose {', '.join(choices)}")
         if self.samples_per_block < 1 or self.samples_per_shard < 0 or self.limit < 0 or self.seed < 0:
-            raise PlanError("--samples-per-block must be 1 or more; --samples-per-shard, --limit and --seed not negative")
+            raise PlanError(
+                "--samples-per-block must be 1 or more; --samples-per-shard, --limit and --seed not negative"
+            )
         if self.val_per_class < -1:
             raise PlanError(f"--val-per-class {self.val_per_class}: choose 0 or more")
         return replace(self, size=size, step=1.0 if self.dtype == "float16" else step, bands=bands)
@@ -90,9 +92,7 @@ class SplitPlan:
     @property
     def geometry(self) -> Geometry:
         """What the manifests say of a coefficient."""
-        return Geometry(
-            self.factor, self.size, self.margin, self.fit, self.transform, self.color, self.dtype
-        )
+        return Geometry(self.factor, self.size, self.margin, self.fit, self.transform, self.color, self.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON values, for comparing with an earlier run."""

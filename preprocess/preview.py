@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from shards_manifest import BandManifest, FormatError, LocalStore, SplitManifest, index_shard, read_block
-from shards_manifest import tables
+from shards_manifest import BandManifest, FormatError, LocalStore, SplitManifest, index_shard, read_block, tables
 
 from .color import to_rgb
 from .transform import band_matrix, inverse

@@ -55,12 +55,8 @@ class RowRecord:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        bands = [
-            {**vars(b.shard), "clipped": b.clipped, "total": b.total, "squares": b.squares} for b in self.bands
-        ]
-        return canonical_json(
-            {"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands}
-        )
+        bands = [{**vars(b.shard), "clipped": b.clipped, "total": b.total, "squares": b.squares} for b in self.bands]
+        return canonical_json({"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands})
 
     @staticmethod
     def from_bytes(data: bytes) -> RowRecord:

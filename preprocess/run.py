@@ -127,7 +127,10 @@ def split(
 def _write_rows(job: Job, store: LocalStore, missing: list[Row], jobs: int) -> Iterator[RowRecord]:
     tasks = (joblib.delayed(write_row)(job.task(row), store) for row in missing)
     parallel = joblib.Parallel(
-        n_jobs=min(jobs, len(missing)), return_as="generator_unordered", pre_dispatch="n_jobs + 1", batch_size=1
+        n_jobs=min(jobs, len(missing)),
+        return_as="generator_unordered",
+        pre_dispatch="n_jobs + 1",
+        batch_size=1,
     )
     try:
         yield from parallel(tasks)
@@ -165,7 +168,7 @@ def _check_identity(store: LocalStore, job: Job) -> None:
         leftovers = [entry.name for entry in os.scandir(store.root) if entry.name != RECORDS]
         if leftovers:
             raise DestinationError(
-                f"{store} is not empty (it holds {sorted(leftovers)[0]}) and no split was begun there: choose another --out"
+                f"{store} is not empty (it holds {min(leftovers)}) and no split was begun there: choose another --out"
             ) from None
         store.write(PLAN, canonical_json(identity))
         return
@@ -201,7 +204,9 @@ def _own(store: LocalStore) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DestinationError(f"{store} is being written by another process: wait for it, or choose another --out") from None
+            raise DestinationError(
+                f"{store} is being written by another process: wait for it, or choose another --out"
+            ) from None
         yield
     finally:
         os.close(descriptor)

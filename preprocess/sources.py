@@ -164,9 +164,7 @@ def _kind(folder: Path) -> str:
     return "tars" if tars else "folders"
 
 
-def _classes(
-    roots: dict[str, Path], found: dict[str, list[str]]
-) -> tuple[list[str], list[tuple[str, str]]]:
+def _classes(roots: dict[str, Path], found: dict[str, list[str]]) -> tuple[list[str], list[tuple[str, str]]]:
     classes = sorted(found["train"])
     unknown = sorted(set(found.get("val", ())) - set(classes))
     if unknown:
@@ -224,11 +222,18 @@ def _files_below(folder: bytes) -> Iterator[bytes]:
 
 
 def _tar_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members of a plain tar but its folders. Raises SourceError unless it is whole.
+
+    tarfile takes a cut at a member's boundary, or a damaged header, for the end: so the end is checked.
+    """
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # flat memory over millions of members
                 if not member.isdir():
                     yield member
-                tar.members.clear()  # keep memory flat over millions of members
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"cut or damaged at byte {tar.offset}")
     except (tarfile.TarError, EOFError) as error:
         raise SourceError(f"{path} is not a complete plain tar ({error}): fetch it again") from None

@@ -35,7 +35,7 @@ def band_matrix(transform: str, factor: int) -> NDArray[np.float64]:
         return dct_matrix(factor)
     if transform == "dct2":
         axis = dct_matrix(math.isqrt(factor))
-        return np.kron(axis, axis)
+        return np.asarray(np.kron(axis, axis), np.float64)
     if transform == "none":
         return np.eye(factor)
     raise ValueError(f"unknown transform {transform!r}")
@@ -60,7 +60,7 @@ def forward(planes: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.flo
     phases = phase_view(np.asarray(planes, np.float64), grid)
     *lead, _, _, height, width = phases.shape
     columns = phases.reshape(*lead, len(matrix), height * width)
-    return (matrix @ columns).reshape(*lead, len(matrix), height, width).astype(np.float32)
+    return np.asarray((matrix @ columns).reshape(*lead, len(matrix), height, width), np.float32)
 
 
 def inverse(bands: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -72,7 +72,7 @@ def inverse(bands: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.floa
     phases = (matrix.T @ columns).reshape(*lead, grid, grid, height, width)
     axes = len(lead)
     split = phases.transpose(*range(axes), axes + 2, axes, axes + 3, axes + 1)
-    return split.reshape(*lead, height * grid, width * grid).astype(np.float32)
+    return np.asarray(split.reshape(*lead, height * grid, width * grid), np.float32)
 
 
 def band_steps(step: float, dtype: str, transform: str, factor: int) -> tuple[float, ...]:

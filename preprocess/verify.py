@@ -26,8 +26,8 @@ from shards_manifest import (
     manifest_kind,
     open_store,
     read_block,
+    tables,
 )
-from shards_manifest import tables
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,15 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
         seen.setdefault((folder, name), []).append(labels)
         expected = order.get(name, {}).get(shard.name)
         if not problem and expected is not None and labels != expected:
-            bad.append(f"{store}/{_join(folder, shard.name)} holds other samples than {tables.samples_name(name)} lists")
+            bad.append(
+                f"{store}/{_join(folder, shard.name)} holds other samples than {tables.samples_name(name)} lists"
+            )
     bad += _extra_shards(store, bands)
     return Report(
-        len(work), sum(p.samples for b in list(bands.values())[:1] for p in b.parts.values()),
-        sum(shard.bytes for *_, shard in work), bad,
+        len(work),
+        sum(p.samples for b in list(bands.values())[:1] for p in b.parts.values()),
+        sum(shard.bytes for *_, shard in work),
+        bad,
     )
 
 

@@ -183,8 +183,7 @@ def load_split(data: bytes, where: str) -> SplitManifest:
             for b in raw["bands"]
         )
         parts = {
-            name: PartSummary(int(p["samples"]), int(p["shards"]), str(p["digest"]))
-            for name, p in raw["parts"].items()
+            name: PartSummary(int(p["samples"]), int(p["shards"]), str(p["digest"])) for name, p in raw["parts"].items()
         }
         return SplitManifest(
             dataset=str(raw["dataset"]),

@@ -22,8 +22,9 @@ from .schema import Shard
 
 TAR_BLOCK = 512
 NPY_HEADER = 128
-DTYPES = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
 _LABEL = np.dtype("<i8")
+_DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, EOFError)  # type: ignore[assignment]
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
 
@@ -141,7 +142,7 @@ def read_block(view: memoryview, block: Block, where: str) -> tuple[NDArray[Any]
     """
     try:
         npy = igzip_lib.decompress(view[block.x], igzip_lib.DECOMP_GZIP)
-    except (igzip_lib.IsalError, EOFError) as error:
+    except _DAMAGED as error:
         raise ShardError(f"{where} does not decompress at byte {block.x.start} ({error}): copy it again") from None
     x, y = _array(memoryview(npy), where), read_labels(view, block, where)
     if x.ndim != 4 or y.ndim != 1 or len(x) != len(y):

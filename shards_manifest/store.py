@@ -9,7 +9,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,10 +120,8 @@ def open_store(url: str | os.PathLike[str]) -> LocalStore:
 
 
 def _close_quietly(file: BinaryIO) -> None:
-    try:
+    with suppress(OSError):  # the flush of a file that is thrown away: the first error is the one to report
         file.close()
-    except OSError:
-        pass  # the flush of a file that is thrown away: the first error is the one to report
 
 
 def _sync_folder(folder: Path) -> None:

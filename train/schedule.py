@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 
-SCHEDULES = ("cosine", "step")
+from .recipes import Recipe
 
 
-def learning_rate(
-    step: int, steps_per_epoch: int, *, epochs: int, lr: float, lr_min: float, warmup: float, schedule: str,
-    step_epochs: int, gamma: float,
-) -> float:
+def learning_rate(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     """The rate for optimizer step `step`, counted from 0.
 
-    Rises linearly from lr/steps over `warmup` epochs. Then 'cosine' falls from lr to lr_min over the
-    remaining epochs (Loshchilov and Hutter 2017, without restarts); 'step' multiplies lr by gamma
-    every `step_epochs` epochs.
+    Rises linearly to lr over the warm-up. Then 'cosine' falls from lr to lr_min over the remaining epochs
+    (Loshchilov and Hutter 2017, without restarts); 'step' multiplies lr by gamma every `step_epochs` epochs.
     """
-    warm = round(warmup * steps_per_epoch)
+    warm = round(recipe.warmup * steps_per_epoch)
     if step < warm:
-        return lr * (step + 1) / warm
-    if schedule == "step":
-        return lr * gamma ** (step // steps_per_epoch // step_epochs)
-    progress = (step - warm) / max(epochs * steps_per_epoch - warm, 1)
-    return lr_min + (lr - lr_min) * (1 + math.cos(math.pi * progress)) / 2
+        return recipe.lr * (step + 1) / warm
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.gamma ** (step // steps_per_epoch // recipe.step_epochs)
+    progress = (step - warm) / max(recipe.epochs * steps_per_epoch - warm, 1)
+    return recipe.lr_min + (recipe.lr - recipe.lr_min) * (1 + math.cos(math.pi * progress)) / 2

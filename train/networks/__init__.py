@@ -10,13 +10,22 @@ from ..errors import TrainError
 from .cnn import cnn
 from .resnet import resnet18, resnet34
 
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"cnn": cnn, "resnet18": resnet18, "resnet34": resnet34}
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "cnn": cnn,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+}
+
+
+def check(name: str) -> None:
+    """Raise TrainError if there is no network of this name."""
+    if name not in NETWORKS:
+        raise TrainError(f"--network {name}: choose {', '.join(sorted(NETWORKS))}")
 
 
 def build(name: str, plane: int, classes: int) -> nn.Module:
     """A network for inputs (N, 3, plane, plane) with `classes` outputs. Raises TrainError."""
-    if name not in NETWORKS:
-        raise TrainError(f"--network {name}: choose {', '.join(sorted(NETWORKS))}")
+    check(name)
     return NETWORKS[name](plane, classes)
 
 

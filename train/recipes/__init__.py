@@ -8,12 +8,13 @@ from importlib import resources
 from typing import Any
 
 from ..errors import TrainError
-from ..schedule import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+SCHEDULES = ("cosine", "step")
 
 
 @dataclass(frozen=True)

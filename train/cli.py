@@ -1,0 +1,123 @@
+"""spectral-train: train the network of one band, or of every band of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shards_manifest import console
+
+if TYPE_CHECKING:
+    from .plan import TrainPlan
+    from .runs import Result
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="spectral-shards", prog_name="spectral-train")
+@click.option("--shards", required=True, type=click.Path(), help="A band, as sub36/07, or a whole split, as sub36.")
+@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
+@click.option("--network", default="resnet34", show_default=True, help="resnet34, resnet18 or cnn.")
+@click.option("--recipe", default="imagenet1k", show_default=True, help="imagenet1k (as published) or quick.")
+@click.option("--epochs", type=int, help="Overrides the recipe, as do the next options.")
+@click.option("--batch-size", type=int)
+@click.option("--lr", type=float, help="Highest learning rate.")
+@click.option("--lr-min", type=float)
+@click.option("--schedule", help="cosine or step.")
+@click.option("--warmup", type=float, help="Epochs of linear warm-up.")
+@click.option("--momentum", type=float)
+@click.option("--weight-decay", type=float)
+@click.option("--label-smoothing", type=float)
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the samples.")
+@click.option("--shift", type=int, help="Random shifts of a plane, in its pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+)
+@click.option("--precision", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--compile", is_flag=True, help="Compile the network (torch.compile).")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 1),
+    default=1,
+    show_default=True,
+    help="1 reads in a background process, 0 in this one.",
+)
+def cli(shards: str, out: str | None, **options: Any) -> None:
+    """Train the network of a band; for a whole split of each band in turn, skipping those that are finished."""
+    from shards_manifest import MANIFEST, FormatError, open_store
+    from shards_manifest.schema import load_split, manifest_kind
+
+    from .runs import run_path
+
+    plan = _plan(**options)
+    store = open_store(shards)
+    if not store.exists(MANIFEST):
+        raise FormatError(
+            f"{shards} has no {MANIFEST}: it is not a data set, or its split is not finished (run it again to go on)"
+        )
+    data = store.read(MANIFEST)
+    if manifest_kind(data, f"{shards}/{MANIFEST}") == "band":
+        _train_one(shards, Path(out) if out else run_path(shards), plan)
+        return
+    split = load_split(data, f"{shards}/{MANIFEST}")
+    root = Path(out) if out else Path("runs") / Path(shards).resolve().name
+    for band in split.bands:
+        _train_one(f"{shards}/{band.folder}", root / band.folder, plan)
+    click.echo(f"all {len(split.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(cli)
+
+
+def _plan(
+    network: str,
+    recipe: str,
+    seed: int,
+    device: str,
+    precision: str,
+    compile: bool,
+    workers: int,
+    **overrides: Any,
+) -> TrainPlan:
+    from . import recipes
+    from .networks import check
+    from .plan import TrainPlan
+
+    check(network)
+    plan = TrainPlan(network, recipes.load(recipe, **overrides), seed, device, precision, compile, workers)
+    plan.dtype(plan.torch_device())  # raises before any work
+    return plan
+
+
+def _train_one(shards: str, out: Path, plan: TrainPlan) -> None:
+    from .loop import train_band
+    from .reader import open_band
+    from .runs import RunFolder
+
+    _, manifest = open_band(shards)
+    earlier = RunFolder(out).finished(manifest, plan)
+    if earlier is not None:
+        click.echo(f"{out} is finished: {_summary(earlier)}")
+        return
+    side, recipe = manifest.geometry.crop, plan.recipe
+    click.echo(
+        f"{shards}: {plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, "
+        f"{manifest.parts['train'].samples} samples, {recipe.epochs} epochs of recipe {recipe.name} into {out}"
+    )
+    if "val" not in manifest.parts:
+        click.echo("No val part: nothing is evaluated, and the run cannot be fused")
+    result = train_band(shards, out, plan)
+    click.echo(f"{out}: {_summary(result)} in {result.seconds:.0f} s")
+
+
+def _summary(result: Result) -> str:
+    if result.top1 is None or result.top5 is None:
+        return f"train top-1 {result.train_top1:.2%}, not evaluated"
+    return f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"

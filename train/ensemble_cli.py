@@ -1,0 +1,45 @@
+"""spectral-ensemble: fuse the runs of a split's bands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shards_manifest import console
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="spectral-shards", prog_name="spectral-ensemble")
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option(
+    "--rank-on",
+    default="halves",
+    show_default=True,
+    help="What bands are ranked on: halves (of val, each scored by the other), train, or val.",
+)
+def cli(runs: Path, rank_on: str) -> None:
+    """Fuse what is there in RUNS: ensemble.md, ensemble.json and ensemble.png are written into it."""
+    from shards_manifest import LocalStore, canonical_json
+
+    from .ensemble import ensemble
+    from .report import markdown, plot
+
+    report = ensemble(runs, rank_on)
+    store = LocalStore(runs)
+    text = markdown(report)
+    store.write("ensemble.md", text.encode())
+    store.write("ensemble.json", canonical_json(report.to_json()))
+    store.write("ensemble.png", plot(report))
+    click.echo(text)
+    best = max(report.bands, key=lambda band: band[1])
+    click.echo(
+        f"ensemble of {len(report.bands)} bands: top-1 {report.default.top1:.2%}; "
+        f"best single band ({best[0]}): {best[1]:.2%}"
+    )
+    click.echo(f"table, JSON and plot: {runs}/ensemble.md, .json, .png")
+
+
+def main() -> None:
+    """Entry point."""
+    console.run(cli)

@@ -1,0 +1,114 @@
+"""Fusing the outputs of sub-networks: weights, rules and scores, from arrays to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+P = 0.3  # of the geometric weights p * (1 - p)**rank, as published
+CHUNK_BYTES = 256_000_000
+FIT_BYTES = 1_000_000_000
+WEIGHTS = ("mean", "geometric", "fitted")
+SPACES = ("log", "probability")
+
+Logits = Sequence[NDArray[np.float16]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Fractions of samples whose class is the first, or among the first five, by the fused outputs."""
+
+    top1: float
+    top5: float
+
+
+def geometric(count: int, p: float = P) -> NDArray[np.float64]:
+    """Weights by rank, best first: p (1 - p)**rank."""
+    return np.asarray(p * (1 - p) ** np.arange(count))
+
+
+def log_probabilities(logits: NDArray[np.float16], rows: slice | NDArray[np.int64]) -> torch.Tensor:
+    """Log-softmax of some rows: float32 (n, classes)."""
+    return torch.from_numpy(np.asarray(logits[rows], np.float32)).log_softmax(1)
+
+
+def band_hits(logits: NDArray[np.float16], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each sample, whether its class is first, and among the first five: bool (n, 2)."""
+    return np.concatenate(
+        [_hits(log_probabilities(logits, rows), labels[rows]) for rows in _chunks(len(labels), logits.shape[1])]
+    )
+
+
+def prefix_hits(
+    logits: Logits,
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    order: Sequence[int],
+    weights: NDArray[np.float64],
+    space: str,
+) -> NDArray[np.int64]:
+    """Counts of hits among `rows` when the first 1, 2, ... bands of `order` are fused: int64 (bands, 2).
+
+    weights: one a band, in the order of `order`.  space: 'log' sums log-probabilities, 'probability'
+    probabilities.
+    """
+    counts = np.zeros((len(order), 2), np.int64)
+    for part in _chunks(len(rows), logits[0].shape[1]):
+        chosen = rows[part]
+        fused = torch.zeros(len(chosen), logits[0].shape[1])
+        for number, band in enumerate(order):
+            outputs = log_probabilities(logits[band], chosen)
+            fused.add_(outputs if space == "log" else outputs.exp(), alpha=float(weights[number]))
+            counts[number] += _hits(fused, labels[chosen]).sum(axis=0)
+    return counts
+
+
+def fit_weights(logits: Logits, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One weight a band for the sum of log-probabilities, of least cross-entropy on `rows`.
+
+    A convex problem in as many unknowns as bands, solved by L-BFGS. Where all rows would not fit in about
+    1 GB, evenly spaced ones are used.
+    """
+    most = max(FIT_BYTES // (4 * len(logits) * logits[0].shape[1]), 1)
+    rows = rows[:: -(-len(rows) // most)]
+    outputs = torch.stack([log_probabilities(band, rows) for band in logits])
+    target = torch.from_numpy(labels[rows])
+    weights = torch.full((len(logits),), 1 / len(logits), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(torch.einsum("k,knc->nc", weights, outputs), target)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return weights.detach().double().numpy()
+
+
+def cross_scored(
+    samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """Score every sample with choices made on the other half: fractions, as `score` returns counts.
+
+    score(chosen_on, scored) gets the rows to choose weights on and those to score. The halves are the
+    even and the odd rows, so that both hold every class of a part in source order.
+    """
+    rows = np.arange(samples)
+    even, odd = rows[::2], rows[1::2]
+    return np.asarray((score(even, odd) + score(odd, even)) / samples)
+
+
+def _hits(fused: torch.Tensor, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    best = fused.topk(min(5, fused.shape[1])).indices == torch.from_numpy(np.asarray(labels))[:, None]
+    return torch.stack([best[:, 0], best.any(1)], 1).numpy()
+
+
+def _chunks(samples: int, classes: int) -> Iterator[slice]:
+    size = max(CHUNK_BYTES // (8 * classes), 1)
+    for start in range(0, samples, size):
+        yield slice(start, start + size)

@@ -1,0 +1,67 @@
+"""What a training run does: options checked once, stored in the checkpoint and in run.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .errors import TrainError
+from .recipes import Recipe
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """The options of one run, apart from the band.
+
+    precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
+    workers: 1 reads in a background process, 0 in this one.  compile: use torch.compile.
+    """
+
+    network: str
+    recipe: Recipe
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    workers: int = 1
+
+    def torch_device(self) -> torch.device:
+        """The device; auto is a GPU if there is one. Raises TrainError."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise TrainError(f"--device {self.device}: this machine has no CUDA device; use cpu")
+        return device
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """The autocast dtype on `device`; float32 for no autocast. Raises TrainError."""
+        if self.precision not in PRECISIONS:
+            raise TrainError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
+        if self.precision != "auto":
+            return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # without AMX, oneDNN's bfloat16 convolutions are slower than float32 (docs/results.md)
+        return torch.bfloat16 if _cpu_has_amx() else torch.float32
+
+    def result_options(self) -> dict[str, Any]:
+        """The options that change the result, as JSON values, for comparing runs."""
+        return {
+            "network": self.network,
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+
+
+def _cpu_has_amx() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.6
+    return bool(capabilities.get("amx_bf16"))

@@ -1,0 +1,145 @@
+"""Run folders: what a finished run leaves behind, and how a rerun recognises it.
+
+metrics.jsonl     one line an epoch
+checkpoint.pt     the network after the last epoch, with its configuration
+val-logits.npy    float16 (samples, classes), in stored order; val-labels.npy int64 (samples,)
+run.json          written last: the band, the options, the result
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards_manifest import BandManifest, LocalStore, canonical_json
+
+from .errors import TrainError
+from .plan import TrainPlan
+
+FORMAT = "spectral-run"
+VERSION = 1
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.pt"
+LOGITS = "val-logits.npy"
+LABELS = "val-labels.npy"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. Accuracies are fractions; None where the band has no val part.
+
+    seconds: of all epochs with their evaluations.  parameter_bytes: of the float32 parameters.
+    """
+
+    top1: float | None
+    top5: float | None
+    loss: float | None
+    train_top1: float
+    seconds: float
+    parameter_bytes: int
+
+
+def run_path(shards: str | os.PathLike[str], root: str = "runs") -> Path:
+    """Where the run of a band goes by default: runs/sub36/07 for .../sub36/07."""
+    path = Path(shards).resolve()
+    return Path(root, path.parent.name, path.name)
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.store = LocalStore(path)
+
+    def finished(self, manifest: BandManifest, plan: TrainPlan) -> Result | None:
+        """The result if this very run is finished here; None if it has to be done.
+
+        Raises TrainError if the folder holds the finished run of other data or other options.
+        """
+        if not self.store.exists(RUN):
+            return None
+        found = read_run(self.path)
+        wanted = _identity(manifest, plan)
+        for section in ("band", "options"):
+            for key, value in json.loads(canonical_json(wanted[section])).items():
+                there = found[section].get(key)
+                if there == value:
+                    continue
+                what = (
+                    f"{key} {there} there, {value} here" if not isinstance(value, dict) else _first(key, there, value)
+                )
+                raise TrainError(
+                    f"{self.path} holds a finished run of another kind ({what}): choose another --out, or delete it"
+                )
+        return Result(**found["result"])
+
+    def begin(self) -> None:
+        """Make the folder ready; what an unfinished run left is removed."""
+        for name in (METRICS, CHECKPOINT, LOGITS, LABELS):
+            self.store.remove(name)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainError(f"cannot write to {self.path}: {error.strerror}") from None
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with self.store.path(METRICS).open("a") as file:
+            file.write(json.dumps(values, sort_keys=True) + "\n")
+
+    def write_logits(self, logits: NDArray[np.float16], labels: NDArray[np.int64]) -> None:
+        """Keep the outputs on val, for fusing."""
+        for name, array in ((LOGITS, logits), (LABELS, labels)):
+            with self.store.writing([name]) as (file,):
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+    def finish(self, manifest: BandManifest, plan: TrainPlan, result: Result) -> None:
+        """Write run.json: from now on the run is finished."""
+        self.store.write(RUN, canonical_json({**_identity(manifest, plan), "result": asdict(result)}))
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The content of a finished run's run.json. Raises TrainError."""
+    where = path / RUN
+    try:
+        found: dict[str, Any] = json.loads(where.read_bytes())
+        if found["format"] != FORMAT or found["version"] != VERSION:
+            raise TrainError(f"{where} is not a run of a version that this release knows")
+        Result(**found["result"])
+    except FileNotFoundError:
+        raise TrainError(f"{where} does not exist: the run is not finished") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainError(f"{where} is damaged ({error})") from None
+    return found
+
+
+def _identity(manifest: BandManifest, plan: TrainPlan) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "band": {
+            "dataset": manifest.dataset,
+            "geometry": asdict(manifest.geometry),
+            "band": manifest.band,
+            "frequency": manifest.frequency,
+            "classes": len(manifest.classes),
+            "order": {name: part.digest for name, part in manifest.parts.items()},
+        },
+        "options": plan.result_options(),
+    }
+
+
+def _first(section: str, there: Any, here: dict[str, Any]) -> str:
+    for key, value in here.items():
+        other = there.get(key) if isinstance(there, dict) else None
+        if other != value:
+            return f"{section} {key} {other} there, {value} here"
+    return f"another {section}"
