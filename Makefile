@@ -1,0 +1,52 @@
+# make demo: install and run the main job.  make test: install, check and test.  Both work from a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+SIMD := build/pillow-simd
+AVX2 := $(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2)
+DATA ?=
+
+.PHONY: install pillow-simd demo test check format clean
+
+install: $(INSTALLED)
+	@$(BIN)/python -c "from preprocess.decode import resizer_name; print('resizing with', resizer_name())"
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[train,demo,test]'
+	@$(MAKE) --no-print-directory pillow-simd
+	@touch $@
+
+# Pillow-SIMD takes Pillow's place where it can be built; both provide PIL, so one has to go.
+pillow-simd:
+	@mkdir -p $(SIMD)
+	@echo "building Pillow-SIMD (log in $(SIMD)/build.log)"
+	@if ls $(SIMD)/*.whl >/dev/null 2>&1 || CC="$(or $(CC),cc) $(AVX2)" \
+	    $(BIN)/pip wheel --no-deps --no-binary pillow-simd --wheel-dir $(SIMD) pillow-simd >$(SIMD)/build.log 2>&1; then \
+	  $(BIN)/pip uninstall --quiet --yes pillow pillow-simd && \
+	  $(BIN)/pip install --quiet --no-deps --force-reinstall $(SIMD)/*.whl && \
+	  $(BIN)/python -c "from PIL import Image; Image.new('RGB', (8, 8)).resize((4, 4))" || \
+	  { $(BIN)/pip uninstall --quiet --yes pillow-simd; $(BIN)/pip install --quiet --force-reinstall --no-deps pillow; }; \
+	else \
+	  echo "Pillow-SIMD does not build here (it needs a C compiler and the headers of libjpeg and zlib)"; \
+	fi
+
+demo: install
+	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
+
+test: check
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,93 @@
+"""The main job end to end in a few minutes: split, verify, preview, train every band, fuse.
+
+Without --data it cuts labelled crops out of photographs that come with scikit-image and scikit-learn:
+one class a photograph, train crops from its left, val crops from its right, so that they share no pixel.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "immunohistochemistry", "retina", "rocket")
+TRAIN_SHARE = 0.7
+CROPS = {"train": 240, "val": 60}
+SIDES = (64, 128)
+
+
+def photographs() -> dict[str, NDArray[np.uint8]]:
+    """Photographs inside installed packages, by name: uint8 (H, W, 3)."""
+    import skimage.data
+    from sklearn.datasets import load_sample_image
+
+    found = {name: np.asarray(getattr(skimage.data, name)()) for name in PHOTOS}
+    found["motorcycle"] = np.asarray(skimage.data.stereo_motorcycle()[0])
+    for name in ("china.jpg", "flower.jpg"):
+        found[name[:-4]] = np.asarray(load_sample_image(name))
+    return found
+
+
+def write_crops(folder: Path) -> None:
+    """Cut every photograph into JPEGs below folder/train/NAME and folder/val/NAME."""
+    random = np.random.default_rng(0)
+    for name, pixels in photographs().items():
+        border = int(pixels.shape[1] * TRAIN_SHARE)
+        for part, region in (("train", pixels[:, :border]), ("val", pixels[:, border:])):
+            target = folder / part / name
+            target.mkdir(parents=True)
+            for number in range(CROPS[part]):
+                side = int(random.integers(SIDES[0], min(SIDES[1], *region.shape[:2]) + 1))
+                top, left = (int(random.integers(0, size - side + 1)) for size in region.shape[:2])
+                crop = Image.fromarray(np.ascontiguousarray(region[top : top + side, left : left + side]))
+                crop.save(target / f"{number:04d}.jpg", quality=95)
+
+
+def run(*command: str) -> None:
+    """Run one of the installed programs, showing the command."""
+    click.secho(f"\n$ {' '.join(command)}", bold=True)
+    program = Path(sys.executable).with_name(command[0])
+    if subprocess.run([str(program), *command[1:]], check=False).returncode:
+        raise SystemExit(f"{command[0]} failed: see above")
+
+
+@click.command()
+@click.option("--data", help="Your own images: a folder of class folders or class tars.")
+@click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
+@click.option("--factor", default=4, show_default=True)
+@click.option("--size", default=32, show_default=True)
+@click.option("--epochs", default=6, show_default=True)
+@click.option("--limit", default=2500, show_default=True, help="Images of each part taken from --data.")
+def main(data: str | None, out: Path, factor: int, size: int, epochs: int, limit: int) -> None:
+    """Run the main job into the folder OUT, which is made anew."""
+    started = time.perf_counter()
+    if out.exists() and not (out / "made-by-demo").exists():
+        raise SystemExit(f"{out} exists and was not made by this demo: choose another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / "made-by-demo").touch()
+    if data is None:
+        write_crops(out / "photos")
+    source, split, runs = data or f"{out}/photos", f"{out}/sub{factor}", f"{out}/runs"
+    size_options = ["--factor", str(factor), "--size", str(size)]
+    run("spectral-prep", "split", *size_options, *(["--limit", str(limit)] if data else []), source, "--out", split)
+    run("spectral-prep", "verify", split)
+    run("spectral-prep", "preview", split, "--out", f"{out}/preview.png")
+    recipe = ["--network", "cnn", "--recipe", "quick", "--epochs", str(epochs), "--batch-size", "64"]
+    run("spectral-train", "--shards", split, "--out", runs, *recipe)
+    run("spectral-ensemble", runs)
+    sizes = {name: sum(f.stat().st_size for f in Path(name).rglob("*") if f.is_file()) for name in (source, split)}
+    click.echo(f"\nsource images {sizes[source] / 1e6:.1f} MB, all bands {sizes[split] / 1e6:.1f} MB")
+    click.echo(f"preview {out}/preview.png, plot {runs}/ensemble.png, table {runs}/ensemble.md")
+    click.echo(f"{time.perf_counter() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
