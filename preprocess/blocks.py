@@ -32,8 +32,8 @@ class BandBlocks:
         self._capacity = plan.samples_per_block
         bands, area = len(plan.bands), self._side**2
         matrix = band_matrix(plan.transform, plan.factor)[list(plan.bands)]
-        steps = np.array(band_steps(plan.step, plan.dtype, plan.transform, plan.factor))[list(plan.bands)]
-        self._weights = exact_weights(matrix / (UNIT * steps[:, None]), PEAK)
+        steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)[list(plan.bands)]
+        self._weights = [exact_weights(matrix / (UNIT * step[:, None]), PEAK) for step in steps.T]
         self._color = exact_weights(UNIT * color_matrix(plan.color), PIXEL_PEAK)
         self._limits = (-128, 127) if plan.dtype == "int8" else (-65504, 65504)
 
@@ -91,8 +91,8 @@ class BandBlocks:
         np.copyto(self._rgb, self._packed.reshape(-1).view(np.int8).reshape(-1, 4)[:, :3].T)
         channels = self._phases.reshape(self._rgb.shape)
         np.rint(np.matmul(self._color, self._rgb, out=channels), out=channels)
-        for channel, bands in zip(self._phases, self._bands, strict=True):
-            np.matmul(self._weights, channel, out=bands)
+        for weights, channel, bands in zip(self._weights, self._phases, self._bands, strict=True):
+            np.matmul(weights, channel, out=bands)
         if self._dtype.kind == "i":
             np.rint(self._bands, out=self._bands)
 
@@ -116,18 +116,18 @@ class BandBlocks:
 
 
 def moments(
-    total: tuple[int, ...], squares: tuple[int, ...], count: int, unit: float
+    total: tuple[int, ...], squares: tuple[int, ...], count: int, units: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel from exact sums over `count` values counted in `unit`.
+    """Mean and standard deviation per channel from exact sums over `count` values counted in `units`.
 
     A deviation of zero, or of no values, is given as 1, so that dividing by it is harmless.
     """
     if not count:
         return (0.0,) * len(total), (1.0,) * len(total)
-    means = tuple(first / count * unit for first in total)
+    means = tuple(first / count * unit for first, unit in zip(total, units, strict=True))
     # integers until the division: no cancellation
     variances = ((second * count - first * first) / count**2 for first, second in zip(total, squares, strict=True))
-    return means, tuple(math.sqrt(variance) * unit or 1.0 for variance in variances)
+    return means, tuple(math.sqrt(variance) * unit or 1.0 for variance, unit in zip(variances, units, strict=True))
 
 
 def _largest_divisor(number: int, most: int) -> int:

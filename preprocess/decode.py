@@ -15,7 +15,7 @@ from PIL import Image
 from .errors import RejectedImage
 
 FITS = ("squash", "crop")
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # 400 MB decoded, within the memory of one worker
 
 

@@ -108,13 +108,13 @@ def _band_manifest(
     position: int,
 ) -> BandManifest:
     band = plan.bands[position]
-    step = band_steps(plan.step, plan.dtype, plan.transform, plan.factor)[band]
+    steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)[band].tolist()
     train = [record.bands[position] for row, record in ordered if row.part == "train"]
     mean, std = moments(
         tuple(sum(row.total[c] for row in train) for c in range(3)),
         tuple(sum(row.squares[c] for row in train) for c in range(3)),
         parts["train"].samples * plan.geometry.plane**2,
-        step if plan.dtype == "int8" else FLOAT16_UNIT,
+        tuple(steps) if plan.dtype == "int8" else (FLOAT16_UNIT,) * 3,
     )
     return BandManifest(
         dataset=dataset,
@@ -122,7 +122,7 @@ def _band_manifest(
         band=band,
         frequency=band_frequency(plan.transform, plan.factor, band),
         block=plan.samples_per_block,
-        step=(step,) * 3,
+        step=tuple(steps),
         mean=mean,
         std=std,
         classes=listing.classes,

@@ -188,7 +188,7 @@ def _listing(
     named = tuple(escape(name) for name in classes)
     if any("/" in name for name in named):
         raise SourceError(f"{roots['train']} has a class name with a slash")
-    return Listing(named, parts, tuple(sorted(rejects)))
+    return Listing(named, parts, tuple(sorted((escape(source), reason) for source, reason in rejects)))
 
 
 def _text(name: bytes) -> str:

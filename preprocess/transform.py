@@ -75,26 +75,29 @@ def inverse(bands: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.floa
     return np.asarray(split.reshape(*lead, height * grid, width * grid), np.float32)
 
 
-def band_steps(step: float, dtype: str, transform: str, factor: int) -> tuple[float, ...]:
-    """The quantising step of each band: `step`, and for int8 never so small that the mean band clips.
+def band_steps(step: float, dtype: str, color: str, transform: str, factor: int) -> NDArray[np.float64]:
+    """The quantising step of each band and channel: float64 (K, 3).
 
-    A centred pixel lies in -128..127, the mean band (dct, dct2: band 0) in s times that, and a band of
-    `none` in that itself, so steps of s and of 1 fill int8 exactly.
+    It is `step`, but for int8 never so small that the mean band can clip (band 0 of dct and dct2; every
+    band of none). Centred luma, R, G, B lie in -128..127, chroma in -127.5..127.5, and the mean band in s
+    times that: a step of s fills int8 exactly for the former, 128/127 of that holds the latter.
     """
     if dtype == "float16":
-        return (1.0,) * factor
-    if transform == "none":
-        return (max(step, 1.0),) * factor
-    return (max(step, float(math.isqrt(factor))), *(step,) * (factor - 1))
+        return np.ones((factor, 3))
+    steps = np.full((factor, 3), step)
+    chroma = 128 / 127 if color == "ycbcr" else 1.0
+    mean, scale = (slice(None), 1) if transform == "none" else (slice(1), math.isqrt(factor))
+    steps[mean] = np.maximum(steps[mean], scale * np.array([1.0, chroma, chroma]))
+    return steps
 
 
 def exact_weights(matrix: NDArray[np.float64], peak: int) -> NDArray[np.float32]:
-    """`matrix` rounded to multiples of 2**-f such that float32 products with integers are exact.
+    """`matrix` with each row rounded to multiples of some 2**-f, such that products with integers are exact.
 
     peak: the largest absolute value of an input. With |partial sum| * 2**f <= 2**24 every partial sum
     is a float32, so the product is the same for any order of summation, with or without fused
     multiply-add: the same bytes from any BLAS on any machine (docs/decisions/0001).
     """
-    bound = peak * np.abs(matrix).sum(axis=1).max()
-    fraction = 24 - math.ceil(math.log2(bound * (1 + 2**-10)))  # headroom for the rounding of the entries
-    return np.asarray(np.rint(np.ldexp(matrix, fraction)) * 2.0**-fraction, np.float32)
+    bound = peak * np.abs(matrix).sum(axis=1, keepdims=True) * (1 + 2**-10)  # room for the rounded entries
+    fraction = 24 - np.ceil(np.log2(bound)).astype(np.int64)
+    return np.asarray(np.ldexp(np.rint(np.ldexp(matrix, fraction)), -fraction), np.float32)

@@ -28,8 +28,8 @@ def escape(text: str) -> str:
 
 
 def sample_table(samples: Iterable[tuple[str, int]]) -> bytes:
-    """Lines `key<TAB>label`, in stored order: the text whose SHA-256 is the digest of the order."""
-    return "".join(f"{escape(key)}\t{label}\n" for key, label in samples).encode()
+    """Lines `key<TAB>label` of escaped keys, in stored order: the text whose SHA-256 is the order's digest."""
+    return "".join(f"{key}\t{label}\n" for key, label in samples).encode()
 
 
 def order_digest(table: bytes) -> str:
@@ -45,6 +45,8 @@ def compress_table(table: bytes) -> bytes:
 def read_samples(data: bytes, where: str) -> tuple[list[tuple[str, int]], str]:
     """The (key, label) rows of a sample table and its digest. Raises FormatError."""
     try:
+        if not data:
+            raise EOFError("empty file")
         table = gzip.decompress(data)
         rows = []
         for line in table.decode().split("\n")[:-1]:
@@ -56,14 +58,14 @@ def read_samples(data: bytes, where: str) -> tuple[list[tuple[str, int]], str]:
 
 
 def class_table(classes: Iterable[str], train: Iterable[int], val: Iterable[int]) -> bytes:
-    """Lines `index, class, images kept for train, for val`."""
+    """Lines `index, class (escaped), images kept for train, for val`."""
     rows = zip(classes, train, val, strict=True)
-    return "".join(f"{i}\t{escape(name)}\t{t}\t{v}\n" for i, (name, t, v) in enumerate(rows)).encode()
+    return "".join(f"{i}\t{name}\t{t}\t{v}\n" for i, (name, t, v) in enumerate(rows)).encode()
 
 
 def reject_lines(rejects: Iterable[tuple[str, str]]) -> bytes:
-    """One JSON object a line: the source of an input that was left out, and the reason."""
+    """One JSON object a line: the (escaped) source of an input that was left out, and the reason."""
     return "".join(
-        json.dumps({"reason": reason, "source": escape(source)}, sort_keys=True, ensure_ascii=False) + "\n"
+        json.dumps({"reason": reason, "source": source}, sort_keys=True, ensure_ascii=False) + "\n"
         for source, reason in rejects
     ).encode()
