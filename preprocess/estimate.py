@@ -10,6 +10,7 @@ from .blocks import BandBlocks
 from .decode import Decoder
 from .errors import RejectedImage
 from .plan import shard_size
+from .row import read_image
 from .run import Job
 
 SAMPLE = 64
@@ -48,7 +49,7 @@ def estimate(job: Job) -> Estimate:
     for i in range(min(SAMPLE, len(task.entries))):
         label = int(task.entries.label[i])
         try:
-            blocks.add(decoder(task.source.read(task.origin, task.classes[label], task.entries, i)), label)
+            blocks.add(decoder(read_image(task, i)), label)
         except RejectedImage:
             continue
         measured += 1

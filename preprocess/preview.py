@@ -26,7 +26,7 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     if isinstance(manifest, BandManifest):
         raise FormatError(f"{path} is one band: name the folder of the whole split")
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
-    coefficients = _first_samples(store, manifest, part, count)
+    coefficients = first_samples(store, manifest, part, count)
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
     tiles = []
     for i in range(coefficients.shape[2]):
@@ -51,7 +51,7 @@ def rebuild(coefficients: NDArray[np.float32], manifest: SplitManifest) -> NDArr
     return to_rgb(planes, geometry.color).transpose(1, 2, 0)
 
 
-def _first_samples(store: LocalStore, manifest: SplitManifest, part: str, count: int) -> NDArray[np.float32]:
+def first_samples(store: LocalStore, manifest: SplitManifest, part: str, count: int) -> NDArray[np.float32]:
     """Coefficients (K, 3, n, P, P) of the first samples; bands that were not written are zero."""
     out: NDArray[np.float32] | None = None
     for summary in manifest.bands:

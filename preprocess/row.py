@@ -14,7 +14,7 @@ from shards_manifest import LocalStore, Shard, ShardWriter, band_folder, canonic
 
 from .blocks import BandBlocks
 from .decode import Decoder
-from .errors import RejectedImage
+from .errors import RejectedImage, SourceError
 from .listing import Entries
 from .plan import SplitPlan
 from .sources import Source
@@ -87,7 +87,7 @@ def shard_names(plan: SplitPlan, row: str) -> list[str]:
 def write_row(task: RowTask, store: LocalStore) -> RowRecord:
     """Split the images of a row, commit its shards, then its record.
 
-    Linear algebra runs on one thread: rows are what runs in parallel. Raises StoreError.
+    Linear algebra runs on one thread: rows are what runs in parallel. Raises SourceError, StoreError.
     """
     plan, geometry = task.plan, task.plan.geometry
     decoder = Decoder(plan.size + plan.margin, plan.fit, geometry.grid)
@@ -99,7 +99,7 @@ def write_row(task: RowTask, store: LocalStore) -> RowRecord:
         for i in range(len(task.entries)):
             label = int(task.entries.label[i])
             try:
-                pixels = decoder(task.source.read(task.origin, task.classes[label], task.entries, i))
+                pixels = decoder(read_image(task, i))
             except RejectedImage as reason:
                 rejects.append((i, str(reason)))
                 continue
@@ -116,6 +116,16 @@ def write_row(task: RowTask, store: LocalStore) -> RowRecord:
     record = RowRecord(task.name, shards[0].samples, tuple(rejects), bands)
     store.write(record_name(task.name), record.to_bytes())
     return record
+
+
+def read_image(task: RowTask, i: int) -> bytes:
+    """The encoded bytes of image i of a row. Raises SourceError, naming it."""
+    class_name = task.classes[int(task.entries.label[i])]
+    try:
+        return task.source.read(task.origin, class_name, task.entries, i)
+    except OSError as error:  # not a reject: a disk that went away must not cost images
+        key = f"{class_name}/{task.entries.name(i).decode('utf-8', 'backslashreplace')}"
+        raise SourceError(f"cannot read {key} of the source ({error.strerror or error}): mend it and run again") from None
 
 
 def _flush(blocks: BandBlocks, writers: list[ShardWriter]) -> None:

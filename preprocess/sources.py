@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from shards_manifest.tables import escape
 
@@ -15,7 +15,6 @@ from .errors import SourceError
 from .listing import Entries, EntriesBuilder, Listing
 
 VAL_NAMES = ("val", "validation", "test")
-OPEN_TARS = 64
 
 
 class Source(Protocol):
@@ -34,7 +33,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClassFolders:
     """An ImageFolder: one folder per class, images at any depth below it."""
 
@@ -72,13 +71,12 @@ class ClassFolders:
         return {"kind": "class-folders", "name": self.name}
 
 
-@dataclass
+@dataclass(frozen=True)
 class ClassTars:
     """One plain tar per class, read in place: members by offset and size."""
 
     name: str
     roots: dict[str, Path]
-    _open: dict[Path, BinaryIO] = field(default_factory=dict, repr=False)
 
     def scan(self) -> Listing:
         """Index the members of every tar, sorted by name."""
@@ -112,23 +110,16 @@ class ClassTars:
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The member's bytes, without reading what lies before it."""
         path = self.roots[part] / f"{class_name}.tar"
-        file = self._open.get(path)
-        if file is None:
-            if len(self._open) >= OPEN_TARS:
-                self._open.pop(next(iter(self._open))).close()
-            file = self._open[path] = path.open("rb", buffering=0)
         size = int(entries.size[i])
-        data = os.pread(file.fileno(), size, int(entries.offset[i]))
+        with path.open("rb", buffering=0) as file:  # 20 us: nothing beside decoding
+            data = os.pread(file.fileno(), size, int(entries.offset[i]))
         if len(data) != size:
-            raise OSError(f"{path.name} is cut short")
+            raise OSError(f"{path} is cut short")
         return data
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "class-tars", "name": self.name}
-
-    def __getstate__(self) -> dict[str, object]:
-        return {"name": self.name, "roots": self.roots, "_open": {}}
 
 
 def find_source(path: str | os.PathLike[str]) -> Source:
