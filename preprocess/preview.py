@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from shards_manifest import BandManifest, FormatError, LocalStore, SplitManifest, index_shard, read_block, tables
+from shards_manifest import BandManifest, FormatError, SplitManifest, tables
 
-from .color import to_rgb
-from .transform import band_matrix, inverse
-from .verify import open_data, read_band
+from .rebuild import rebuild, stored_blocks
+from .verify import open_data
 
 LABEL = 14
 GAP = 8
@@ -26,13 +25,11 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     if isinstance(manifest, BandManifest):
         raise FormatError(f"{path} is one band: name the folder of the whole split")
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
-    coefficients = first_samples(store, manifest, part, count)
+    coefficients = next(stored_blocks(store, manifest, part))[:, :count]
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
     tiles = []
-    for i in range(coefficients.shape[2]):
-        sample = coefficients[:, :, i]
-        title = rows[i][0]
-        tiles.append(_pair(sample, manifest, title))
+    for i in range(coefficients.shape[1]):
+        tiles.append(_pair(coefficients[:, i], manifest, rows[i][0]))
     width = max(tile.width for tile in tiles)
     sheet = Image.new("RGB", (width, sum(tile.height + GAP for tile in tiles)), "white")
     top = 0
@@ -42,31 +39,6 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     missing = sorted(set(range(manifest.geometry.factor)) - {b.band for b in manifest.bands})
     note = f"rebuilt without the bands {', '.join(map(str, missing))}, which were not written" if missing else ""
     return sheet, note
-
-
-def rebuild(coefficients: NDArray[np.float32], manifest: SplitManifest) -> NDArray[np.uint8]:
-    """The image of one sample's bands (K, 3, P, P), float32 coefficients: uint8 (P*s, P*s, 3)."""
-    geometry = manifest.geometry
-    planes = inverse(coefficients.transpose(1, 0, 2, 3), band_matrix(geometry.transform, geometry.factor))
-    return to_rgb(planes, geometry.color).transpose(1, 2, 0)
-
-
-def first_samples(store: LocalStore, manifest: SplitManifest, part: str, count: int) -> NDArray[np.float32]:
-    """Coefficients (K, 3, n, P, P) of the first samples; bands that were not written are zero."""
-    out: NDArray[np.float32] | None = None
-    for summary in manifest.bands:
-        band = read_band(store, summary.folder)
-        shard = next(s for s in band.parts[part].shards if s.samples)
-        name = f"{summary.folder}/{shard.name}"
-        view = store.view(name)
-        x, _ = read_block(view, index_shard(view, f"{store}/{name}")[0], f"{store}/{name}")
-        values = x[:count].astype(np.float32) * np.array(band.step, np.float32)[:, None, None]
-        if out is None:
-            out = np.zeros((manifest.geometry.factor, 3, *values.transpose(1, 0, 2, 3).shape[1:]), np.float32)
-        out[summary.band] = values.transpose(1, 0, 2, 3)[:, : out.shape[2]]
-    if out is None:
-        raise FormatError(f"{store} has no bands")
-    return out
 
 
 def _pair(sample: NDArray[np.float32], manifest: SplitManifest, title: str) -> Image.Image:

@@ -125,7 +125,9 @@ def read_image(task: RowTask, i: int) -> bytes:
         return task.source.read(task.origin, class_name, task.entries, i)
     except OSError as error:  # not a reject: a disk that went away must not cost images
         key = f"{class_name}/{task.entries.name(i).decode('utf-8', 'backslashreplace')}"
-        raise SourceError(f"cannot read {key} of the source ({error.strerror or error}): mend it and run again") from None
+        raise SourceError(
+            f"cannot read {key} of the source ({error.strerror or error}): mend it and run again"
+        ) from None
 
 
 def _flush(blocks: BandBlocks, writers: list[ShardWriter]) -> None:

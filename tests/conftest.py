@@ -89,8 +89,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sub4(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split of `photos` into four bands of 12x12 planes, dct2, with a val part. Not to be changed."""
     return make_split(
-        photos, tmp_path_factory.mktemp("splits") / "sub4", factor=4, size=24, transform="dct2",
-        samples_per_block=8, samples_per_shard=24, val_per_class=5,
+        photos,
+        tmp_path_factory.mktemp("splits") / "sub4",
+        factor=4,
+        size=24,
+        transform="dct2",
+        samples_per_block=8,
+        samples_per_shard=24,
+        val_per_class=5,
     )
 
 

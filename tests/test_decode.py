@@ -2,6 +2,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -86,6 +87,7 @@ def test_one_decoder_for_many_images() -> None:
 
 def huge_png() -> bytes:
     """A real PNG of 20,000 x 20,000 pixels: 400 million, in 400 kB."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -125,7 +127,5 @@ def test_any_damage_is_a_picture_or_a_reject() -> None:
             bad = bytearray(FORMS[form])
             for place in random.integers(0, len(bad), 3):
                 bad[place] ^= int(random.integers(1, 256))
-            try:
+            with suppress(RejectedImage):  # anything else fails the test
                 decoder(bytes(bad))
-            except RejectedImage as reason:
-                assert str(reason)

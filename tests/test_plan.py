@@ -24,15 +24,18 @@ def listing(counts: list[int], val: list[int] | None = None) -> Listing:
 counts = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambda c: sum(c) > 0)
 
 
-@given(
-    counts, st.none() | counts, st.integers(0, 9), st.integers(0, 50), st.integers(1, 9), st.integers(0, 60)
-)
+@given(counts, st.none() | counts, st.integers(0, 9), st.integers(0, 50), st.integers(1, 9), st.integers(0, 60))
 def test_rows_cover_every_sample_once(
     train: list[int], val: list[int] | None, seed: int, shard: int, block: int, limit: int
 ) -> None:
     source = listing(train, None if val is None else (val + [0] * len(train))[: len(train)])
     plan = SplitPlan(
-        4, size=8, seed=seed, samples_per_shard=shard, samples_per_block=block, limit=limit,
+        4,
+        size=8,
+        seed=seed,
+        samples_per_shard=shard,
+        samples_per_block=block,
+        limit=limit,
         val_per_class=-1 if val is None else 0,
     ).resolved()
     planned = rows(stored_order(source, plan), plan)

@@ -3,10 +3,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shards_manifest import MANIFEST, FormatError, dump, load_band, load_split, manifest_kind
-from shards_manifest.tables import escape, read_samples, reject_lines, sample_table, compress_table, class_table
-from hypothesis import given, strategies as st
+from shards_manifest.tables import class_table, compress_table, escape, read_samples, reject_lines, sample_table
 
 
 def test_manifests_survive_a_round_trip(sub4: Path) -> None:

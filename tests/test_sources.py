@@ -71,7 +71,10 @@ def test_nested_files_links_and_strange_names(folders: Path, tmp_path: Path) -> 
     out = make_split(folders, tmp_path / "out", factor=4, size=16, val_per_class=0)
     import gzip
 
-    keys = [line.split("\t")[0] for line in gzip.decompress((out / "samples-train.tsv.gz").read_bytes()).decode().split("\n")[:-1]]
+    keys = [
+        line.split("\t")[0]
+        for line in gzip.decompress((out / "samples-train.tsv.gz").read_bytes()).decode().split("\n")[:-1]
+    ]
     assert len(keys) == 13 + len(names) + 2
     assert "a/deeper/still/tab\\there.jpg" in keys
     assert "a/deeper/still/line\\nbreak.jpg" in keys
@@ -86,8 +89,14 @@ def test_what_is_in_tars_but_no_image(tmp_path: Path) -> None:
     root = tmp_path / "set"
     root.mkdir()
     with tarfile.open(root / "a.tar", "w") as tar:
-        for name, kind in [("x.jpg", tarfile.REGTYPE), ("x.jpg", tarfile.REGTYPE), ("l.jpg", tarfile.SYMTYPE),
-                           ("._x.jpg", tarfile.REGTYPE), ("d", tarfile.DIRTYPE), ("../../y.jpg", tarfile.REGTYPE)]:
+        for name, kind in [
+            ("x.jpg", tarfile.REGTYPE),
+            ("x.jpg", tarfile.REGTYPE),
+            ("l.jpg", tarfile.SYMTYPE),
+            ("._x.jpg", tarfile.REGTYPE),
+            ("d", tarfile.DIRTYPE),
+            ("../../y.jpg", tarfile.REGTYPE),
+        ]:
             info = tarfile.TarInfo(name)
             info.type = kind
             info.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else ""
@@ -96,7 +105,9 @@ def test_what_is_in_tars_but_no_image(tmp_path: Path) -> None:
     found = find_source(root).scan()
     assert len(found.parts["train"]) == 2  # x.jpg, and ../../y.jpg, whose name is only a name
     assert dict(found.rejects) == {
-        "a/x.jpg": "a second member of this name", "a/l.jpg": "not a regular file", "a/._x.jpg": "hidden file",
+        "a/x.jpg": "a second member of this name",
+        "a/l.jpg": "not a regular file",
+        "a/._x.jpg": "hidden file",
     }
 
 

@@ -95,8 +95,10 @@ def coefficients(plan: SplitPlan, blocks: BandBlocks, pixels: np.ndarray) -> np.
 
 @pytest.mark.parametrize("color", ["ycbcr", "rgb"])
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize(("factor", "size", "dtype"), [(1, 30, "int8"), (4, 28, "int8"), (16, 40, "float16"),
-                                                       (36, 336, "int8"), (36, 48, "float16")])
+@pytest.mark.parametrize(
+    ("factor", "size", "dtype"),
+    [(1, 30, "int8"), (4, 28, "int8"), (16, 40, "float16"), (36, 336, "int8"), (36, 48, "float16")],
+)
 def test_stored_coefficients_are_the_transform_rounded(
     factor: int, size: int, dtype: str, transform: str, color: str
 ) -> None:
@@ -118,7 +120,7 @@ def test_stored_coefficients_are_the_transform_rounded(
 def test_the_mean_band_never_clips(factor: int, transform: str) -> None:
     for color in ("ycbcr", "rgb"):
         for step in (0.25, 1.0, 6.0):
-            plan, blocks = splitter(factor=factor, size=12, transform=transform, color=color, step=step)
+            _, blocks = splitter(factor=factor, size=12, transform=transform, color=color, step=step)
             for rgb in [(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)]:
                 flat = np.broadcast_to(np.array(rgb, np.uint8), (12, 12, 3))
                 blocks.add(np.ascontiguousarray(np.concatenate([flat, flat[..., :1]], -1)), 0)
@@ -127,7 +129,7 @@ def test_the_mean_band_never_clips(factor: int, transform: str) -> None:
 
 
 def test_clipping_is_counted() -> None:
-    plan, blocks = splitter(factor=4, size=4, transform="dct2", step=0.5)
+    _, blocks = splitter(factor=4, size=4, transform="dct2", step=0.5)
     checks = np.zeros((4, 4, 4), np.uint8)
     checks[::2, ::2] = checks[1::2, 1::2] = 255
     blocks.add(checks, 0)

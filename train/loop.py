@@ -95,7 +95,7 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
     started = time.perf_counter()
     evaluation: Evaluation | None = None
     train_top1 = 0.0
-    batches = iter(loader(stream, plan.workers, session.device.type == "cuda"))
+    batches = loader(stream, plan.workers, session.device.type == "cuda")
     for epoch in range(plan.recipe.epochs):
         loss, train_top1, waited, seconds = _train_epoch(session, stream, batches, epoch, quiet)
         line = {

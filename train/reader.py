@@ -18,6 +18,7 @@ from shards_manifest import (
     FormatError,
     LocalStore,
     ShardError,
+    SpectralError,
     check_bytes,
     index_shard,
     load_band,
@@ -141,9 +142,26 @@ def _join(held: list[tuple[NDArray[Any], NDArray[np.int64]]]) -> Batch:
     return torch.from_numpy(x), torch.from_numpy(np.concatenate([block_y for _, block_y in held]))
 
 
-def loader(stream: IterableDataset[Batch], workers: int, pin: bool) -> DataLoader[Batch]:
+class _Guarded(IterableDataset[Batch | SpectralError]):
+    """A stream that ends with its error instead of raising it: torch would bury it in a traceback."""
+
+    def __init__(self, stream: IterableDataset[Batch]) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[Batch | SpectralError]:
+        try:
+            yield from self._stream
+        except SpectralError as error:
+            yield error
+
+
+def loader(stream: IterableDataset[Batch], workers: int, pin: bool) -> Iterator[Batch]:
     """Run a stream in at most one background process: it keeps far ahead of any network.
 
     pin: put batches into page-locked memory, from which copies to a GPU overlap with computing.
+    Raises what the stream raises.
     """
-    return DataLoader(stream, batch_size=None, num_workers=min(workers, 1), pin_memory=pin)
+    for batch in DataLoader(_Guarded(stream), batch_size=None, num_workers=min(workers, 1), pin_memory=pin):
+        if isinstance(batch, SpectralError):
+            raise batch
+        yield batch

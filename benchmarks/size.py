@@ -1,0 +1,52 @@
+"""Stored bytes beside the source's, and the fidelity of the images rebuilt from all bands.
+
+python benchmarks/size.py ../shared/data/imagenet-sample
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import click
+import numpy as np
+
+from preprocess.plan import SplitPlan
+from preprocess.rebuild import rebuilt_psnr
+from preprocess.run import prepare, split
+from preprocess.verify import open_data
+from shards_manifest import SplitManifest
+
+
+@click.command()
+@click.argument("source")
+@click.option("--images", default=500, show_default=True, help="Images to rebuild.")
+def main(source: str, images: int) -> None:
+    """Print a row for every number of bands and both transforms."""
+    original = sum(path.stat().st_size for path in Path(source).rglob("*") if path.is_file())
+    click.echo(
+        "| bands | transform | step | kB an image | of the source | PSNR: mean, dB | of the mean error, dB | clipped |"
+    )
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for factor in (36, 16, 4):
+        for transform in ("dct", "dct2"):
+            job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0))
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder, "out")
+                outcome = split(job, out, jobs=len(os.sched_getaffinity(0)))
+                psnr = rebuilt_psnr(job, out, images)
+                manifest = open_data(str(out))[1]
+                assert isinstance(manifest, SplitManifest)
+                clipped = sum(sum(band.clipped) for band in manifest.bands)
+            total = outcome.bytes
+            count = sum(outcome.samples.values())
+            error = float(np.mean(255**2 / 10 ** (psnr / 10)))
+            click.echo(
+                f"| {factor} | {transform} | {job.plan.step:g} | {total / count / 1000:.1f} | {total / original:.3f} "
+                f"| {psnr.mean():.2f} | {10 * np.log10(255**2 / error):.2f} | {clipped} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Training and fusing with the real programs, on a few small images."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import fails, make_split, program
+from PIL import Image
+
+from shards_manifest import MANIFEST, SpectralError, load_band
+from train import checkpoint, networks, recipes
+from train.ensemble import ensemble
+from train.errors import EnsembleError, TrainError
+from train.loop import train_band
+from train.plan import TrainPlan
+from train.schedule import learning_rate
+
+QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16", "--workers", "0")
+
+
+def quick(**fields: object) -> TrainPlan:
+    recipe = recipes.load("quick", **{"epochs": 2, "batch_size": 16, **fields})
+    return TrainPlan("cnn", recipe, workers=0)
+
+
+@pytest.fixture(scope="module")
+def runs(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four bands trained by the program. Not to be changed."""
+    root = tmp_path_factory.mktemp("trained")
+    done = program("spectral-train", "--shards", sub4, *QUICK, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "all 4 bands are in runs/sub4: fuse them with spectral-ensemble runs/sub4" in done.stdout
+    return root / "runs" / "sub4"
+
+
+def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
+    for band in range(4):
+        folder = runs / f"{band:02d}"
+        assert sorted(p.name for p in folder.iterdir()) == [
+            "checkpoint.pt",
+            "metrics.jsonl",
+            "run.json",
+            "val-labels.npy",
+            "val-logits.npy",
+        ]
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+        assert lines[1]["samples"] == 160
+        assert 0 <= lines[1]["waited"] <= 1
+        logits, labels = np.load(folder / "val-logits.npy"), np.load(folder / "val-labels.npy")
+        assert (logits.shape, logits.dtype, len(labels)) == ((15, 3), np.float16, 15)
+        result = json.loads((folder / "run.json").read_text())["result"]
+        assert math.isclose(result["top1"], (logits.argmax(1) == labels).mean())
+        assert result["top5"] == 1.0
+        assert result["parameter_bytes"] == networks.parameter_bytes(networks.build("cnn", 12, 3))
+
+
+def test_a_checkpoint_is_enough_to_evaluate(runs: Path, sub4: Path) -> None:
+    from train.inputs import Inputs
+    from train.reader import EvalStream, PartReader, open_band
+
+    network = checkpoint.load_network(runs / "02" / "checkpoint.pt")
+    store, manifest = open_band(str(sub4 / "02"))
+    with torch.inference_mode():
+        ((x, _),) = EvalStream(PartReader(store, manifest, "val"), 100)
+        logits = network(Inputs(manifest).eval()(x))
+    assert np.allclose(logits.numpy(), np.load(runs / "02" / "val-logits.npy"), atol=0.05)
+
+
+def test_foreign_and_damaged_checkpoints(runs: Path, tmp_path: Path) -> None:
+    good = (runs / "00" / "checkpoint.pt").read_bytes()
+    path = tmp_path / "c.pt"
+    for data in (b"", b"junk", good[:1000], good[:-5000]):
+        path.write_bytes(data)
+        with pytest.raises(TrainError, match=r"c\.pt is not a checkpoint, or damaged"):
+            checkpoint.load(path)
+    torch.save({"model": torch.zeros(3)}, path)
+    with pytest.raises(TrainError, match="not a checkpoint of Spectral Shards"):
+        checkpoint.load(path)
+    torch.save(Path("code"), path)  # a pickle of something that weights_only must not build
+    with pytest.raises(TrainError, match="not a checkpoint, or damaged"):
+        checkpoint.load(path)
+    with pytest.raises(TrainError, match="does not exist"):
+        checkpoint.load(tmp_path / "none.pt")
+
+
+def test_finished_bands_are_skipped_and_unfinished_ones_done(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    stamp = (copy / "01" / "checkpoint.pt").stat().st_mtime_ns
+    (copy / "03" / "run.json").unlink()
+    done = program("spectral-train", "--shards", sub4, *QUICK, "--out", copy)
+    assert done.returncode == 0, done.stderr
+    assert f"{copy}/01 is finished: top-1 " in done.stdout
+    assert (copy / "01" / "checkpoint.pt").stat().st_mtime_ns == stamp
+    first, again = (json.loads((root / "03" / "metrics.jsonl").read_text().splitlines()[-1]) for root in (runs, copy))
+    assert first["train_loss"] == again["train_loss"]  # same seed, same loss
+    assert first["val_loss"] == again["val_loss"]
+    sentence = fails("spectral-train", "--shards", sub4 / "01", *QUICK, "--lr", "0.05", "--out", copy / "01")
+    assert "holds a finished run of another kind (recipe lr 0.1 there, 0.05 here)" in sentence
+
+
+def test_loss_falls_and_bands_can_be_told_apart(sub4: Path, tmp_path: Path) -> None:
+    result = train_band(str(sub4 / "00"), tmp_path / "run", quick(epochs=8), quiet=True)
+    losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.top1 is not None
+    assert result.top1 > 0.6  # three classes
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("network", sorted(networks.NETWORKS))
+def test_every_network_takes_a_step(network: str, precision: str, sub4: Path) -> None:
+    from train.loop import Session
+
+    manifest = load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
+    session = Session(manifest, TrainPlan(network, recipes.load("imagenet1k"), precision=precision))
+    before = [p.detach().clone() for p in session.network.parameters()]
+    batch = (torch.randint(-50, 50, (8, 3, 12, 12), dtype=torch.int8), torch.randint(0, 3, (8,)))
+    loss, correct = session.step(batch, 0.1)
+    assert torch.isfinite(loss)
+    assert 0 <= int(correct) <= 8
+    assert all((a != b).any() for a, b in zip(before, session.network.parameters(), strict=True))
+
+
+def test_without_val_nothing_is_evaluated(photos: Path, tmp_path: Path) -> None:
+    out = make_split(photos, tmp_path / "sub4", factor=4, size=16, val_per_class=0, bands=(1,))
+    done = program("spectral-train", "--shards", out / "01", *QUICK, "--out", tmp_path / "runs" / "01")
+    assert done.returncode == 0, done.stderr
+    assert "No val part: nothing is evaluated, and the run cannot be fused" in done.stdout
+    assert "not evaluated" in done.stdout
+    assert "trained without a val part" in fails("spectral-ensemble", tmp_path / "runs")
+
+
+def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> None:
+    train = ("spectral-train", "--out", tmp_path / "run", "--shards")
+    assert "has no manifest.json" in fails(*train, tmp_path)
+    assert "local folders only" in fails(*train, "gs://bucket/sub4/00")
+    band = sub4 / "00"
+    assert fails(*train, band, "--network", "vgg") == "Error: --network vgg: choose cnn, resnet18, resnet34"
+    assert fails(*train, band, "--recipe", "none") == "Error: --recipe none: choose imagenet1k, quick"
+    assert fails(*train, band, "--lr", "0") == "Error: --lr 0.0 is out of range"
+    assert (
+        "--device cuda: this machine has no CUDA device" in fails(*train, band, "--device", "cuda")
+        or torch.cuda.is_available()
+    )
+    assert "choose auto, float32, bfloat16, float16" in fails(*train, band, "--precision", "int8")
+    assert "the loss became nan" in fails(*train, band, *QUICK, "--lr", "1e30")
+    assert not (tmp_path / "run" / "run.json").exists()
+    damaged = Path(shutil.copytree(band, tmp_path / "00"))
+    data = bytearray((damaged / "train-000001.tar").read_bytes())
+    data[700] ^= 4
+    (damaged / "train-000001.tar").write_bytes(data)
+    sentence = fails("spectral-train", "--shards", damaged, *QUICK[:-2], "--workers", "1", "--out", tmp_path / "r2")
+    assert sentence.startswith(f"Error: {damaged}/train-000001.tar was altered")
+
+
+def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    done = program("spectral-ensemble", copy)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((copy / "ensemble.json").read_text())
+    labels = np.load(copy / "00" / "val-labels.npy")
+    logits = np.stack([np.load(copy / f"{b:02d}" / "val-logits.npy").astype(np.float64) for b in range(4)])
+    logp = logits - np.log(np.exp(logits).sum(2, keepdims=True))
+    rules = {(rule["weights"], rule["space"]): rule for rule in report["rules"]}
+    assert set(rules) == {
+        ("mean", "log"),
+        ("mean", "probability"),
+        ("geometric", "log"),
+        ("geometric", "probability"),
+        ("fitted", "log"),
+    }
+    assert math.isclose(rules["mean", "log"]["top1"], (logp.sum(0).argmax(1) == labels).mean())
+    assert math.isclose(rules["mean", "probability"]["top1"], (np.exp(logp).sum(0).argmax(1) == labels).mean())
+    hits = logits.argmax(2) == labels
+    right = 0
+    for scored, chosen in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        order = np.argsort(-hits[:, chosen].mean(1), kind="stable")
+        fused = sum(0.3 * 0.7**rank * logp[band] for rank, band in enumerate(order))
+        right += (fused[scored].argmax(1) == labels[scored]).sum()  # type: ignore[index]
+    assert math.isclose(rules["geometric", "log"]["top1"], right / len(labels))
+    assert [band[0] for band in report["bands"]] == [0, 1, 2, 3]
+    assert np.allclose([band[1] for band in report["bands"]], hits.mean(1))
+    assert len(rules["mean", "log"]["curve"]) == 4
+    assert "| geometric, p = 0.3 (default) | log-probabilities |" in (copy / "ensemble.md").read_text()
+    with Image.open(copy / "ensemble.png") as plot:
+        assert plot.width > 800
+
+
+@pytest.mark.parametrize("rank_on", ["train", "val"])
+def test_other_ranking_data(runs: Path, rank_on: str) -> None:
+    report = ensemble(runs, rank_on)
+    assert report.rank_on == rank_on
+    by = {band: (train if rank_on == "train" else top1) for band, top1, _, train in report.bands}
+    assert list(report.order) == sorted(by, key=lambda band: -by[band])
+    assert any(rule.weights == "fitted" for rule in report.rules) == (rank_on == "val")
+
+
+def test_missing_bands_are_named(runs: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    shutil.rmtree(copy / "01")
+    (copy / "03" / "run.json").unlink()
+    done = program("spectral-ensemble", copy)
+    assert done.returncode == 0
+    assert "Missing bands: 1, 3." in done.stdout
+
+
+def test_runs_that_do_not_belong_together(runs: Path, tmp_path: Path) -> None:
+    def changed(edit: object) -> str:
+        copy = Path(shutil.copytree(runs, tmp_path / "runs", dirs_exist_ok=True))
+        edit(copy)  # type: ignore[operator]
+        sentence = fails("spectral-ensemble", copy)
+        shutil.rmtree(copy)
+        return sentence
+
+    def another_order(copy: Path) -> None:
+        raw = json.loads((copy / "02" / "run.json").read_text())
+        raw["band"]["order"]["val"] = "0" * 64
+        (copy / "02" / "run.json").write_text(json.dumps(raw))
+
+    assert "runs/02 and " in changed(another_order)
+    assert "differ in their sample order" in changed(another_order)
+    assert "holds two runs of band 0" in changed(lambda copy: shutil.copytree(copy / "00", copy / "07"))
+    assert "has no readable val-logits.npy" in changed(lambda copy: (copy / "01" / "val-logits.npy").unlink())
+    assert "has no readable" in changed(lambda copy: (copy / "01" / "val-logits.npy").write_bytes(b"junk"))
+    assert "run.json is damaged" in changed(lambda copy: (copy / "01" / "run.json").write_text("{}"))
+    with pytest.raises(EnsembleError, match="is not a folder"):
+        ensemble(tmp_path / "nowhere")
+    with pytest.raises(EnsembleError, match="holds no finished runs"):
+        ensemble(tmp_path)
+    with pytest.raises(EnsembleError, match="--rank-on test: choose"):
+        ensemble(runs, "test")
+
+
+def test_published_sizes_and_stems() -> None:
+    """ResNet-34 is 83.15 MiB with 1,000 classes (../docs/results.md); small planes keep their resolution."""
+    network = networks.build("resnet34", 224, 1000)
+    assert round(networks.parameter_bytes(network) / 2**20, 2) == 83.15
+    small = networks.build("resnet34", 56, 1000)
+    assert small.conv1.kernel_size == (3, 3)
+    assert small.conv1.stride == (1, 1)
+    x = small.conv1(torch.zeros(1, 3, 56, 56))
+    assert small.maxpool(x).shape == (1, 64, 56, 56)
+    for plane in (8, 16, 32):
+        assert networks.build("cnn", plane, 10).eval()(torch.zeros(2, 3, plane, plane)).shape == (2, 10)
+
+
+def test_schedules() -> None:
+    published = recipes.load("imagenet1k")
+    assert (published.epochs, published.batch_size, published.lr, published.momentum, published.weight_decay) == (
+        100,
+        256,
+        0.01,
+        0.9,
+        1e-4,
+    )
+    rates = [learning_rate(step, 10, published) for step in range(1001)]
+    assert rates[0] == 0.01
+    assert math.isclose(rates[500], (0.01 + 1e-4) / 2)
+    assert math.isclose(rates[1000], 1e-4)
+    assert rates == sorted(rates, reverse=True)
+    warm = recipes.load("quick", warmup=2.0)
+    assert [learning_rate(step, 10, warm) for step in (0, 9, 19)] == pytest.approx([0.005, 0.05, 0.1])
+    steps = recipes.load("imagenet1k", schedule="step", lr=1.0, lr_min=0.0)
+    assert [learning_rate(epoch * 10, 10, steps) for epoch in (0, 29, 30, 60, 99)] == pytest.approx(
+        [1, 1, 0.1, 0.01, 0.001]
+    )
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "lr_min", "momentum", "label_smoothing", "shift"])
+def test_recipes_are_checked(field: str) -> None:
+    with pytest.raises(SpectralError, match=f"--{field.replace('_', '-')} -1"):
+        recipes.load("quick", **{field: -1})
