@@ -1,7 +1,9 @@
 """Other people's readers open our shards: stock webdataset, with no code of ours."""
 
+import gc
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,16 @@ import webdataset as wds
 from conftest import make_split
 
 from shards_manifest import MANIFEST, load_band
+
+
+# webdataset 1.0 leaves the files it has read to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collect() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 def stock(url: str) -> list[tuple[np.ndarray, int]]:

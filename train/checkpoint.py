@@ -53,8 +53,9 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError(f"{path} does not exist") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
-        raise TrainError(f"{path} is not a checkpoint, or damaged ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainError(f"{path} is not a checkpoint, or damaged ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise TrainError(f"{path} is not a checkpoint of Spectral Shards")
     if content.get("version") != VERSION:
