@@ -15,8 +15,7 @@ import numpy as np
 from preprocess.plan import SplitPlan
 from preprocess.rebuild import rebuilt_psnr
 from preprocess.run import prepare, split
-from preprocess.verify import open_data
-from shards_manifest import SplitManifest
+from shards_manifest import open_split
 
 
 @click.command()
@@ -36,8 +35,7 @@ def main(source: str, images: int) -> None:
                 out = Path(folder, "out")
                 outcome = split(job, out, jobs=len(os.sched_getaffinity(0)))
                 psnr = rebuilt_psnr(job, out, images)
-                manifest = open_data(str(out))[1]
-                assert isinstance(manifest, SplitManifest)
+                _, manifest = open_split(out)
                 clipped = sum(sum(band.clipped) for band in manifest.bands)
             total = outcome.bytes
             count = sum(outcome.samples.values())

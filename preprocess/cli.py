@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ def main() -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _interval() -> float:
+    """Seconds between two updates of a progress bar: a log file gets a line now and then."""
+    return 0.1 if sys.stderr.isatty() else 10
 
 
 _jobs = click.option(
@@ -97,7 +103,7 @@ def _split(job: Any, out: str, jobs: int) -> None:
     from .run import split as run_split
 
     total = sum(job.samples.values())
-    with tqdm(total=total, unit="img", desc=f"split to {out}", smoothing=0.1) as bar:
+    with tqdm(total=total, unit="img", desc=f"split to {out}", smoothing=0.1, mininterval=_interval()) as bar:
         outcome = run_split(job, out, jobs, bar.update)
     counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
     click.echo(
@@ -150,7 +156,7 @@ def verify(data: str, jobs: int) -> None:
 
     from .verify import verify as check
 
-    with tqdm(unit="shard", desc=f"verify {data}") as bar:
+    with tqdm(unit="shard", desc=f"verify {data}", mininterval=_interval()) as bar:
         report = check(data, jobs, bar.update)
     for sentence in report.bad:
         click.echo(sentence, err=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from shards_manifest import BandManifest, Geometry, SplitManifest
+from shards_manifest import BandManifest, Geometry, SplitManifest, open_data
 from shards_manifest.console import human_bytes
-
-from .verify import open_data
 
 
 def describe(path: str) -> str:

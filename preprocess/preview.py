@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from shards_manifest import BandManifest, FormatError, SplitManifest, tables
+from shards_manifest import SplitManifest, open_split, tables
 
 from .rebuild import rebuild, stored_blocks
-from .verify import open_data
 
 LABEL = 14
 GAP = 8
@@ -21,9 +20,7 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
 
     Raises FormatError if `path` is not a whole split.
     """
-    store, manifest = open_data(path)
-    if isinstance(manifest, BandManifest):
-        raise FormatError(f"{path} is one band: name the folder of the whole split")
+    store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
     coefficients = next(stored_blocks(store, manifest, part))[:, :count]
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards_manifest import FormatError, LocalStore, SplitManifest, index_shard, read_block
+from shards_manifest import FormatError, LocalStore, SplitManifest, index_shard, open_split, read_band, read_block
 
 from .color import to_rgb
 from .row import RowTask, read_image
 from .run import Job
 from .transform import band_matrix, inverse
-from .verify import open_data, read_band
 
 
 def stored_blocks(store: LocalStore, manifest: SplitManifest, part: str) -> Iterator[NDArray[np.float32]]:
@@ -56,8 +55,7 @@ def rebuilt_psnr(job: Job, out: str | Path, images: int) -> NDArray[np.float64]:
     10 log10(255**2 / mean squared error over R, G, B). The source is decoded by PIL alone, so that nothing of
     the split's own path is its judge; `job` has to be the one that made `out`, without rejects.
     """
-    store, manifest = open_data(str(out))
-    assert isinstance(manifest, SplitManifest)
+    store, manifest = open_split(out)
     assert manifest.geometry.fit == "squash"
     side = manifest.geometry.size + manifest.geometry.margin
     found = []

@@ -1,4 +1,4 @@
-"""Check a finished split, or one band of it, against its manifests; print and draw what is in it."""
+"""Check a finished split, or one band of it, against its manifests."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from shards_manifest import (
     SplitManifest,
     check_bytes,
     index_shard,
-    load_band,
-    load_split,
-    manifest_kind,
-    open_store,
+    open_data,
+    read_band,
     read_block,
     tables,
 )
@@ -38,30 +36,6 @@ class Report:
     samples: int
     bytes: int
     bad: list[str]
-
-
-def open_data(path: str) -> tuple[LocalStore, SplitManifest | BandManifest]:
-    """The store and the manifest of a split or of a band. Raises FormatError if there is none."""
-    store = open_store(path)
-    try:
-        data = store.read(MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FormatError(
-            f"{path} has no {MANIFEST}: it is not a data set, or its split is not finished (run it again to go on)"
-        ) from None
-    where = f"{path}/{MANIFEST}"
-    if manifest_kind(data, where) == "band":
-        return store, load_band(data, where)
-    return store, load_split(data, where)
-
-
-def read_band(store: LocalStore, folder: str) -> BandManifest:
-    """The manifest of the band in `folder` of a split. Raises FormatError."""
-    name = f"{folder}/{MANIFEST}" if folder else MANIFEST
-    try:
-        return load_band(store.read(name), f"{store}/{name}")
-    except FileNotFoundError:
-        raise FormatError(f"{store}/{name} is missing: copy the band again") from None
 
 
 def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shards: None) -> Report:

@@ -1,6 +1,7 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
 from .errors import FormatError, ShardError, SpectralError, StoreError
+from .opening import open_band, open_data, open_split, read_band
 from .schema import (
     MANIFEST,
     PARTS,
@@ -61,7 +62,11 @@ __all__ = [
     "load_split",
     "manifest_kind",
     "npy_header",
+    "open_band",
+    "open_data",
+    "open_split",
     "open_store",
+    "read_band",
     "read_block",
     "read_labels",
 ]

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards_manifest import FormatError, ShardError, StoreError
+from shards_manifest import FormatError, ShardError, StoreError, open_band
 from train.order import epoch_windows, train_batches
-from train.reader import EvalStream, PartReader, TrainStream, loader, open_band
+from train.reader import EvalStream, PartReader, TrainStream, loader
 
 sizes = st.lists(st.integers(1, 70), max_size=200).map(lambda s: np.array(s, np.int64))
 
@@ -114,7 +114,7 @@ def test_bad_shards_stop_training_by_name(
 def test_what_is_not_a_band(tmp_path: Path, sub4: Path) -> None:
     with pytest.raises(FormatError, match="not a data set, or its split is not finished"):
         open_band(str(tmp_path))
-    with pytest.raises(FormatError, match="describes a whole split, not one band"):
+    with pytest.raises(FormatError, match="is a whole split, not one band"):
         open_band(str(sub4))
     with pytest.raises(StoreError, match="local folders only"):
         open_band("s3://bucket/sub4/00")

@@ -18,8 +18,8 @@ from preprocess.errors import DestinationError, SourceError
 from preprocess.plan import SplitPlan
 from preprocess.rebuild import rebuild, rebuilt_psnr, stored_blocks
 from preprocess.run import prepare, split
-from preprocess.verify import open_data, verify
-from shards_manifest import MANIFEST, load_band, load_split
+from preprocess.verify import verify
+from shards_manifest import MANIFEST, load_band, load_split, open_split
 
 OPTIONS = ("--factor", "4", "--size", "48", "--samples-per-shard", "8", "--samples-per-block", "3")
 
@@ -216,7 +216,7 @@ def test_bands_alone_are_those_of_the_whole(photos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("factor", [1, 4, 16, 36])
 def test_images_come_back_from_their_bands(factor: int, transform: str, photos: Path, tmp_path: Path) -> None:
     out = make_split(photos, tmp_path / "out", factor=factor, size=48, transform=transform, val_per_class=0, step=2.0)
-    store, manifest = open_data(str(out))
+    store, manifest = open_split(out)
     job = prepare(photos, SplitPlan(factor, size=48, transform=transform, val_per_class=0, step=2.0))
     assert rebuilt_psnr(job, out, 100).min() > 41
     assert sum(block.shape[1] for block in stored_blocks(store, manifest, "train")) == 96

@@ -13,7 +13,6 @@ from conftest import make_split
 
 from shards_manifest import MANIFEST, load_band
 
-
 # webdataset 1.0 leaves the files it has read to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

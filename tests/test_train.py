@@ -60,8 +60,9 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
 
 
 def test_a_checkpoint_is_enough_to_evaluate(runs: Path, sub4: Path) -> None:
+    from shards_manifest import open_band
     from train.inputs import Inputs
-    from train.reader import EvalStream, PartReader, open_band
+    from train.reader import EvalStream, PartReader
 
     network = checkpoint.load_network(runs / "02" / "checkpoint.pt")
     store, manifest = open_band(str(sub4 / "02"))

@@ -49,26 +49,19 @@ if TYPE_CHECKING:
 )
 def cli(shards: str, out: str | None, **options: Any) -> None:
     """Train the network of a band; for a whole split of each band in turn, skipping those that are finished."""
-    from shards_manifest import MANIFEST, FormatError, open_store
-    from shards_manifest.schema import load_split, manifest_kind
+    from shards_manifest import BandManifest, open_data
 
     from .runs import run_path
 
     plan = _plan(**options)
-    store = open_store(shards)
-    if not store.exists(MANIFEST):
-        raise FormatError(
-            f"{shards} has no {MANIFEST}: it is not a data set, or its split is not finished (run it again to go on)"
-        )
-    data = store.read(MANIFEST)
-    if manifest_kind(data, f"{shards}/{MANIFEST}") == "band":
+    _, manifest = open_data(shards)
+    if isinstance(manifest, BandManifest):
         _train_one(shards, Path(out) if out else run_path(shards), plan)
         return
-    split = load_split(data, f"{shards}/{MANIFEST}")
     root = Path(out) if out else Path("runs") / Path(shards).resolve().name
-    for band in split.bands:
+    for band in manifest.bands:
         _train_one(f"{shards}/{band.folder}", root / band.folder, plan)
-    click.echo(f"all {len(split.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
+    click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
 
 
 def main() -> None:
@@ -97,8 +90,9 @@ def _plan(
 
 
 def _train_one(shards: str, out: Path, plan: TrainPlan) -> None:
+    from shards_manifest import open_band
+
     from .loop import train_band
-    from .reader import open_band
     from .runs import RunFolder
 
     _, manifest = open_band(shards)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from shards_manifest import BandManifest
+from shards_manifest import BandManifest, open_band
 
 from . import checkpoint, networks
 from .errors import TrainError
 from .inputs import Inputs
 from .plan import TrainPlan
-from .reader import Batch, EvalStream, PartReader, TrainStream, loader, open_band
+from .reader import Batch, EvalStream, PartReader, TrainStream, loader
 from .runs import CHECKPOINT, Result, RunFolder
 from .schedule import learning_rate
 

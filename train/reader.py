@@ -12,35 +12,19 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from shards_manifest import (
     DTYPES,
-    MANIFEST,
     BandManifest,
     Block,
-    FormatError,
     LocalStore,
     ShardError,
     SpectralError,
     check_bytes,
     index_shard,
-    load_band,
-    open_store,
     read_block,
 )
 
 from .order import epoch_windows, train_batches
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-def open_band(path: str) -> tuple[LocalStore, BandManifest]:
-    """The store and the manifest of a band. Raises FormatError if there is none."""
-    store = open_store(path)
-    try:
-        data = store.read(MANIFEST)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FormatError(
-            f"{path} has no {MANIFEST}: it is not a data set, or its split is not finished (run it again to go on)"
-        ) from None
-    return store, load_band(data, f"{path}/{MANIFEST}")
 
 
 class PartReader:
