@@ -17,6 +17,7 @@ from statistics import median
 import click
 import simplejpeg
 
+from preprocess.decode import resizer_name
 from preprocess.plan import SplitPlan
 from preprocess.row import read_image
 from preprocess.run import Job, prepare, split
@@ -36,24 +37,42 @@ def whole_split(job: Job) -> float:
         return sum(job.samples.values()) / (time.perf_counter() - started)
 
 
+def repeated(source: Path, folder: Path, times: int) -> Path:
+    """The class folders of `source` with every image `times` over, as links."""
+    for path in sorted(source.glob("*/*")):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        for copy in range(times):
+            (folder / path.parent.name / f"{copy}-{path.name}").symlink_to(path.resolve())
+    return folder
+
+
 @click.command()
-@click.argument("source")
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option("--runs", default=7, show_default=True)
-@click.option("--limit", default=500, show_default=True)
-def main(source: str, runs: int, limit: int) -> None:
-    """Print medians and the ratio for every number of bands."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    click.echo(f"images/s on one core, medians of {runs}; the ratio is taken pair by pair\n")
+@click.option("--times", default=4, show_default=True, help="How often each image is taken.")
+@click.option("--samples-per-shard", default=2048, show_default=True, help="0 for the default of a set this small.")
+@click.option("--bands", default="36,36x,16,4,1", show_default=True, help="x for the separable transform.")
+def main(source: Path, runs: int, times: int, samples_per_shard: int, bands: str) -> None:
+    """Print medians and the ratio for some numbers of bands."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    click.echo(f"images/s on one core, medians of {runs}; the ratio is taken pair by pair; {resizer_name()}\n")
     click.echo(f"{'bands':>12} {'decode alone':>14} {'split':>10} {'ratio: median':>14} {'min':>6} {'max':>6}")
-    for factor, transform in ((36, "dct"), (36, "dct2"), (16, "dct"), (4, "dct"), (1, "dct")):
-        job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0, limit=limit))
-        images = [read_image(task, i) for task in map(job.task, job.rows) for i in range(len(task.entries))]
-        rates = [(decode_alone(images), whole_split(job)) for _ in range(runs + 1)][1:]  # the first one warms up
-        ratios = sorted(ours / decode for decode, ours in rates)
-        click.echo(
-            f"{factor:>6} {transform:>5} {median(d for d, _ in rates):14.0f} {median(s for _, s in rates):10.0f} "
-            f"{median(ratios):14.3f} {ratios[0]:6.3f} {ratios[-1]:6.3f}"
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        images_folder = repeated(source, Path(folder, "images"), times)
+        for name in bands.split(","):
+            transform = "dct2" if name.endswith("x") else "dct"
+            plan = SplitPlan(
+                int(name.rstrip("x")), transform=transform, val_per_class=0, samples_per_shard=samples_per_shard
+            )
+            job = prepare(images_folder, plan)
+            images = [read_image(task, i) for task in map(job.task, job.rows) for i in range(len(task.entries))]
+            # the first pair warms up
+            rates = [(decode_alone(images), whole_split(job)) for _ in range(runs + 1)][1:]
+            ratios = sorted(ours / decode for decode, ours in rates)
+            click.echo(
+                f"{plan.factor:>6} {transform:>5} {median(d for d, _ in rates):14.0f} "
+                f"{median(s for _, s in rates):10.0f} {median(ratios):14.3f} {ratios[0]:6.3f} {ratios[-1]:6.3f}"
+            )
 
 
 if __name__ == "__main__":

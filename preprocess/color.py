@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 COLORS = ("ycbcr", "rgb")
 UNIT = 4
 PEAK = 128 * UNIT
-PIXEL_PEAK = 128
+PIXEL_PEAK = 255
 
 
 def color_matrix(color: str) -> NDArray[np.float64]:
-    """Channels of centred R, G, B: float64 (3, 3). ycbcr is JFIF's (ITU-R BT.601, full range)."""
+    """Channels of R, G, B: float64 (3, 3). ycbcr is JFIF's (ITU-R BT.601, full range)."""
     if color == "rgb":
         return np.eye(3)
     return np.array(
@@ -26,6 +26,12 @@ def color_matrix(color: str) -> NDArray[np.float64]:
             [0.701 / 1.402, -0.587 / 1.402, -0.114 / 1.402],
         ]
     )
+
+
+def plane_ranges(color: str) -> list[tuple[int, int]]:
+    """Least and largest value of each stored channel, in quarters."""
+    grey, chroma = (-PEAK, PEAK - UNIT), (-PEAK + UNIT // 2, PEAK - UNIT // 2)
+    return [grey, grey, grey] if color == "rgb" else [grey, chroma, chroma]
 
 
 def to_rgb(planes: NDArray[np.float32], color: str) -> NDArray[np.uint8]:

@@ -34,23 +34,24 @@ def decoder_name() -> str:
 
 
 class Decoder:
-    """Decode and resize images to side x side pixels, into one buffer that each call overwrites.
+    """Decode and resize images to side x side pixels, into the slots of one buffer.
 
+    pixels: uint8 (slots, side, side, 4), R, G, B and an unused channel.
     fit: 'squash' scales both axes to `side`; 'crop' scales the centred largest square.
     smallest: images with fewer pixels than this on a side are rejected.
     """
 
-    def __init__(self, side: int, fit: str, smallest: int) -> None:
+    def __init__(self, side: int, fit: str, smallest: int, slots: int = 1) -> None:
         self._side, self._fit, self._smallest = side, fit, smallest
         self._scratch = np.empty(0, np.uint8)
-        self.pixels: NDArray[np.uint8] = np.empty((side, side, 4), np.uint8)
-        # pasting into an image mapped onto `pixels` is one copy; exporting a PIL image is three
-        self._target = Image.frombuffer("RGBX", (side, side), self.pixels, "raw", "RGBX", 0, 1)
-        self._target.readonly = 0
-        Image.core.set_blocks_max(8)  # type: ignore[attr-defined]  # PIL reuses its memory instead of faulting in new pages each time
+        self.pixels: NDArray[np.uint8] = np.empty((slots, side, side, 4), np.uint8)
+        # pasting into an image mapped onto a slot is one copy; exporting a PIL image is three
+        self._targets = [Image.frombuffer("RGBX", (side, side), slot, "raw", "RGBX", 0, 1) for slot in self.pixels]
+        for target in self._targets:
+            target.readonly = 0
 
-    def __call__(self, data: bytes) -> NDArray[np.uint8]:
-        """The image as uint8 (side, side, 4): R, G, B, unused; valid until the next call.
+    def __call__(self, data: bytes, slot: int = 0) -> NDArray[np.uint8]:
+        """The image as uint8 (side, side, 4), valid until the slot is used again.
 
         Raises RejectedImage with the reason.
         """
@@ -64,8 +65,8 @@ class Decoder:
             left, top = (width - edge) / 2, (height - edge) / 2
             box = (left, top, left + edge, top + edge)
         resized = image.resize((self._side, self._side), Image.Resampling.BILINEAR, box)
-        self._target.paste(resized, (0, 0))
-        return self.pixels
+        self._targets[slot].paste(resized, (0, 0))
+        return np.asarray(self.pixels[slot])
 
     def _decode_jpeg(self, data: bytes) -> Image.Image | None:
         """The pixels of an ordinary JPEG; None where PIL should try (CMYK, damage that it forgives)."""

@@ -22,7 +22,7 @@ from shards_manifest import (
 from .blocks import FLOAT16_UNIT, moments
 from .listing import Listing
 from .plan import Row, SplitPlan, part_entries
-from .row import RowRecord
+from .row import RECORDS, RowRecord
 from .transform import band_frequency, band_steps
 
 
@@ -76,7 +76,10 @@ def write_manifests(
         rejects=len(rejects),
         provenance=identity,
     )
+    # a record may outlive a power cut that its shards' names do not: a rerun looks for both; this is for good
+    store.flush(["", RECORDS, *(band_folder(band) for band in plan.bands)])
     _put(store, MANIFEST, dump(whole))
+    store.flush([""])
     return len(rejects)
 
 

@@ -101,3 +101,11 @@ def exact_weights(matrix: NDArray[np.float64], peak: int) -> NDArray[np.float32]
     bound = peak * np.abs(matrix).sum(axis=1, keepdims=True) * (1 + 2**-10)  # room for the rounded entries
     fraction = 24 - np.ceil(np.log2(bound)).astype(np.int64)
     return np.asarray(np.ldexp(np.rint(np.ldexp(matrix, fraction)), -fraction), np.float32)
+
+
+def reach(weights: NDArray[np.float32], limits: tuple[int, int]) -> tuple[float, float]:
+    """The least and the largest product of any row with inputs within `limits` (one below, one above 0)."""
+    low, high = limits
+    positive = np.maximum(weights, 0).sum(axis=1, dtype=np.float64)
+    negative = np.minimum(weights, 0).sum(axis=1, dtype=np.float64)
+    return float((positive * low + negative * high).min()), float((positive * high + negative * low).max())

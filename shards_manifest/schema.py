@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .errors import FormatError
@@ -136,15 +136,15 @@ def band_folder(band: int) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """`value` as canonical JSON, ending with a newline. Raises ValueError for NaN and infinity."""
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    """`value` as canonical JSON, dataclasses as objects, ending with a newline. Raises ValueError for NaN."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=vars)
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
 def dump(manifest: BandManifest | SplitManifest) -> bytes:
     """A manifest as the bytes of its file."""
     kind = "band" if isinstance(manifest, BandManifest) else "split"
-    return canonical_json({"format": FORMAT, "version": VERSION, "kind": kind, **asdict(manifest)})
+    return canonical_json({"format": FORMAT, "version": VERSION, "kind": kind, **vars(manifest)})
 
 
 def load_band(data: bytes, where: str) -> BandManifest:

@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -71,6 +72,11 @@ class LocalStore:
         with self.writing([name]) as (file,):
             file.write(data)
 
+    def flush(self, folders: list[str]) -> None:
+        """Return when the names in `folders` have reached the disk, as the contents did on commit."""
+        for folder in folders:
+            _sync_folder(self.path(folder))
+
     def remove(self, name: str) -> None:
         """Remove `name` if it is there."""
         self.path(name).unlink(missing_ok=True)
@@ -85,14 +91,10 @@ class LocalStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.append(path.open("wb"))
             yield files
-            for file in files:
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
+            with ThreadPoolExecutor(max_workers=16) as threads:  # the disk takes many flushes as one
+                list(threads.map(_flush, files))
             for name, path in zip(names, temporary, strict=True):
                 os.replace(path, self.path(name))
-            for folder in {path.parent for path in temporary}:
-                _sync_folder(folder)
         except BaseException as error:
             for file in files:
                 _close_quietly(file)
@@ -117,6 +119,12 @@ def open_store(url: str | os.PathLike[str]) -> LocalStore:
     if "://" in text:
         raise StoreError(f"{text}: this release reads and writes local folders only; copy the data to a disk")
     return LocalStore(text)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
 
 
 def _close_quietly(file: BinaryIO) -> None:

@@ -61,6 +61,7 @@ def plot(report: Report) -> bytes:
         100 * max(top1 for _, top1, *_ in report.bands), color="grey", linestyle=":", label="best single band"
     )
     right.set(xlabel="bands fused, best first", ylabel="top-1 accuracy, %", title="Ensemble of log-probabilities")
+    right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
