@@ -10,7 +10,8 @@ DATA ?=
 .PHONY: install pillow-simd demo test check format clean
 
 install: $(INSTALLED)
-	@$(BIN)/python -c "from preprocess.decode import resizer_name; print('resizing with', resizer_name())"
+	@$(BIN)/python -c "from preprocess.decode import missing_formats, resizer_name; \
+	  print('resizing with', resizer_name(), *(f', which reads no {f}' for f in missing_formats()))"
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

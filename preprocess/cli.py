@@ -113,7 +113,9 @@ def _split(job: Any, out: str, jobs: int) -> None:
     if outcome.earlier:
         found = f"{outcome.earlier} of {outcome.earlier + outcome.written}"
         click.echo(f"{found} shard rows were there already" + ("" if outcome.written else ": nothing to do"))
-    if "val" not in outcome.samples:
+    if outcome.clipped:
+        click.echo(f"{outcome.clipped} coefficients were cut to the range of int8: a larger --step avoids it")
+    if not outcome.samples.get("val"):
         click.echo("No val part: training from this split evaluates nothing")
 
 

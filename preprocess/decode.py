@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import PIL
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from .errors import RejectedImage
 
@@ -20,12 +19,15 @@ MAX_PIXELS = 100_000_000  # 400 MB decoded, within the memory of one worker
 
 
 def resizer_name() -> str:
-    """Which PIL this is, with its version: 'Pillow-SIMD 12.1.1.post0' or 'Pillow 13.0.0'."""
-    try:
-        version("pillow-simd")
-    except PackageNotFoundError:
-        return f"Pillow {PIL.__version__}"
-    return f"Pillow-SIMD {PIL.__version__}"
+    """Which PIL this is, with its version and that of its JPEG library, which decodes what simplejpeg does not."""
+    kind = "Pillow-SIMD" if ".post" in PIL.__version__ else "Pillow"
+    library = features.version("libjpeg_turbo") or features.version("jpg")
+    return f"{kind} {PIL.__version__} (libjpeg {library})"
+
+
+def missing_formats() -> list[str]:
+    """Formats that this PIL was built without; `make install` names them."""
+    return [name for name, feature in (("WebP", "webp"), ("compressed TIFF", "libtiff")) if not features.check(feature)]
 
 
 def decoder_name() -> str:
@@ -90,7 +92,8 @@ class Decoder:
                     self._check_size(*image.size)
                     return _to_rgb(image)
         except PIL.UnidentifiedImageError:
-            raise RejectedImage("empty file" if not data else "not an image of a known format") from None
+            lacking = f" (this PIL reads no {', '.join(missing_formats())})" if missing_formats() else ""
+            raise RejectedImage(f"not an image of a known format{lacking}" if data else "empty file") from None
         except Image.DecompressionBombError:
             raise RejectedImage(f"more than {MAX_PIXELS} pixels") from None
         except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:

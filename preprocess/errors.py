@@ -3,8 +3,7 @@
 SpectralError
 ├── PlanError               options that do not fit together, or do not fit the data
 ├── SourceError             a source that holds no usable data set
-├── DestinationError        a destination that holds something else, or is in use
-└── VerifyError             shards that do not match their manifests
+└── DestinationError        a destination that holds something else, or is in use
 RejectedImage               one input left out, with the reason; never ends a run
 """
 
@@ -23,10 +22,6 @@ class SourceError(SpectralError):
 
 class DestinationError(SpectralError):
     """A destination that holds another split, or is being written by another process."""
-
-
-class VerifyError(SpectralError):
-    """Shards that are missing, altered, or out of line with each other."""
 
 
 class RejectedImage(Exception):  # noqa: N818 - a verdict on one input, caught where rows are written

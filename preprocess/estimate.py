@@ -9,7 +9,6 @@ from shards_manifest import compress_block
 from .blocks import BandBlocks
 from .decode import Decoder
 from .errors import RejectedImage
-from .plan import shard_size
 from .row import read_image
 from .run import Job
 
@@ -18,12 +17,11 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Estimate:
-    """samples, shards: by part.  shard_size: samples of a full train shard.  measured: images looked at.
+    """samples, shards: by part.  measured: images looked at.
     image_bytes: stored bytes of an image in all bands.  band_bytes: the same for each written band."""
 
     samples: dict[str, int]
     shards: dict[str, int]
-    shard_size: int
     measured: int
     band_bytes: tuple[float, ...]
 
@@ -63,7 +61,6 @@ def estimate(job: Job) -> Estimate:
     return Estimate(
         samples=job.samples,
         shards=shards,
-        shard_size=shard_size(job.samples["train"], plan),
         measured=measured,
         band_bytes=tuple(size / max(measured, 1) for size in sizes),
     )

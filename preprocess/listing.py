@@ -66,8 +66,9 @@ class EntriesBuilder:
 
 @dataclass(frozen=True)
 class Listing:
-    """A scanned source: class names in label order, the samples of each part, and what was left out.
+    """A scanned source: classes in label order, the samples of each part, and what was left out.
 
+    classes: the names as the source has them.
     parts: 'train', and 'val' where the source has one; sorted by class, then by name.
     rejects: (source, reason) of every input that is no candidate.
     """
@@ -78,11 +79,21 @@ class Listing:
 
     def key(self, entries: Entries, i: int) -> str:
         """The key of a sample: class/name, on one line."""
-        return f"{self.classes[int(entries.label[i])]}/{escape(entries.name(i).decode('utf-8', 'surrogateescape'))}"
+        name = entries.name(i).decode("utf-8", "surrogateescape")
+        return escape(f"{self.classes[int(entries.label[i])]}/{name}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes as manifests and tables show them: escaped."""
+        return tuple(escape(name) for name in self.classes)
+
+    def in_part(self, part: str, key: str) -> str:
+        """A key that says its part where the source has several."""
+        return f"{part}/{key}" if len(self.parts) > 1 else key
 
     def digest(self) -> str:
         """SHA-256 over classes, names and labels: changes when the source gains or loses a sample."""
-        total = hashlib.sha256("\n".join(self.classes).encode())
+        total = hashlib.sha256("\n".join(self.class_names).encode())
         for part, entries in sorted(self.parts.items()):
             total.update(f"\n{part} {len(entries)}\n".encode())
             total.update(entries.names)

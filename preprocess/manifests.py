@@ -48,7 +48,7 @@ def write_manifests(
     _put(
         store,
         tables.CLASSES,
-        tables.class_table(listing.classes, kept["train"].tolist(), kept["val"].tolist()),
+        tables.class_table(listing.class_names, kept["train"].tolist(), kept["val"].tolist()),
     )
     _put(store, tables.REJECTS, tables.reject_lines(sorted(rejects)))
 
@@ -87,14 +87,14 @@ def _samples(
     listing: Listing, part: str, chosen: list[tuple[Row, RowRecord]]
 ) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
     """The (key, label) of every stored sample of a part, in order, and the (key, reason) of the rest."""
-    _, entries = part_entries(listing, part)
+    origin, entries = part_entries(listing, part)
     samples, rejects = [], []
     for row, record in chosen:
         reasons = dict(record.rejects)
         for position, index in enumerate(row.indices.tolist()):
             key = listing.key(entries, index)
             if position in reasons:
-                rejects.append((key, reasons[position]))
+                rejects.append((listing.in_part(origin, key), reasons[position]))
             else:
                 samples.append((key, int(entries.label[index])))
         if len(row.indices) - len(reasons) != record.samples:
@@ -128,7 +128,7 @@ def _band_manifest(
         step=tuple(steps),
         mean=mean,
         std=std,
-        classes=listing.classes,
+        classes=listing.class_names,
         parts={
             part: Part(
                 summary.samples,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards_manifest import DTYPES, Geometry
+from shards_manifest.console import human_bytes
 
 from .color import COLORS
 from .decode import FITS
@@ -23,6 +24,7 @@ DEFAULT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (d
 VAL_SHARE, VAL_MOST = 0.05, 50
 SHARDS, LARGEST_SHARD = 64, 32_768
 LARGEST_SIDE = 4096
+LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks under way
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,10 @@ class SplitPlan:
         size = self.size or DEFAULT_SIZE[self.factor]
         grid = math.isqrt(self.factor)
         for option, value in (("--size", size), ("--margin", self.margin)):
-            if value % grid or value < 0:
-                near = max(round(value / grid), 0) * grid
+            if value < 0 or (value and value < grid):
+                raise PlanError(f"{option} {value} is too small: take {grid} or more for --factor {self.factor}")
+            if value % grid:
+                near = max(round(value / grid), 1) * grid
                 raise PlanError(f"{option} {value} does not divide by {grid}: take {near} for --factor {self.factor}")
         if size + self.margin > LARGEST_SIDE:
             raise PlanError(f"--size and --margin add up to {size + self.margin} pixels: at most {LARGEST_SIDE}")
@@ -85,6 +89,12 @@ class SplitPlan:
             raise PlanError(
                 "--samples-per-block must be 1 or more; --samples-per-shard, --limit and --seed not negative"
             )
+        block = self.samples_per_block * 3 * (size + self.margin) ** 2 * DTYPES[self.dtype].itemsize
+        if block > LARGEST_BLOCKS:
+            raise PlanError(
+                f"--samples-per-block {self.samples_per_block}: a block in all bands would take {human_bytes(block)}, "
+                f"at most {human_bytes(LARGEST_BLOCKS)}"
+            )
         if self.val_per_class < -1:
             raise PlanError(f"--val-per-class {self.val_per_class}: choose 0 or more")
         return replace(self, size=size, step=1.0 if self.dtype == "float16" else step, bands=bands)
@@ -106,6 +116,8 @@ def parse_bands(text: str) -> tuple[int, ...]:
         first, dash, last = piece.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise PlanError(f"--bands {text}: write numbers and ranges, as in 0-3,7")
+        if not int(first) <= int(last or first) < max(FACTORS):
+            raise PlanError(f"--bands {text}: {piece.strip()} is not a range of bands")
         bands.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(bands))
 

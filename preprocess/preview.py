@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -22,11 +24,11 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     """
     store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
-    coefficients = next(stored_blocks(store, manifest, part))[:, :count]
+    samples = (block[:, i] for block in stored_blocks(store, manifest, part) for i in range(block.shape[1]))
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
     tiles = []
-    for i in range(coefficients.shape[1]):
-        tiles.append(_pair(coefficients[:, i], manifest, rows[i][0]))
+    for sample, (key, _) in zip(islice(samples, count), rows, strict=False):
+        tiles.append(_pair(sample, manifest, key))
     width = max(tile.width for tile in tiles)
     sheet = Image.new("RGB", (width, sum(tile.height + GAP for tile in tiles)), "white")
     top = 0

@@ -95,7 +95,7 @@ def write_row(task: RowTask, store: LocalStore) -> RowRecord:
     blocks = BandBlocks(plan)
     rejects: list[tuple[int, str]] = []
     names = shard_names(plan, task.name)
-    with threadpool_limits(1), store.writing(names) as files:
+    with store.locked(RECORDS, exclusive=False, patience=60), threadpool_limits(1), store.writing(names) as files:
         writers = [ShardWriter(file) for file in files]
         labels: list[int] = []
         for i in range(len(task.entries)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, write_ro
 from .sources import Source, find_source
 
 PLAN = f"{RECORDS}/plan.json"
+ORPHANS = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Outcome:
     samples: dict[str, int]
     rejects: int
     bytes: int
+    clipped: int
     written: int
     earlier: int
 
@@ -80,8 +81,11 @@ class Outcome:
 def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
     """Check the options, recognise and scan the source, and plan the rows. Raises PlanError, SourceError."""
     plan = plan.resolved()
-    found = find_source(source)
-    listing = found.scan()
+    try:
+        found = find_source(source)
+        listing = found.scan()
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename or source} ({error.strerror}): mend it and run again") from None
     if "val" in listing.parts:
         if plan.val_per_class > 0:
             raise PlanError(f"--val-per-class does not apply: {source} has a val part of its own")
@@ -121,7 +125,8 @@ def split(
     for row, record in ordered:
         samples[row.part] = samples.get(row.part, 0) + record.samples
     total = sum(band.shard.bytes for _, record in ordered for band in record.bands)
-    return Outcome(samples, rejects, total, len(missing), earlier)
+    clipped = sum(sum(band.clipped) for _, record in ordered for band in record.bands)
+    return Outcome(samples, rejects, total, clipped, len(missing), earlier)
 
 
 def _write_rows(job: Job, store: LocalStore, missing: list[Row], jobs: int) -> Iterator[RowRecord]:
@@ -154,7 +159,7 @@ def _committed(store: LocalStore, job: Job) -> dict[str, RowRecord]:
             names = shard_names(job.plan, row.name)
             if all(store.size(n) == b.shard.bytes for n, b in zip(names, record.bands, strict=True)):
                 records[row.name] = record
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             continue
     return records
 
@@ -194,22 +199,18 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
 
 @contextmanager
 def _own(store: LocalStore) -> Iterator[None]:
-    """Hold the destination for this process alone; the system lets go of it however the process ends."""
+    """Hold the destination for this process alone. Workers of a killed run are waited for: they end with their row."""
     try:
-        store.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(store.root, os.O_RDONLY)
+        with store.locked("", exclusive=True):
+            with store.locked(RECORDS, exclusive=True, patience=ORPHANS):
+                pass
+            yield
+    except BlockingIOError:
+        raise DestinationError(
+            f"{store} is being written by another process: wait for it, or choose another --out"
+        ) from None
     except OSError as error:
         raise DestinationError(f"cannot write to {store}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DestinationError(
-                f"{store} is being written by another process: wait for it, or choose another --out"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _first_reject(ordered: list[tuple[Row, RowRecord]]) -> str:

@@ -50,8 +50,8 @@ class ClassFolders:
                 folder = os.fsencode(root / class_name)
                 found = []
                 for name in _files_below(folder):
-                    if os.path.basename(name).startswith(b"."):
-                        rejects.append((f"{class_name}/{_text(name)}", "hidden file"))
+                    if _hidden(name):
+                        rejects.append((f"{_prefix(part, self.roots)}{class_name}/{_text(name)}", "hidden file"))
                     else:
                         found.append((name, -1, -1))
                 builder.add(label, found)
@@ -93,12 +93,12 @@ class ClassTars:
                     name = member.name.removeprefix("./")
                     key = os.fsencode(name)
                     reason = "not a regular file" if not member.isreg() else None
-                    if os.path.basename(name).startswith("."):
+                    if _hidden(key):
                         reason = "hidden file"
                     if key in found:
                         reason = "a second member of this name"
                     if reason:
-                        rejects.append((f"{class_name}/{name}", reason))
+                        rejects.append((f"{_prefix(part, self.roots)}{class_name}/{name}", reason))
                     else:
                         found[key] = (key, member.offset_data, member.size)
                 builder.add(label, found.values())
@@ -142,7 +142,7 @@ def find_source(path: str | os.PathLike[str]) -> Source:
     kinds = {part: _kind(folder) for part, folder in roots.items()}
     if len(set(kinds.values())) > 1:
         raise SourceError(f"{root}: train holds class {kinds['train']}, but {roots['val'].name} class {kinds['val']}")
-    name = root.resolve().name
+    name = escape(root.resolve().name)
     return ClassTars(name, roots) if kinds["train"] == "tars" else ClassFolders(name, roots)
 
 
@@ -164,8 +164,8 @@ def _classes(roots: dict[str, Path], found: dict[str, list[str]]) -> tuple[list[
             f"({len(unknown)} such classes): both need the same classes"
         )
     rejects = [
-        (f"{folder.name if len(roots) > 1 else ''}/{entry}".lstrip("/"), "not in a class")
-        for folder in roots.values()
+        (f"{_prefix(part, roots)}{entry}", "not in a class")
+        for part, folder in roots.items()
         for entry in _strays(folder)
     ]
     return classes, rejects
@@ -176,10 +176,15 @@ def _listing(
 ) -> Listing:
     if not len(parts["train"]):
         raise SourceError(f"{roots['train']} has {len(classes)} classes but no images")
-    named = tuple(escape(name) for name in classes)
-    if any("/" in name for name in named):
-        raise SourceError(f"{roots['train']} has a class name with a slash")
-    return Listing(named, parts, tuple(sorted((escape(source), reason) for source, reason in rejects)))
+    return Listing(tuple(classes), parts, tuple(sorted((escape(source), reason) for source, reason in rejects)))
+
+
+def _prefix(part: str, roots: dict[str, Path]) -> str:
+    return f"{part}/" if len(roots) > 1 else ""
+
+
+def _hidden(name: bytes) -> bool:
+    return any(piece.startswith(b".") and piece not in (b".", b"..") for piece in name.split(b"/"))
 
 
 def _text(name: bytes) -> str:
@@ -206,7 +211,17 @@ def _files_below(folder: bytes) -> Iterator[bytes]:
     """Files below a class folder, relative to it; links to folders are followed, as torchvision does."""
     if not os.path.isdir(folder):
         return
-    for base, _, files in os.walk(folder, followlinks=True):
+    seen = set()
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for base, folders, files in os.walk(folder, onerror=stop, followlinks=True):
+        place = os.stat(base)
+        if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         below = os.path.relpath(base, folder)
         for name in files:
             yield name if below == b"." else os.path.join(below, name)

@@ -68,13 +68,11 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
         joblib.delayed(_check_shard)(store, folder, shard, band.geometry.dtype, band.geometry.plane)
         for folder, band, _, shard in work
     )
-    seen: dict[tuple[str, str], list[str]] = {}
     for (folder, band, part, shard), (problem, labels) in zip(work, results, strict=True):
         progress(1)
         name = next(n for n, p in band.parts.items() if p is part)
         if problem:
             bad.append(problem)
-        seen.setdefault((folder, name), []).append(labels)
         expected = order.get(name, {}).get(shard.name)
         if not problem and expected is not None and labels != expected:
             bad.append(

@@ -23,6 +23,10 @@ def run(command: Callable[..., Any]) -> None:
     except SpectralError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(2) from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"Error: {error.strerror or error}{where}", err=True)
+        raise SystemExit(2) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

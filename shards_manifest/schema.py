@@ -233,6 +233,8 @@ def _load(data: bytes, where: str, kind: str, build: Callable[[dict[str, Any]], 
 
 
 def _geometry(raw: Mapping[str, Any]) -> Geometry:
+    if raw["dtype"] not in ("int8", "float16"):
+        raise ValueError(f"unknown dtype {raw['dtype']!r}")
     return Geometry(
         factor=int(raw["factor"]),
         size=int(raw["size"]),
@@ -251,7 +253,7 @@ def _part(raw: Mapping[str, Any], block: int) -> Part:
     )
     if sum(s.samples for s in shards) != int(raw["samples"]):
         raise ValueError("its shards do not add up to its samples")
-    if any(s.blocks != -(-s.samples // block) for s in shards):
+    if block < 1 or any(s.blocks != -(-s.samples // block) for s in shards):
         raise ValueError("its shards' blocks do not add up to their samples")
     return Part(int(raw["samples"]), str(raw["digest"]), shards)
 

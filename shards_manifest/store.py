@@ -6,8 +6,10 @@ A write appears under its name completely or not at all: temporary name, flush t
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -83,8 +85,9 @@ class LocalStore:
 
     @contextmanager
     def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
-        """Open every name for writing; commit them all at the end of the block, or none if it raises."""
-        temporary = [self.path(name + TEMPORARY) for name in names]
+        """Open every name for writing; commit them at the end of the block, none of them if it raises."""
+        unique = f".{os.getpid()}{TEMPORARY}"  # a process left over from a killed run cannot get in the way
+        temporary = [self.path(name + unique) for name in names]
         files: list[BinaryIO] = []
         try:
             for path in temporary:
@@ -103,6 +106,31 @@ class LocalStore:
             if isinstance(error, OSError):
                 raise self._refused(error) from error
             raise
+
+    @contextmanager
+    def locked(self, folder: str, exclusive: bool, patience: float = 0.0) -> Iterator[None]:
+        """Hold a lock on a folder, shared or exclusive; the system lets go of it however the process ends.
+
+        patience: seconds to wait. Raises BlockingIOError if others still hold it then. A file system without
+        locks is taken as it is: commits are whole files, and equal for equal runs.
+        """
+        self.path(folder).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path(folder), os.O_RDONLY)
+        deadline = time.monotonic() + patience
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.05)
+                except OSError:
+                    break
+            yield
+        finally:
+            os.close(descriptor)
 
     def _refused(self, error: OSError) -> StoreError:
         if no_space(error):

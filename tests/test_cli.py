@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_preview_shows_every_band(sub4: Path, tmp_path: Path) -> None:
         assert len(sheet.convert("RGB").getcolors(1 << 24)) > 500
     assert "cannot write" in fails("spectral-prep", "preview", sub4, "--out", "/proc/x.png")
     assert "is one band" in fails("spectral-prep", "preview", sub4 / "01")
+
+
+def test_clipping_is_said(photos: Path, tmp_path: Path) -> None:
+    done = program("spectral-prep", "split", "--factor", "4", "--size", "16", "--step", "0.25", photos, cwd=tmp_path)
+    assert "coefficients were cut to the range of int8: a larger --step avoids it" in done.stdout
+
+
+def test_a_missing_shard_is_one_sentence(sub4: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(sub4, tmp_path / "sub4")
+    (copy / "02" / "val-000000.tar").unlink()
+    assert "No such file or directory" in fails("spectral-prep", "preview", copy, "--out", tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_shard_counts_of_known_sets(samples: int, shards: int) -> None:
 def test_bands() -> None:
     assert parse_bands("0-3,7") == (0, 1, 2, 3, 7)
     assert parse_bands("35, 2,2") == (2, 35)
-    for wrong in ("", "a", "1-", "-1", "1,,2", "1.5"):
+    for wrong in ("", "a", "1-", "-1", "1,,2", "1.5", "3-0", "0-9999999999", "36"):
         with pytest.raises(PlanError, match="--bands"):
             parse_bands(wrong)
 
@@ -128,6 +128,8 @@ def test_defaults() -> None:
         ({"factor": 36, "size": 224}, "--size 224 does not divide by 6: take 222"),
         ({"factor": 4, "margin": 3}, "--margin 3 does not divide by 2"),
         ({"factor": 4, "margin": -2}, "--margin -2"),
+        ({"factor": 36, "size": 2}, "--size 2 is too small: take 6 or more"),
+        ({"factor": 4, "samples_per_block": 10**12}, "a block in all bands would take"),
         ({"factor": 4, "size": 9000}, "at most 4096"),
         ({"factor": 4, "step": 0.1}, "--step 0.1"),
         ({"factor": 4, "step": float("nan")}, "--step nan"),

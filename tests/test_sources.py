@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from preprocess.errors import PlanError, SourceError
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare
 from preprocess.sources import ClassFolders, ClassTars, find_source
+from shards_manifest import MANIFEST, load_band
 
 
 def tarred(folders: Path, out: Path, prefix: str = "./") -> Path:
@@ -67,6 +69,9 @@ def test_nested_files_links_and_strange_names(folders: Path, tmp_path: Path) -> 
         file.write(data)
     (folders / "a" / "link.jpg").symlink_to(folders / "b" / "b_000.JPEG")
     (folders / "a" / ".DS_Store").write_bytes(b"junk")
+    (folders / "a" / ".cache").mkdir()
+    (folders / "a" / ".cache" / "copy.jpg").write_bytes(data)
+    (folders / "a" / "deeper" / "round").symlink_to(folders / "a", target_is_directory=True)
     (folders / "README.txt").write_text("hello")
     out = make_split(folders, tmp_path / "out", factor=4, size=16, val_per_class=0)
     import gzip
@@ -79,8 +84,10 @@ def test_nested_files_links_and_strange_names(folders: Path, tmp_path: Path) -> 
     assert "a/deeper/still/tab\\there.jpg" in keys
     assert "a/deeper/still/line\\nbreak.jpg" in keys
     assert "a/\\xff\\xfe.jpg" in keys
+    assert "a/deeper/still/ünï.jpg" in keys
     rejects = (out / "rejects.jsonl").read_text()
     assert '"reason": "hidden file", "source": "a/.DS_Store"' in rejects
+    assert '"reason": "hidden file", "source": "a/.cache/copy.jpg"' in rejects
     assert '"reason": "not in a class", "source": "README.txt"' in rejects
 
 
@@ -158,3 +165,38 @@ def test_layouts_that_are_none(tmp_path: Path, folders: Path) -> None:
     class_folders(both / "train", {"a": 1})
     class_folders(both / "val", {"a": 1, "z": 1})
     assert "has the class z, which train does not have" in error(both)
+
+
+def test_class_names_that_need_escaping(tmp_path: Path) -> None:
+    """Backslashes and bytes that are no UTF-8 are read as they are and written escaped."""
+    root = tmp_path / "set"
+    made = class_folders(tmp_path / "made", {"a": 3, "b": 3})
+    root.mkdir()
+    (made / "a").rename(root / "back\\slash")
+    os.rename(os.fsencode(made / "b"), os.path.join(os.fsencode(root), b"caf\xe9"))
+    for source in (root, tarred(root, tmp_path / "tars")):
+        out = make_split(source, tmp_path / f"out-{source.name}", factor=4, size=16, val_per_class=1)
+        assert (out / "classes.tsv").read_text() == "0\tback\\\\slash\t2\t1\n1\tcaf\\xe9\t2\t1\n"
+        assert load_band((out / "00" / MANIFEST).read_bytes(), "m").classes == ("back\\\\slash", "caf\\xe9")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *rest: object, **more: object) -> object:
+        if os.fsencode(path).endswith(b"/b"):  # type: ignore[arg-type]
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path, *rest, **more)
+
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match=r"cannot read .*/b.* \(Permission denied\)"):
+        prepare(folders, SplitPlan(4, size=16))
+
+
+def test_rejects_say_their_part(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for part in ("train", "val"):
+        class_folders(root / part, {"a": 3})
+        (root / part / "a" / "bad.jpg").write_bytes(b"junk")
+    out = make_split(root, tmp_path / "out", factor=4, size=16)
+    sources = [json.loads(line)["source"] for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert sources == ["train/a/bad.jpg", "val/a/bad.jpg"]

@@ -3,8 +3,8 @@
 import gzip
 import json
 import os
+import re
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -36,12 +36,12 @@ def test_any_number_of_jobs_and_any_interruption_give_the_same_bytes(photos: Pat
     command = [str(Path(sys.executable).with_name("spectral-prep")), "split", *OPTIONS, str(photos), "--out", str(out)]
     kills = 0
     for rows in (1, 4, 9):
-        process = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen([*command, "--jobs", "2"], stderr=subprocess.DEVNULL)
         while len(list(out.glob("rows/train-*.json"))) < rows and process.poll() is None:
             time.sleep(0.002)
         if process.poll() is None:
             kills += 1
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # the parent alone: its workers are left to end by themselves
         process.wait()
         assert (out / MANIFEST).exists() == (process.returncode == 0)
     assert kills
@@ -93,7 +93,7 @@ def test_another_decoder_or_a_changed_source_is_refused(tmp_path: Path) -> None:
     resizer = plan["tools"]["resizer"]
     plan["tools"]["resizer"] = "Pillow 1.0"
     (out / "rows" / "plan.json").write_text(json.dumps(plan))
-    with pytest.raises(DestinationError, match=f"tools resizer Pillow 1.0 there, {resizer} here"):
+    with pytest.raises(DestinationError, match=f"tools resizer Pillow 1.0 there, {re.escape(resizer)} here"):
         make_split(source, out, factor=4, size=16)
     plan["tools"]["resizer"] = resizer
     (out / "rows" / "plan.json").write_text(json.dumps(plan))

@@ -104,6 +104,23 @@ def test_finished_bands_are_skipped_and_unfinished_ones_done(runs: Path, sub4: P
     assert "holds a finished run of another kind (recipe lr 0.1 there, 0.05 here)" in sentence
 
 
+def test_other_pixels_are_another_run(photos: Path, runs: Path, tmp_path: Path) -> None:
+    """The same images split with another step have the same order, but are not the data that was trained on."""
+    other = make_split(
+        photos,
+        tmp_path / "sub4",
+        factor=4,
+        size=24,
+        transform="dct2",
+        samples_per_block=8,
+        samples_per_shard=24,
+        val_per_class=5,
+        step=9.0,
+    )
+    sentence = fails("spectral-train", "--shards", other / "00", *QUICK, "--out", runs / "00")
+    assert "holds a finished run of another kind (data " in sentence
+
+
 def test_loss_falls_and_bands_can_be_told_apart(sub4: Path, tmp_path: Path) -> None:
     result = train_band(str(sub4 / "00"), tmp_path / "run", quick(epochs=8), quiet=True)
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -145,12 +162,15 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert fails(*train, band, "--recipe", "none") == "Error: --recipe none: choose imagenet1k, quick"
     assert fails(*train, band, "--lr", "0") == "Error: --lr 0.0 is out of range"
     assert (
-        "--device cuda: this machine has no CUDA device" in fails(*train, band, "--device", "cuda")
+        "--device cuda: this machine has 0 CUDA devices" in fails(*train, band, "--device", "cuda")
         or torch.cuda.is_available()
     )
     assert "choose auto, float32, bfloat16, float16" in fails(*train, band, "--precision", "int8")
     assert "the loss became nan" in fails(*train, band, *QUICK, "--lr", "1e30")
     assert not (tmp_path / "run" / "run.json").exists()
+    assert "write auto, cpu, cuda or cuda:N" in fails(*train, band, "--device", "meta")
+    (tmp_path / "file").touch()
+    assert "cannot write to" in fails("spectral-train", "--shards", band, *QUICK, "--out", tmp_path / "file")
     damaged = Path(shutil.copytree(band, tmp_path / "00"))
     data = bytearray((damaged / "train-000001.tar").read_bytes())
     data[700] ^= 4

@@ -105,7 +105,7 @@ def _train_one(shards: str, out: Path, plan: TrainPlan) -> None:
         f"{shards}: {plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, "
         f"{manifest.parts['train'].samples} samples, {recipe.epochs} epochs of recipe {recipe.name} into {out}"
     )
-    if "val" not in manifest.parts:
+    if "val" not in manifest.parts or not manifest.parts["val"].samples:
         click.echo("No val part: nothing is evaluated, and the run cannot be fused")
     result = train_band(shards, out, plan)
     click.echo(f"{out}: {_summary(result)} in {result.seconds:.0f} s")

@@ -108,6 +108,8 @@ def ensemble(root: Path, rank_on: str = "halves") -> Report:
     accuracy = hits.mean(axis=1)
     trained = np.array([run.result.train_top1 for run in runs])
     every = np.arange(len(labels))
+    if len(labels) < 2 and rank_on == "halves":
+        raise EnsembleError(f"{root} was evaluated on one sample, which has no halves: use --rank-on train")
 
     def ranked(rows: NDArray[np.int64]) -> NDArray[np.int64]:
         by = trained if rank_on == "train" else hits[:, rows, 0].mean(axis=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,14 +15,6 @@ WEIGHTS = ("mean", "geometric", "fitted")
 SPACES = ("log", "probability")
 
 Logits = Sequence[NDArray[np.float16]]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Fractions of samples whose class is the first, or among the first five, by the fused outputs."""
-
-    top1: float
-    top5: float
 
 
 def geometric(count: int, p: float = P) -> NDArray[np.float64]:

@@ -84,8 +84,8 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
     earlier = run.finished(manifest, plan)
     if earlier is not None:
         return earlier
-    if "train" not in manifest.parts or not manifest.parts["train"].samples:
-        raise TrainError(f"{shards} has no training samples")
+    if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
+        raise TrainError(f"{shards} has fewer than two training samples")
     session = Session(manifest, plan)
     stream = TrainStream(PartReader(store, manifest, "train"), plan.recipe.batch_size, plan.seed, 0, plan.recipe.epochs)
     has_val = "val" in manifest.parts and manifest.parts["val"].samples > 0

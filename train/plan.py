@@ -37,8 +37,10 @@ class TrainPlan:
             device = torch.device(self.device)
         except RuntimeError:
             raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise TrainError(f"--device {self.device}: this machine has no CUDA device; use cpu")
+        if device.type not in ("cpu", "cuda"):
+            raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise TrainError(f"--device {self.device}: this machine has {torch.cuda.device_count()} CUDA devices")
         return device
 
     def dtype(self, device: torch.device) -> torch.dtype:
@@ -58,7 +60,7 @@ class TrainPlan:
             "network": self.network,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
-            "precision": self.precision,
+            "precision": str(self.dtype(self.torch_device())).removeprefix("torch."),
         }
 
 

@@ -8,6 +8,7 @@ run.json          written last: the band, the options, the result
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -83,12 +84,12 @@ class RunFolder:
 
     def begin(self) -> None:
         """Make the folder ready; what an unfinished run left is removed."""
-        for name in (METRICS, CHECKPOINT, LOGITS, LABELS):
-            self.store.remove(name)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainError(f"cannot write to {self.path}: {error.strerror}") from None
+        for name in (METRICS, CHECKPOINT, LOGITS, LABELS):
+            self.store.remove(name)
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -132,9 +133,16 @@ def _identity(manifest: BandManifest, plan: TrainPlan) -> dict[str, Any]:
             "frequency": manifest.frequency,
             "classes": len(manifest.classes),
             "order": {name: part.digest for name, part in manifest.parts.items()},
+            "data": _data_digest(manifest),
         },
         "options": plan.result_options(),
     }
+
+
+def _data_digest(manifest: BandManifest) -> str:
+    """SHA-256 over the shards' own: changes with any stored byte."""
+    hashes = [shard.sha256 for _, part in sorted(manifest.parts.items()) for shard in part.shards]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _first(section: str, there: Any, here: dict[str, Any]) -> str:

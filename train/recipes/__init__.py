@@ -45,7 +45,7 @@ class Recipe:
         """The recipe itself, if its values make sense. Raises TrainError, naming the field."""
         for name, good in (
             ("epochs", self.epochs >= 1),
-            ("batch_size", self.batch_size >= 1),
+            ("batch_size", self.batch_size >= 2),
             ("lr", self.lr > 0),
             ("lr_min", 0 <= self.lr_min <= self.lr),
             ("schedule", self.schedule in SCHEDULES),
