@@ -3,13 +3,15 @@
 import gc
 import gzip
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset as wds
-from conftest import make_split
+from conftest import ROOT, make_split
 
 from shards_manifest import MANIFEST, load_band
 
@@ -51,3 +53,11 @@ def test_brace_urls_and_batches(sub4: Path) -> None:
     batches = list(dataset)
     assert sum(len(y) for _, y in batches) == 81
     assert batches[0][0].shape == (16, 3, 12, 12)
+
+
+def test_the_example_trains(sub4: Path) -> None:
+    example = ROOT / "examples" / "stock_webdataset.py"
+    done = subprocess.run([sys.executable, example, sub4 / "00"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    counts = [int(line.split(" on ")[1].split()[0]) for line in done.stdout.splitlines()]
+    assert counts == [64, 17]
