@@ -11,7 +11,7 @@ DATA ?=
 
 install: $(INSTALLED)
 	@$(BIN)/python -c "from preprocess.decode import missing_formats, resizer_name; \
-	  print('resizing with', resizer_name(), *(f', which reads no {f}' for f in missing_formats()))"
+	  print('resizing with ', resizer_name(), *(f', which reads no {f}' for f in missing_formats()), sep='')"
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
