@@ -45,9 +45,8 @@ def main(band: str, network: str, batch_size: int, steps: int, runs: int) -> Non
             rates[name].append(steps * batch_size / (time.perf_counter() - started))
     for name, values in rates.items():
         counted = values[1:]
-        click.echo(
-            f"{network} on {side}x{side}, {name}: {median(counted):.0f} images/s ({min(counted):.0f} to {max(counted):.0f})"
-        )
+        spread = f"{min(counted):.0f} to {max(counted):.0f}"
+        click.echo(f"{network} on {side}x{side}, {name}: {median(counted):.0f} images/s ({spread})")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ one class a photograph, train crops from its left, val crops from its right, so 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,11 @@ def run(*command: str) -> None:
         raise SystemExit(f"{command[0]} failed: see above")
 
 
+def megabytes(folder: str) -> str:
+    """Size of the files below a folder."""
+    return f"{sum(path.stat().st_size for path in Path(folder).rglob('*') if path.is_file()) / 1e6:.1f} MB"
+
+
 @click.command()
 @click.option("--data", help="Your own images: a folder of class folders or class tars.")
 @click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
@@ -78,13 +84,16 @@ def main(data: str | None, out: Path, factor: int, size: int, epochs: int, limit
     source, split, runs = data or f"{out}/photos", f"{out}/sub{factor}", f"{out}/runs"
     size_options = ["--factor", str(factor), "--size", str(size)]
     run("spectral-prep", "split", *size_options, *(["--limit", str(limit)] if data else []), source, "--out", split)
+    if not json.loads(Path(split, "manifest.json").read_text())["parts"].get("val", {}).get("samples"):
+        raise SystemExit(f"{data} has too few images a class (10) to hold some out: the ensemble could not be scored")
     run("spectral-prep", "verify", split)
     run("spectral-prep", "preview", split, "--out", f"{out}/preview.png")
     recipe = ["--network", "cnn", "--recipe", "quick", "--epochs", str(epochs), "--batch-size", "64"]
     run("spectral-train", "--shards", split, "--out", runs, *recipe)
     run("spectral-ensemble", runs)
-    sizes = {name: sum(f.stat().st_size for f in Path(name).rglob("*") if f.is_file()) for name in (source, split)}
-    click.echo(f"\nsource images {sizes[source] / 1e6:.1f} MB, all bands {sizes[split] / 1e6:.1f} MB")
+    if data is None:
+        click.echo(f"\nsource images: {megabytes(source)}")
+    click.echo(f"all bands: {megabytes(split)}")
     click.echo(f"preview {out}/preview.png, plot {runs}/ensemble.png, table {runs}/ensemble.md")
     click.echo(f"{time.perf_counter() - started:.0f} s in all")
 

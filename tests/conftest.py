@@ -17,6 +17,14 @@ from preprocess.plan import SplitPlan
 from preprocess.run import prepare, split
 
 ROOT = Path(__file__).parents[1]
+SUB4 = {
+    "factor": 4,
+    "size": 24,
+    "transform": "dct2",
+    "samples_per_block": 8,
+    "samples_per_shard": 24,
+    "val_per_class": 5,
+}
 SHARED = ROOT.parent / "shared" / "data"
 
 
@@ -88,16 +96,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sub4(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split of `photos` into four bands of 12x12 planes, dct2, with a val part. Not to be changed."""
-    return make_split(
-        photos,
-        tmp_path_factory.mktemp("splits") / "sub4",
-        factor=4,
-        size=24,
-        transform="dct2",
-        samples_per_block=8,
-        samples_per_shard=24,
-        val_per_class=5,
-    )
+    return make_split(photos, tmp_path_factory.mktemp("splits") / "sub4", **SUB4)
 
 
 @pytest.fixture(scope="session")

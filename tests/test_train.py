@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fails, make_split, program
+from conftest import SUB4, fails, make_split, program
 from PIL import Image
 
 from shards_manifest import MANIFEST, SpectralError, load_band
@@ -109,13 +109,7 @@ def test_other_pixels_are_another_run(photos: Path, runs: Path, tmp_path: Path) 
     other = make_split(
         photos,
         tmp_path / "sub4",
-        factor=4,
-        size=24,
-        transform="dct2",
-        samples_per_block=8,
-        samples_per_shard=24,
-        val_per_class=5,
-        step=9.0,
+        **{**SUB4, "step": 9.0},
     )
     sentence = fails("spectral-train", "--shards", other / "00", *QUICK, "--out", runs / "00")
     assert "holds a finished run of another kind (data " in sentence

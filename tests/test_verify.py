@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import fails, program
+from conftest import SUB4, fails, make_split, program
 
 from preprocess.verify import verify
 from shards_manifest import MANIFEST
@@ -59,18 +59,10 @@ def test_a_cut_shard_a_lost_one_and_one_too_many(copy: Path) -> None:
 
 
 def test_bands_of_different_splits(copy: Path, sub4: Path, tmp_path: Path, photos: Path) -> None:
-    from conftest import make_split
-
     other = make_split(
         photos,
         tmp_path / "other",
-        factor=4,
-        size=24,
-        transform="dct2",
-        samples_per_block=8,
-        samples_per_shard=24,
-        val_per_class=5,
-        seed=1,
+        **{**SUB4, "seed": 1},
     )
     shutil.rmtree(copy / "02")
     shutil.copytree(other / "02", copy / "02")
