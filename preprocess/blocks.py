@@ -13,7 +13,7 @@ from .color import PEAK, PIXEL_PEAK, UNIT, color_matrix, plane_ranges
 from .plan import SplitPlan
 from .transform import band_matrix, band_steps, exact_weights, phase_view, reach
 
-TILE_PIXELS = 20_000  # a tile's arrays (60 bytes a pixel) stay in a core's second-level cache
+TILE_PIXELS = 20_000  # a tile's arrays (32 bytes a pixel) stay in a core's second-level cache
 FLOAT16_UNIT = 1 / 16  # what the statistics of float16 coefficients are counted in
 
 

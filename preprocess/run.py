@@ -202,8 +202,9 @@ def _own(store: LocalStore) -> Iterator[None]:
     """Hold the destination for this process alone. Workers of a killed run are waited for: they end with their row."""
     try:
         with store.locked("", exclusive=True):
-            with store.locked(RECORDS, exclusive=True, patience=ORPHANS):
-                pass
+            if store.path(RECORDS).is_dir():
+                with store.locked(RECORDS, exclusive=True, patience=ORPHANS):
+                    pass
             yield
     except BlockingIOError:
         raise DestinationError(

@@ -86,7 +86,7 @@ class LocalStore:
     @contextmanager
     def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
         """Open every name for writing; commit them at the end of the block, none of them if it raises."""
-        unique = f".{os.getpid()}{TEMPORARY}"  # a process left over from a killed run cannot get in the way
+        unique = f".{os.urandom(4).hex()}{TEMPORARY}"  # a process left over from a killed run cannot get in the way
         temporary = [self.path(name + unique) for name in names]
         files: list[BinaryIO] = []
         try:
