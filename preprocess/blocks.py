@@ -22,6 +22,7 @@ class BandBlocks:
 
     clipped: int64 (bands, 3), the coefficients cut to the range of the dtype. It and the sums are exact,
     whatever the order of the images; for float16 the sums are of the values rounded to 1/16, in that unit.
+    area: values of one plane.
     """
 
     def __init__(self, plan: SplitPlan) -> None:
@@ -29,7 +30,8 @@ class BandBlocks:
         self._side = plan.geometry.plane
         self._dtype = DTYPES[plan.dtype]
         self._capacity = plan.samples_per_block
-        bands, area = len(plan.bands), self._side**2
+        self.area = area = self._side**2
+        bands = len(plan.bands)
         matrix = band_matrix(plan.transform, plan.factor)[list(plan.bands)]
         steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)[list(plan.bands)]
         self._weights = [exact_weights(matrix / (UNIT * step[:, None]), PEAK) for step in steps.T]

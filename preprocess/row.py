@@ -156,7 +156,7 @@ def _split(decoder: Decoder, labels: list[int], blocks: BandBlocks, writers: lis
 def _flush(blocks: BandBlocks, writers: list[ShardWriter]) -> None:
     arrays, labels = blocks.take()
     for writer, array in zip(writers, arrays, strict=True):
-        writer.add(compress_block(array), labels)
+        writer.add(compress_block(array, blocks.area), labels)
 
 
 def _ints(values: NDArray[np.int64]) -> tuple[int, ...]:

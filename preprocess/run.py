@@ -7,14 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from shards_manifest import MANIFEST, LocalStore, band_folder, canonical_json, open_store
+from shards_manifest import COMPRESSOR, MANIFEST, LocalStore, band_folder, canonical_json, open_store
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
 
@@ -59,7 +58,7 @@ class Job:
             "plan": self.plan.to_json(),
             "source": {**self.source.describe(), "digest": self.listing.digest()},
             "tools": {
-                "compressor": f"isal {version('isal')}",
+                "compressor": COMPRESSOR,
                 "decoder": decoder_name(),
                 "resizer": resizer_name(),
             },

@@ -20,6 +20,7 @@ from .schema import (
     manifest_kind,
 )
 from .shard import (
+    COMPRESSOR,
     DTYPES,
     NPY_HEADER,
     Block,
@@ -34,6 +35,7 @@ from .shard import (
 from .store import LocalStore, open_store
 
 __all__ = [
+    "COMPRESSOR",
     "DTYPES",
     "MANIFEST",
     "NPY_HEADER",

@@ -26,7 +26,7 @@ def whole(counts: list[int]) -> tuple[bytes, Shard]:
     writer = ShardWriter(file)
     for count in counts:
         x = random.integers(-128, 128, (count, 3, 4, 4), np.int8)
-        writer.add(compress_block(npy_header(x.dtype, x.shape) + x.tobytes()), np.arange(count))
+        writer.add(compress_block(npy_header(x.dtype, x.shape) + x.tobytes(), 16), np.arange(count))
     shard = writer.finish("t.tar")
     return file.getvalue(), shard
 
