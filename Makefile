@@ -10,10 +10,12 @@ DATA ?=
 .PHONY: install pillow-simd demo test check format clean
 
 install: $(INSTALLED)
-	@$(BIN)/python -c "from preprocess.decode import missing_formats, resizer_name; \
-	  print('resizing with ', resizer_name(), *(f', which reads no {f}' for f in missing_formats()), sep='')"
+	@$(BIN)/python -c "from preprocess.coefficients import kernel_name; \
+	  from preprocess.decode import missing_formats, resizer_name; \
+	  print('resizing with ', resizer_name(), *(f', which reads no {f}' for f in missing_formats()), sep=''); \
+	  print('transforming with', kernel_name(), 'code')"
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[train,demo,test]'
 	@$(MAKE) --no-print-directory pillow-simd

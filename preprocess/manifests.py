@@ -19,7 +19,8 @@ from shards_manifest import (
     tables,
 )
 
-from .blocks import FLOAT16_UNIT, moments
+from .blocks import moments
+from .coefficients import FLOAT16_UNIT
 from .listing import Listing
 from .plan import Row, SplitPlan, part_entries
 from .row import RECORDS, RowRecord

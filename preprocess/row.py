@@ -100,7 +100,7 @@ def write_row(task: RowTask, store: LocalStore) -> RowRecord:
             shards = _write_shards(task, files, blocks, rejects)
         bands = tuple(
             BandRow(shard, _ints(clipped), _ints(total), _ints(squares))
-            for shard, clipped, total, squares in zip(shards, blocks.clipped, blocks.total, blocks.squares, strict=True)
+            for shard, clipped, total, squares in zip(shards, *blocks.counts, strict=True)
         )
         record = RowRecord(task.name, shards[0].samples, tuple(rejects), bands)
         store.write(record_name(task.name), record.to_bytes())

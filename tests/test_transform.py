@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocess.blocks import BandBlocks, moments
+from preprocess.coefficients import Compiled, Portable, kernel_name
 from preprocess.color import PEAK, UNIT, color_matrix, to_rgb
 from preprocess.plan import SplitPlan
 from preprocess.transform import (
@@ -76,6 +78,9 @@ def test_products_are_exact_in_any_order(transform: str, factor: int, step: floa
     assert np.array_equal(one_by_one, exact)
 
 
+needs_kernel = pytest.mark.skipif(kernel_name() != "compiled", reason="preprocess/_kernel.c was not compiled here")
+
+
 def splitter(**options: object) -> tuple[SplitPlan, BandBlocks]:
     plan = SplitPlan(samples_per_block=2, **options).resolved()  # type: ignore[arg-type]
     return plan, BandBlocks(plan)
@@ -109,7 +114,7 @@ def test_stored_coefficients_are_the_transform_rounded(
     wanted = forward(planes, band_matrix(transform, factor)).transpose(1, 0, 2, 3)
     step = plan.step if dtype == "int8" else 0.5
     assert np.abs(stored - wanted).max() <= 0.51 * step + 0.8
-    assert not blocks.clipped.any()
+    assert not blocks.counts[0].any()
     rebuilt = to_rgb(inverse(stored.transpose(1, 0, 2, 3), band_matrix(transform, factor)), color)
     error = np.mean((rebuilt.transpose(1, 2, 0).astype(float) - pixels) ** 2)
     assert 10 * math.log10(255**2 / max(error, 1e-9)) > (38 if dtype == "int8" else 50)
@@ -125,7 +130,7 @@ def test_the_mean_band_never_clips(factor: int, transform: str) -> None:
                 flat = np.broadcast_to(np.array(rgb, np.uint8), (12, 12, 3))
                 blocks.add(np.ascontiguousarray(np.concatenate([flat, flat[..., :1]], -1)), 0)
                 blocks.take()
-            assert not blocks.clipped[0].any(), (color, step)
+            assert not blocks.counts[0, 0].any(), (color, step)
 
 
 def test_clipping_is_counted() -> None:
@@ -133,9 +138,65 @@ def test_clipping_is_counted() -> None:
     checks = np.zeros((4, 4, 4), np.uint8)
     checks[::2, ::2] = checks[1::2, 1::2] = 255
     blocks.add(checks, 0)
-    assert blocks.clipped.tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 0], [4, 0, 0]]
+    assert blocks.counts[0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 0], [4, 0, 0]]
     x = np.frombuffer(blocks.take()[0][3], np.int8, offset=128)
     assert set(x[:4].tolist()) == {127}
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"factor": 36, "size": 336},
+        {"factor": 36, "size": 66, "transform": "dct2"},
+        {"factor": 36, "size": 48, "transform": "none"},
+        {"factor": 36, "size": 36, "margin": 6, "bands": (0, 3, 7, 35)},
+        {"factor": 36, "size": 6},
+        {"factor": 16, "size": 40, "color": "rgb"},
+        {"factor": 16, "size": 40, "step": 0.5},
+        {"factor": 4, "size": 32, "step": 0.3},
+        {"factor": 4, "size": 10, "margin": 4, "bands": (3,)},
+        {"factor": 1, "size": 13},
+    ],
+    ids=str,
+)
+def test_the_kernel_gives_the_bytes_and_counts_of_numpy(options: dict[str, Any]) -> None:
+    plan = SplitPlan(**options).resolved()
+    compiled, portable = Compiled(plan), Portable(plan)
+    side = plan.size + plan.margin
+    shape = (len(plan.bands), 3, plan.geometry.plane**2)
+    for seed in range(3):
+        noise = np.random.default_rng(seed).integers(0, 256, (side, side, 4), np.uint8)
+        noise[..., :3] = picture(seed, side, side) if seed else (noise[..., :3] > 127) * 255
+        # one value more on each side: nothing may be written there
+        outs = [np.full((shape[0], 3 * shape[2] + 2), 99, np.int8) for _ in range(2)]
+        for split, out in zip((compiled, portable), outs, strict=True):
+            split(noise, out[:, 1:-1].reshape(shape))
+        assert np.array_equal(*outs)
+        assert (outs[0][:, 1:-1] != 99).any()
+        assert (outs[0][:, [0, -1]] == 99).all()
+    assert np.array_equal(compiled.counts, portable.counts)
+    assert compiled.counts[0].any() == ("step" in options)
+
+
+@needs_kernel
+def test_the_kernel_checks_what_it_is_given() -> None:
+    from preprocess import _kernel
+
+    plan = SplitPlan(factor=4, size=8).resolved()
+    split = Compiled(plan)
+    pixels, out = np.zeros((8, 8, 4), np.uint8), np.zeros((4, 3, 16), np.int8)
+    good = [pixels, out, split._color, split._terms, split._places, split.counts, 2, split._sums]
+    _kernel.split(*good)
+    short = {0: pixels[:6, :6].copy(), 1: out[:, :, :15], 2: split._color[:2], 3: split._terms[:2]}
+    bad = {**short, 4: split._places + 1, 5: split.counts[:2], 6: 3, 7: 5}
+    for position, value in bad.items():
+        with pytest.raises(ValueError, match=r"pixels|out|color|weights|place|counts|grid|sums"):
+            _kernel.split(*good[:position], value, *good[position + 1 :])
+    with pytest.raises((ValueError, BufferError)):
+        _kernel.split(pixels, np.zeros((4, 3, 32), np.int8)[:, :, ::2], *good[2:])
+    with pytest.raises((ValueError, BufferError)):
+        _kernel.split(np.zeros((8, 16, 4), np.uint8)[:, ::2], *good[1:])
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float16"])
@@ -146,7 +207,7 @@ def test_moments_are_those_of_the_stored_values(dtype: str) -> None:
     for band in (0, 7):
         units = band_steps(plan.step, dtype, plan.color, plan.transform, 16)[band] if dtype == "int8" else [1 / 16] * 3
         mean, std = moments(
-            tuple(blocks.total[band].tolist()), tuple(blocks.squares[band].tolist()), 5 * 10 * 10, tuple(units)
+            tuple(blocks.counts[1][band].tolist()), tuple(blocks.counts[2][band].tolist()), 5 * 10 * 10, tuple(units)
         )
         tolerance = 1e-12 if dtype == "int8" else 0.02
         assert np.allclose(mean, stored[band].mean(axis=(0, 2, 3)), atol=tolerance)
