@@ -62,7 +62,7 @@ class ClassFolders:
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The file's bytes."""
-        path = os.path.join(os.fsencode(self.roots[part] / class_name), entries.name(i))
+        path = os.path.join(os.fsencode(self.roots[part]), os.fsencode(class_name), entries.name(i))
         with open(path, "rb", buffering=0) as file:
             return file.readall()
 
