@@ -34,6 +34,7 @@ class LocalStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
+        self._prefix = os.path.join(os.fspath(root), "")
 
     def __str__(self) -> str:
         return str(self.root)
@@ -57,6 +58,26 @@ class LocalStore:
             return []
         prefix = f"{folder}/" if folder else ""
         return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_file())
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Sorted names of the folders directly in `folder`; none where it is missing."""
+        base = self.path(folder)
+        if not base.is_dir():
+            return []
+        prefix = f"{folder}/" if folder else ""
+        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_dir())
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable reader of `name`. Raises FileNotFoundError."""
+        return self.path(name).open("rb")
+
+    def range(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
 
     def read(self, name: str) -> bytes:
         """The whole of `name`. Raises FileNotFoundError."""
