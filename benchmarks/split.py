@@ -1,6 +1,7 @@
 """Split speed on one core beside JPEG decoding alone, in turn, in one run.
 
     python benchmarks/split.py ../shared/data/imagenet-sample
+    python benchmarks/split.py ../shared/data/imagenet-sample --large --bands 36
 
 Decoding alone is simplejpeg from memory to RGB; the split reads files, writes every band to a temporary
 folder and commits it, as `spectral-prep split --jobs 1` does.
@@ -16,6 +17,7 @@ from statistics import median
 
 import click
 import simplejpeg
+from PIL import Image
 
 from preprocess.decode import resizer_name
 from preprocess.plan import SplitPlan
@@ -37,10 +39,17 @@ def whole_split(job: Job) -> float:
         return sum(job.samples.values()) / (time.perf_counter() - started)
 
 
-def repeated(source: Path, folder: Path, times: int) -> Path:
-    """The class folders of `source` with every image `times` over, as links."""
+def repeated(source: Path, folder: Path, times: int, large: bool) -> Path:
+    """The class folders of `source`: every image `times` over as links, or once, enlarged to 1600x1200 or more."""
     for path in sorted(source.glob("*/*")):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        if large:
+            with Image.open(path) as image:
+                scale = max(1600 / max(image.size), 1200 / min(image.size))
+                size = round(image.width * scale), round(image.height * scale)
+                enlarged = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            enlarged.save(folder / path.parent.name / path.name, "JPEG", quality=90)
+            continue
         for copy in range(times):
             (folder / path.parent.name / f"{copy}-{path.name}").symlink_to(path.resolve())
     return folder
@@ -51,14 +60,15 @@ def repeated(source: Path, folder: Path, times: int) -> Path:
 @click.option("--runs", default=7, show_default=True)
 @click.option("--times", default=4, show_default=True, help="How often each image is taken.")
 @click.option("--samples-per-shard", default=2048, show_default=True, help="0 for the default of a set this small.")
+@click.option("--large", is_flag=True, help="Enlarge the images to 1600x1200 or more, each taken once.")
 @click.option("--bands", default="36,36x,16,4,1", show_default=True, help="x for the separable transform.")
-def main(source: Path, runs: int, times: int, samples_per_shard: int, bands: str) -> None:
+def main(source: Path, runs: int, times: int, samples_per_shard: int, large: bool, bands: str) -> None:
     """Print medians and the ratio for some numbers of bands."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     click.echo(f"images/s on one core, medians of {runs}; the ratio is taken pair by pair; {resizer_name()}\n")
     click.echo(f"{'bands':>12} {'decode alone':>14} {'split':>10} {'ratio: median':>14} {'min':>6} {'max':>6}")
     with tempfile.TemporaryDirectory() as folder:
-        images_folder = repeated(source, Path(folder, "images"), times)
+        images_folder = repeated(source, Path(folder, "images"), times, large)
         for name in bands.split(","):
             transform = "dct2" if name.endswith("x") else "dct"
             plan = SplitPlan(

@@ -75,6 +75,26 @@ def test_crop_takes_the_central_square() -> None:
     assert (decode(encode(wide, "PNG"), fit="squash")[:, :6] == 0).all()
 
 
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(83, 200, 1), (84, 84, 2), (121, 85, 2), (167, 301, 2), (171, 203, 4)]
+)
+def test_large_jpegs_are_decoded_smaller_without_a_visible_difference(
+    height: int, width: int, scale: int, fit: str
+) -> None:
+    pixels = picture(3, height, width)
+    data = encode(pixels, quality=95)
+    decoder = Decoder(24, fit, 2)
+    found = decoder(data)[..., :3].astype(float)
+    assert decoder._scratch.size == -(-height // scale) * -(-width // scale) * 4
+    edge, image = min(height, width), Image.open(io.BytesIO(data))
+    left, top = ((width - edge) / 2, (height - edge) / 2) if fit == "crop" else (0, 0)
+    box = (left, top, left + edge, top + edge) if fit == "crop" else None
+    wanted = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR, box), float)
+    error = float(np.mean((found - wanted) ** 2))
+    assert error == 0 if scale == 1 else 10 * np.log10(255**2 / error) > 50  # 42 if the last pixel counts whole
+
+
 def test_one_decoder_for_many_images() -> None:
     """Buffers are used again: a large, a small and an odd image must not show through each other."""
     decoder = Decoder(24, "squash", 2)
