@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from preprocess.backend import Backend
 from preprocess.plan import SplitPlan
 from preprocess.rebuild import rebuilt_psnr
 from preprocess.run import prepare, split
@@ -33,7 +34,7 @@ def main(source: str, images: int) -> None:
             job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0))
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder, "out")
-                outcome = split(job, out, jobs=len(os.sched_getaffinity(0)))
+                outcome = split(job, out, Backend(jobs=len(os.sched_getaffinity(0))))
                 psnr = rebuilt_psnr(job, out, images)
                 _, manifest = open_split(out)
                 clipped = sum(sum(band.clipped) for band in manifest.bands)

@@ -19,6 +19,7 @@ import click
 import simplejpeg
 from PIL import Image
 
+from preprocess.backend import Backend
 from preprocess.decode import resizer_name
 from preprocess.plan import SplitPlan
 from preprocess.row import read_image
@@ -35,7 +36,7 @@ def decode_alone(images: list[bytes]) -> float:
 def whole_split(job: Job) -> float:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        split(job, Path(folder, "out"), jobs=1)
+        split(job, Path(folder, "out"), Backend(jobs=1))
         return sum(job.samples.values()) / (time.perf_counter() - started)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,8 @@ def _interval() -> float:
     return 0.1 if sys.stderr.isatty() else 10
 
 
-_jobs = click.option(
-    "--jobs", type=click.IntRange(1), default=_cores, show_default="all cores", help="Processes to work with."
-)
+def _jobs(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--jobs", type=click.IntRange(1), help=f"Processes to work with.  [default: {default}]")
 
 
 @cli.command()
@@ -76,17 +76,32 @@ _jobs = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the sample order and the held-out images."
 )
 @click.option("--limit", type=int, default=0, help="Take at most so many images of each part, drawn at random.")
-@_jobs
+@_jobs("all cores, or all that the cluster has")
+@click.option(
+    "--backend", default="loky", show_default=True, help="Where to work: loky (this machine), dask, ray or spark."
+)
+@click.option("--address", default="", help="Of the cluster, as in tcp://head:8786 (Dask) or auto (Ray).")
 @click.option("--dry-run", is_flag=True, help="Say what would be written and how large; write nothing.")
-def split(source: str, out: str | None, bands: str | None, jobs: int, dry_run: bool, **options: Any) -> None:
+def split(
+    source: str,
+    out: str | None,
+    bands: str | None,
+    jobs: int | None,
+    backend: str,
+    address: str,
+    dry_run: bool,
+    **options: Any,
+) -> None:
     """Cut the images of SOURCE into spectral bands, each a sharded data set of its own.
 
     SOURCE is a folder of class folders or of class tars, or one with such folders in train/ and val/.
     The same command goes on where an interrupted one stopped.
     """
+    from .backend import Backend
     from .plan import SplitPlan, parse_bands
     from .run import check_outside, prepare
 
+    where = Backend(backend, address, jobs or (_cores() if backend == "loky" else -1))
     plan = SplitPlan(bands=parse_bands(bands) if bands else (), **options).resolved()
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
@@ -94,17 +109,15 @@ def split(source: str, out: str | None, bands: str | None, jobs: int, dry_run: b
     if dry_run:
         _print_estimate(job, out)
     else:
-        _split(job, out, jobs)
+        _split(job, out, where)
 
 
-def _split(job: Any, out: str, jobs: int) -> None:
-    from tqdm import tqdm
-
+def _split(job: Any, out: str, backend: Any) -> None:
+    from .progress import Meter
     from .run import split as run_split
 
-    total = sum(job.samples.values())
-    with tqdm(total=total, unit="img", desc=f"split to {out}", smoothing=0.1, mininterval=_interval()) as bar:
-        outcome = run_split(job, out, jobs, bar.update)
+    with Meter(f"split to {out}", sum(job.samples.values())) as meter:
+        outcome = run_split(job, out, backend, meter)
     counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
     click.echo(
         f"{out}: {len(job.plan.bands)} bands of {counts} samples in {console.human_bytes(outcome.bytes)}, "
@@ -148,8 +161,8 @@ def info(data: str) -> None:
 
 @cli.command()
 @click.argument("data", type=click.Path())
-@_jobs
-def verify(data: str, jobs: int) -> None:
+@_jobs("all cores")
+def verify(data: str, jobs: int | None) -> None:
     """Check every shard of a split or a band: counts, sizes, SHA-256, decoding, and that bands align.
 
     Exits with 1 and names each bad shard if anything is wrong.
@@ -159,7 +172,7 @@ def verify(data: str, jobs: int) -> None:
     from .verify import verify as check
 
     with tqdm(unit="shard", desc=f"verify {data}", mininterval=_interval()) as bar:
-        report = check(data, jobs, bar.update)
+        report = check(data, jobs or _cores(), bar.update)
     for sentence in report.bad:
         click.echo(sentence, err=True)
     if report.bad:

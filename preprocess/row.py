@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shards_manifest import LocalStore, Shard, ShardWriter, band_folder, canonical_json, compress_block
+from shards_manifest import COMPRESSOR, LocalStore, Shard, ShardWriter, band_folder, canonical_json, compress_block
 
 from .blocks import BandBlocks
-from .decode import Decoder
-from .errors import RejectedImage, SourceError
+from .decode import Decoder, decoder_name, resizer_name
+from .errors import BackendError, RejectedImage, SourceError
 from .listing import Entries
 from .plan import SplitPlan
 from .sources import Source
@@ -34,6 +34,7 @@ class RowTask:
     origin: str
     classes: tuple[str, ...]
     entries: Entries
+    tools: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class RowRecord:
         return RowRecord(raw["name"], raw["samples"], tuple((i, r) for i, r in raw["rejects"]), bands)
 
 
+def tools() -> dict[str, str]:
+    """What computes the bytes of a row, with versions: part of what a split is."""
+    return {"compressor": COMPRESSOR, "decoder": decoder_name(), "resizer": resizer_name()}
+
+
 def record_name(row: str) -> str:
     """Where the record of a row lies in the destination."""
     return f"{RECORDS}/{row}.json"
@@ -89,8 +95,15 @@ def shard_names(plan: SplitPlan, row: str) -> list[str]:
 def write_row(task: RowTask, store: LocalStore) -> RowRecord:
     """Split the images of a row, commit its shards, then its record.
 
-    Linear algebra runs on one thread: rows are what runs in parallel. Raises SourceError, StoreError.
+    Linear algebra runs on one thread: rows are what runs in parallel. Raises SourceError, StoreError, and
+    BackendError where this machine's tools are not those of the run.
     """
+    for tool, name in tools().items():
+        if name != task.tools[tool]:
+            raise BackendError(
+                f"a worker has {name} where the run has {task.tools[tool]}, which makes other bytes: "
+                "install the same on all machines"
+            )
     blocks = BandBlocks(task.plan)
     rejects: list[tuple[int, str]] = []
     names = shard_names(task.plan, task.name)

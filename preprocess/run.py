@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from shards_manifest import COMPRESSOR, MANIFEST, LocalStore, band_folder, canonical_json, open_store
+from shards_manifest import MANIFEST, LocalStore, band_folder, canonical_json, open_store
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
 
-from .decode import decoder_name, resizer_name
+from .backend import Backend
 from .errors import DestinationError, PlanError, SourceError
 from .listing import Listing
 from .manifests import write_manifests
 from .plan import Row, SplitPlan, part_entries, rows, stored_order
-from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, write_row
+from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, write_row
 from .sources import Source, find_source
 
 PLAN = f"{RECORDS}/plan.json"
@@ -49,7 +48,9 @@ class Job:
     def task(self, row: Row) -> RowTask:
         """What a worker needs for a row."""
         origin, entries = part_entries(self.listing, row.part)
-        return RowTask(row.name, self.plan, self.source, origin, self.listing.classes, entries.take(row.indices))
+        return RowTask(
+            row.name, self.plan, self.source, origin, self.listing.classes, entries.take(row.indices), tools()
+        )
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the bytes of the split; equal for two runs that may share a destination."""
@@ -57,11 +58,7 @@ class Job:
             "version": VERSION,
             "plan": self.plan.to_json(),
             "source": {**self.source.describe(), "digest": self.listing.digest()},
-            "tools": {
-                "compressor": COMPRESSOR,
-                "decoder": decoder_name(),
-                "resizer": resizer_name(),
-            },
+            "tools": tools(),
         }
 
 
@@ -94,28 +91,30 @@ def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
 
 
 def split(
-    job: Job, out: str | os.PathLike[str], jobs: int, progress: Callable[[int], object] = lambda images: None
+    job: Job,
+    out: str | os.PathLike[str],
+    backend: Backend,
+    progress: Callable[[RowRecord, int, bool], object] = lambda record, candidates, new: None,
 ) -> Outcome:
-    """Write what is missing of a split to the folder `out`, with `jobs` processes.
+    """Write what is missing of a split to the folder `out`.
 
-    progress is called with the number of candidates of every row that is committed, found or new.
-    Raises DestinationError if `out` holds something else, StoreError if the disk refuses.
+    progress is called for every row that is committed: its record, its candidates, and whether it is new.
+    Raises DestinationError if `out` holds something else, StoreError if the disk refuses, BackendError.
     """
     store = open_store(out)
     with _own(store):
         _check_identity(store, job)
         records = _committed(store, job)
         missing = [row for row in job.rows if row.name not in records]
-        for row in job.rows:
-            if row.name in records:
-                progress(len(row.indices))
+        sizes = {row.name: len(row.indices) for row in job.rows}
+        for name, record in records.items():
+            progress(record, sizes[name], False)
         earlier = len(records)
         if missing:
             store.remove(MANIFEST)  # not a data set again until the missing rows are back
-            sizes = {row.name: len(row.indices) for row in missing}
-            for record in _write_rows(job, store, missing, jobs):
+            for record in _write_rows(job, store, missing, backend):
                 records[record.name] = record
-                progress(sizes[record.name])
+                progress(record, sizes[record.name], True)
         ordered = [(row, records[row.name]) for row in job.rows]
         if not any(record.samples for row, record in ordered if row.part == "train"):
             raise SourceError(f"none of the images can be used; the first was rejected: {_first_reject(ordered)}")
@@ -128,21 +127,9 @@ def split(
     return Outcome(samples, rejects, total, clipped, len(missing), earlier)
 
 
-def _write_rows(job: Job, store: LocalStore, missing: list[Row], jobs: int) -> Iterator[RowRecord]:
-    tasks = (joblib.delayed(write_row)(job.task(row), store) for row in missing)
-    parallel = joblib.Parallel(
-        n_jobs=min(jobs, len(missing)),
-        return_as="generator_unordered",
-        pre_dispatch="n_jobs + 1",
-        batch_size=1,
-    )
-    try:
-        yield from parallel(tasks)
-    except TerminatedWorkerError:
-        raise DestinationError(
-            "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
-            "with fewer --jobs"
-        ) from None
+def _write_rows(job: Job, store: LocalStore, missing: list[Row], backend: Backend) -> Iterator[RowRecord]:
+    with backend.parallel(len(missing)) as parallel:
+        yield from parallel(joblib.delayed(write_row)(job.task(row), store) for row in missing)
 
 
 def _committed(store: LocalStore, job: Job) -> dict[str, RowRecord]:

@@ -39,6 +39,9 @@ class LocalStore:
     def __str__(self) -> str:
         return str(self.root)
 
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
+        return LocalStore, (self.root.absolute(),)  # a worker of a cluster starts in another folder
+
     def path(self, name: str) -> Path:
         """The path of `name`, whether it exists or not."""
         return self.root / name

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from preprocess.backend import Backend
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare, split
 
@@ -62,7 +63,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def make_split(source: Path, out: Path, jobs: int = 1, **options: object) -> Path:
     """Split through the library."""
-    split(prepare(source, SplitPlan(**options)), out, jobs)  # type: ignore[arg-type]
+    split(prepare(source, SplitPlan(**options)), out, Backend(jobs=jobs))  # type: ignore[arg-type]
     return out
 
 

@@ -14,6 +14,7 @@ import pytest
 from conftest import class_folders, encode, fails, make_split, picture, program, tree
 from test_decode import huge_png
 
+from preprocess.backend import Backend
 from preprocess.errors import DestinationError, SourceError
 from preprocess.plan import SplitPlan
 from preprocess.rebuild import rebuild, rebuilt_psnr, stored_blocks
@@ -120,7 +121,7 @@ def test_two_at_once_on_one_destination(photos: Path, tmp_path: Path) -> None:
 
     def second(_: int) -> None:
         with pytest.raises(DestinationError, match="is being written by another process") as caught:
-            split(job, tmp_path / "out", 1)
+            split(job, tmp_path / "out", Backend())
         refused.append(caught)
 
     split(job, tmp_path / "out", 1, second)

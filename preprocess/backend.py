@@ -1,0 +1,139 @@
+"""Where rows are written: by processes of this machine, or by the workers of a cluster, through joblib."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from shards_manifest import SpectralError
+
+from .errors import BackendError
+
+BACKENDS = ("loky", "dask", "ray", "spark")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to run rows.
+
+    name: one of BACKENDS.  address: of the cluster's scheduler; empty for what the cluster's own library
+    finds (Ray: RAY_ADDRESS, else a new one on this machine; Dask: a new one on this machine; Spark: the
+    session's master).  jobs: rows at a time; -1 for all that the cluster has.
+    """
+
+    name: str = "loky"
+    address: str = ""
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name not in BACKENDS:
+            raise BackendError(f"--backend {self.name}: choose {', '.join(BACKENDS)}")
+        if self.address and self.name == "loky":
+            raise BackendError("--address names a cluster: choose one with --backend dask, ray or spark")
+
+    @contextmanager
+    def parallel(self, tasks: int) -> Iterator[joblib.Parallel]:
+        """A joblib.Parallel that yields the results of `tasks` tasks as they come.
+
+        Raises BackendError where the cluster cannot be reached, or lost its workers.
+        """
+        try:
+            with self._configured():
+                jobs = min(self.jobs, tasks) if self.jobs > 0 else self.jobs
+                # two tasks more than there are workers, so that none waits for the next
+                yield joblib.Parallel(
+                    n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs + 2", batch_size=1
+                )
+        except TerminatedWorkerError:
+            raise BackendError(
+                "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
+                "with fewer --jobs"
+            ) from None
+
+    @contextmanager
+    def _configured(self) -> Iterator[None]:
+        if self.name == "loky":
+            with joblib.parallel_config(backend="loky"):
+                yield
+            return
+        with {"dask": _dask, "ray": _ray, "spark": _spark}[self.name](self.address):
+            yield
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[None]:
+    try:
+        from distributed import Client, LocalCluster
+        from distributed.scheduler import KilledWorker
+    except ImportError:
+        raise BackendError("--backend dask needs the package distributed: pip install distributed") from None
+    try:
+        cluster = None if address else LocalCluster(threads_per_worker=1, dashboard_address=None)
+        client = Client(address or cluster, timeout=20)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise BackendError(f"cannot reach the Dask scheduler at {address} ({error}): is it running?") from None
+    try:
+        with joblib.parallel_config(backend="dask", client=client):
+            yield
+    except KilledWorker as error:
+        raise BackendError(
+            f"the Dask workers died over and over ({error}), perhaps for lack of memory: run the same command again "
+            "to go on, with smaller shards or larger workers"
+        ) from None
+    finally:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+@contextmanager
+def _ray(address: str) -> Iterator[None]:
+    try:
+        import ray
+        from ray.util.joblib.ray_backend import RayBackend
+    except ImportError:
+        raise BackendError("--backend ray needs the package ray: pip install ray") from None
+
+    class Rows(RayBackend):  # type: ignore[misc]
+        supports_return_generator = True  # it does; the class it inherits from, made for pipes, does not
+
+    try:
+        if ":" in address:  # Ray itself tries for many minutes
+            host, _, port = address.rpartition("/")[2].rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=20).close()
+        ray.init(address=address or None, log_to_driver=False, logging_level="error", include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise BackendError(f"cannot reach the Ray cluster at {address} ({error}): is it running?") from None
+    try:
+        joblib.register_parallel_backend("ray-rows", Rows)
+        with joblib.parallel_config(backend="ray-rows"):
+            yield
+    except ray.exceptions.RayError as error:
+        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, SpectralError):
+            raise error.cause from None
+        reason = str(error).strip().partition("\n")[0]
+        raise BackendError(f"a Ray worker was lost ({reason}): run the same command again to go on") from None
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _spark(address: str) -> Iterator[None]:
+    try:
+        from joblibspark import register_spark
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise BackendError("--backend spark needs the package joblibspark: pip install joblibspark pyspark") from None
+    builder = SparkSession.builder.appName("spectral-prep")
+    session = (builder.master(address) if address else builder).getOrCreate()
+    try:
+        register_spark()
+        with joblib.parallel_config(backend="spark"):
+            yield
+    finally:
+        session.stop()

@@ -1,0 +1,185 @@
+"""Splits by real clusters of worker processes, started here: the same bytes, also when a worker dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import fails, make_split, program, tree
+
+from preprocess.backend import Backend
+from preprocess.errors import BackendError
+from preprocess.plan import SplitPlan
+from preprocess.row import write_row
+from preprocess.run import prepare
+from shards_manifest import LocalStore
+
+OPTIONS = {"factor": 4, "size": 48, "samples_per_shard": 2, "samples_per_block": 2}
+ARGUMENTS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+BIN = Path(sys.executable).parent
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@contextmanager
+def processes(*commands: list[str], log: Path, **environment: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Run commands until the end of the block, then end them and all that they started."""
+    with log.open("wb") as output:
+        started = [
+            subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+            for command in commands
+        ]
+        try:
+            yield started
+        finally:
+            family = [p for one in started if psutil.pid_exists(one.pid) for p in _family(one.pid)]
+            for process in family:
+                process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=10)
+            for process in alive:
+                process.kill()
+            for one in started:
+                one.wait(10)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    parent = psutil.Process(pid)
+    return [*parent.children(recursive=True), parent]
+
+
+@pytest.fixture(scope="module")
+def wanted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The split that every cluster has to make."""
+    return tree(make_split(photos, tmp_path_factory.mktemp("local") / "out", **OPTIONS))
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The address of a scheduler with two worker processes, and the process that watches over them."""
+    pytest.importorskip("distributed")
+    folder = tmp_path_factory.mktemp("dask")
+    shared = ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
+    scheduler = [str(BIN / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0", *shared]
+    worker = [str(BIN / "dask"), "worker", "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1", *shared]
+    worker += ["--local-directory", str(folder)]
+    with processes(scheduler, worker, log=folder / "log") as (_, watcher):
+        wait_for((folder / "scheduler.json").exists)
+        yield json.loads((folder / "scheduler.json").read_text())["address"], watcher.pid
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The address of a Ray head with two slots, and its process."""
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("ray")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
+    head += ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=80000000"]
+    with processes(head, log=folder / "log", RAY_AUTH_MODE="disabled") as (process,):
+        address = f"127.0.0.1:{port}"
+        wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes())
+        yield address, process.pid
+
+
+def cluster_command(photos: Path, out: Path, backend: str, address: str) -> list[str]:
+    return [
+        "spectral-prep",
+        "split",
+        *ARGUMENTS,
+        str(photos),
+        "--out",
+        str(out),
+        "--backend",
+        backend,
+        "--address",
+        address,
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_cluster_writes_the_same_bytes_also_when_a_worker_is_killed(
+    backend: str,
+    photos: Path,
+    wanted: dict[str, bytes],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address, parent = request.getfixturevalue(backend)
+    done = program(*cluster_command(photos, tmp_path / "whole", backend, address), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "whole") == wanted
+
+    out = tmp_path / "killed"
+    command = cluster_command(photos, out, backend, address)
+    running = subprocess.Popen(
+        [str(BIN / command[0]), *command[1:]], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    wait_for(lambda: list(out.glob("rows/train-*.json")) or running.poll() is not None)
+    workers = [p for p in psutil.Process(parent).children(recursive=True) if _works(p, backend)]
+    assert workers
+    workers[0].send_signal(signal.SIGKILL)
+    _, errors = running.communicate(timeout=120)
+    if running.returncode:  # not survived: then in one sentence
+        assert running.returncode == 2, errors
+        assert errors.splitlines()[-1].startswith("Error: "), errors
+        assert "Traceback" not in errors
+        assert "run the same command again" in errors
+    again = program(*command)
+    assert again.returncode == 0, again.stderr
+    assert tree(out) == wanted
+
+
+def _works(process: psutil.Process, backend: str) -> bool:
+    try:
+        if backend == "ray":
+            return "ray::PoolActor" in " ".join(process.cmdline())  # an agent would take the node with it
+        return not process.children() and "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.slow
+def test_an_error_of_a_cluster_worker_is_one_sentence(
+    dask: tuple[str, int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("precious")
+    assert "is not empty" in fails(*cluster_command(photos, tmp_path / "full", "dask", dask[0]))
+    job = prepare(photos, SplitPlan(**OPTIONS))  # type: ignore[arg-type]
+    task = job.task(job.rows[0])
+    task.tools["resizer"] = "Pillow 1.0"
+    with pytest.raises(BackendError, match=r"a worker has .* where the run has Pillow 1.0"):
+        write_row(task, LocalStore(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("backend", "address"), [("dask", "tcp://127.0.0.1:9"), ("ray", "127.0.0.1:9")])
+def test_a_cluster_that_is_not_there_is_one_sentence(backend: str, address: str, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
+    assert "cannot reach the" in fails(*cluster_command(photos, tmp_path / "out", backend, address))
+
+
+def test_an_address_needs_a_cluster() -> None:
+    with pytest.raises(BackendError, match="--address names a cluster"):
+        Backend("loky", "tcp://127.0.0.1:9")
+    with pytest.raises(BackendError, match="--backend flink: choose loky"):
+        Backend("flink")
