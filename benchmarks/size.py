@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 
 import click
-import numpy as np
 
+from preprocess.against import fidelity
 from preprocess.backend import Backend
 from preprocess.plan import SplitPlan
-from preprocess.rebuild import rebuilt_psnr
 from preprocess.run import prepare, split
 from shards_manifest import open_split
 
@@ -35,15 +34,14 @@ def main(source: str, images: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder, "out")
                 outcome = split(job, out, Backend(jobs=len(os.sched_getaffinity(0))))
-                psnr = rebuilt_psnr(job, out, images)
+                found = fidelity(out, source, images)
                 _, manifest = open_split(out)
                 clipped = sum(sum(band.clipped) for band in manifest.bands)
             total = outcome.bytes
             count = sum(outcome.samples.values())
-            error = float(np.mean(255**2 / 10 ** (psnr / 10)))
             click.echo(
                 f"| {factor} | {transform} | {job.plan.step:g} | {total / count / 1000:.1f} | {total / original:.3f} "
-                f"| {psnr.mean():.2f} | {10 * np.log10(255**2 / error):.2f} | {clipped} |"
+                f"| {found.psnr.mean():.2f} | {found.of_mean_error:.2f} | {clipped} |"
             )
 
 

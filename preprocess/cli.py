@@ -162,10 +162,12 @@ def info(data: str) -> None:
 @cli.command()
 @click.argument("data", type=click.Path())
 @_jobs("all cores")
-def verify(data: str, jobs: int | None) -> None:
+@click.option("--against", type=click.Path(), help="Compare images rebuilt from the bands with this source.")
+@click.option("--samples", type=click.IntRange(1), default=100, show_default=True, help="How many, with --against.")
+def verify(data: str, jobs: int | None, against: str | None, samples: int) -> None:
     """Check every shard of a split or a band: counts, sizes, SHA-256, decoding, and that bands align.
 
-    Exits with 1 and names each bad shard if anything is wrong.
+    Exits with 1 and names each bad shard, or image, if anything is wrong.
     """
     from tqdm import tqdm
 
@@ -186,6 +188,26 @@ def verify(data: str, jobs: int | None) -> None:
         f"{data}: {report.shards} shards, {report.samples} samples a band, "
         f"{console.human_bytes(report.bytes)}: all good"
     )
+    if against is not None:
+        _compare(data, against, samples)
+
+
+def _compare(data: str, source: str, samples: int) -> None:
+    from .against import fidelity
+
+    found = fidelity(data, source, samples)
+    for sentence in found.bad:
+        click.echo(sentence, err=True)
+    if len(found.psnr):
+        worst = int(found.psnr.argmin())
+        click.echo(
+            f"{data}: {len(found.psnr)} images rebuilt from all bands, PSNR against {source}: mean "
+            f"{found.psnr.mean():.2f} dB, of the mean error {found.of_mean_error:.2f} dB, "
+            f"least {found.psnr[worst]:.2f} dB ({found.keys[worst]})"
+        )
+    if found.bad:
+        click.echo(f"{data}: {len(found.bad)} images are not those of {source}", err=True)
+        raise SystemExit(1)
 
 
 @cli.command()

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from shards_manifest import SplitManifest, open_split, tables
 
-from .rebuild import rebuild, stored_blocks
+from .rebuild import PartBlocks, rebuild
 
 LABEL = 14
 GAP = 8
@@ -24,7 +24,7 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     """
     store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
-    samples = (block[:, i] for block in stored_blocks(store, manifest, part) for i in range(block.shape[1]))
+    samples = (block[:, i] for block in PartBlocks(store, manifest, part) for i in range(block.shape[1]))
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
     tiles = []
     for sample, (key, _) in zip(islice(samples, count), rows, strict=False):

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import make_split, program
 
-from preprocess.plan import SplitPlan
-from preprocess.rebuild import rebuilt_psnr
-from preprocess.run import prepare
+from preprocess.against import fidelity
 from preprocess.verify import verify
 
 LIMITS = {
@@ -29,8 +27,9 @@ def test_size_and_fidelity(factor: int, transform: str, shared_data: Path, tmp_p
     stored = sum(path.stat().st_size for path in out.rglob("*.tar"))
     original = sum(path.stat().st_size for path in source.rglob("*.JPEG"))
     assert stored / original <= LIMITS[factor, transform]
-    job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0))
-    assert rebuilt_psnr(job, out, images=40).mean() >= 41
+    found = fidelity(out, source, 40)
+    assert found.psnr.mean() >= 41
+    assert not found.bad
 
 
 @pytest.mark.slow

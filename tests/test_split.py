@@ -14,10 +14,11 @@ import pytest
 from conftest import class_folders, encode, fails, make_split, picture, program, tree
 from test_decode import huge_png
 
+from preprocess.against import fidelity
 from preprocess.backend import Backend
 from preprocess.errors import DestinationError, SourceError
 from preprocess.plan import SplitPlan
-from preprocess.rebuild import rebuild, rebuilt_psnr, stored_blocks
+from preprocess.rebuild import PartBlocks, rebuild
 from preprocess.run import prepare, split
 from preprocess.verify import verify
 from shards_manifest import MANIFEST, load_band, load_split, open_split
@@ -218,10 +219,11 @@ def test_bands_alone_are_those_of_the_whole(photos: Path, tmp_path: Path) -> Non
 def test_images_come_back_from_their_bands(factor: int, transform: str, photos: Path, tmp_path: Path) -> None:
     out = make_split(photos, tmp_path / "out", factor=factor, size=48, transform=transform, val_per_class=0, step=2.0)
     store, manifest = open_split(out)
-    job = prepare(photos, SplitPlan(factor, size=48, transform=transform, val_per_class=0, step=2.0))
-    assert rebuilt_psnr(job, out, 100).min() > 41
-    assert sum(block.shape[1] for block in stored_blocks(store, manifest, "train")) == 96
-    sample = next(stored_blocks(store, manifest, "train"))[:, 5]
+    found = fidelity(out, photos, 100)
+    assert (len(found.psnr), found.bad) == (96, ())
+    assert found.psnr.min() > 41
+    assert sum(block.shape[1] for block in PartBlocks(store, manifest, "train")) == 96
+    sample = next(iter(PartBlocks(store, manifest, "train")))[:, 5]
     assert rebuild(sample, manifest).shape == (48, 48, 3)
 
 

@@ -1,9 +1,10 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SUB4, fails, make_split, program
+from conftest import SUB4, encode, fails, make_split, picture, program
 
 from preprocess.verify import verify
 from shards_manifest import MANIFEST
@@ -104,3 +105,26 @@ def test_what_is_not_a_data_set(tmp_path: Path, copy: Path) -> None:
     (copy / MANIFEST).write_text(json.dumps({**raw, "version": 99}))
     for command in ("info", "verify", "preview"):
         assert "format version 99, this release knows version 1" in fails("spectral-prep", command, copy)
+
+
+def test_against_the_source(photos: Path, sub4: Path, tmp_path: Path) -> None:
+    done = program("spectral-prep", "verify", sub4, "--against", photos, "--samples", "30")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"30 images .* mean (\S+) dB, of the mean error (\S+) dB, least (\S+) dB \((.+)\)", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) > float(found[3]) > 30
+    assert (photos / found[4]).is_file()
+
+    other = Path(shutil.copytree(photos, tmp_path / "photos"))
+    (other / "ant" / "ant_003.JPEG").write_bytes(encode(255 - picture(3)))
+    (other / "cat" / "cat_004.JPEG").unlink()
+    done = program("spectral-prep", "verify", sub4, "--against", other, "--samples", "1000")
+    assert done.returncode == 1
+    assert "ant/ant_003.JPEG of train is another picture" in done.stderr.replace(" val ", " train ")
+    assert re.search(r"cat/cat_004.JPEG of (train|val) is not in", done.stderr)
+    assert "2 images are not those of" in done.stderr
+
+
+def test_against_needs_all_bands(photos: Path, tmp_path: Path) -> None:
+    out = make_split(photos, tmp_path / "out", factor=4, size=16, bands=(0, 2))
+    assert "2 of 4 bands: images need all" in fails("spectral-prep", "verify", out, "--against", photos)
