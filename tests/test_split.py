@@ -120,12 +120,12 @@ def test_two_at_once_on_one_destination(photos: Path, tmp_path: Path) -> None:
     job = prepare(photos, SplitPlan(4, size=16, samples_per_shard=8))
     refused = []
 
-    def second(_: int) -> None:
+    def second(*_: object) -> None:
         with pytest.raises(DestinationError, match="is being written by another process") as caught:
             split(job, tmp_path / "out", Backend())
         refused.append(caught)
 
-    split(job, tmp_path / "out", 1, second)
+    split(job, tmp_path / "out", Backend(jobs=1), second)
     assert len(refused) == len(job.rows)
     assert verify(str(tmp_path / "out"), 1).bad == []
 
