@@ -1,7 +1,8 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
 from .errors import FormatError, ShardError, SpectralError, StoreError
-from .opening import open_band, open_data, open_split, read_band
+from .local import LocalStore
+from .opening import is_url, open_band, open_data, open_split, open_store, read_band
 from .schema import (
     MANIFEST,
     PARTS,
@@ -32,7 +33,7 @@ from .shard import (
     read_block,
     read_labels,
 )
-from .store import LocalStore, open_store
+from .store import Store
 
 __all__ = [
     "COMPRESSOR",
@@ -53,6 +54,7 @@ __all__ = [
     "ShardWriter",
     "SpectralError",
     "SplitManifest",
+    "Store",
     "StoreError",
     "band_folder",
     "canonical_json",
@@ -60,6 +62,7 @@ __all__ = [
     "compress_block",
     "dump",
     "index_shard",
+    "is_url",
     "load_band",
     "load_split",
     "manifest_kind",
