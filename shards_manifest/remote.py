@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FIRST = 10.0  # seconds to go on asking a server that has never answered
+FIRST = 6.0  # seconds to go on asking a server that has never answered
 PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go on asking one that has
 FETCH = 8 << 20  # bytes asked for at once when reading
 THREADS = 16
@@ -44,7 +44,7 @@ class RemoteStore:
     def __init__(
         self, url: str, patience: float | None = None, reached: bool = False, lease: tuple[str, str] | None = None
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/") if url.partition("://")[2] else url
         self._patience, self._reached, self._lease = patience, reached, lease
         self._clients: dict[float, ObjectStore] = {}
         self._web = url.startswith("http")

@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import obstore
@@ -85,9 +86,10 @@ class Server:
                 cwd=self._folder,
             )
         wait_for(self._answers)
-        made = f"http://{HOST}:{self._ports['filer']}/buckets/{BUCKET}/"
-        urllib.request.urlopen(urllib.request.Request(made, method="POST"), timeout=10).close()
-        wait_for(self._writes)
+        if not self._writes():
+            made = f"http://{HOST}:{self._ports['filer']}/buckets/{BUCKET}/"
+            urllib.request.urlopen(urllib.request.Request(made, method="POST"), timeout=10).close()
+            wait_for(self._writes)
 
     def _writes(self) -> bool:
         try:
@@ -139,16 +141,16 @@ class Server:
 
 
 class FaultProxy:
-    """Loopback TCP, connection by connection: one in `every` answers 500 or 503, is reset, slowed or cut short.
+    """Loopback TCP: of every ten requests one is answered with 500 or 503, reset, slowed, or cut short either way.
 
-    Connections are closed after one exchange, so that each request draws its own fate. Cuts hit requests and answers.
+    Connections are closed after one exchange, so that each request has a fate of its own.
     """
 
     FATES = ("500", "503", "reset", "slow", "cut upload", "cut download")
 
-    def __init__(self, target: int, every: int = 10, seed: int = 0) -> None:
-        self._target, self._every = target, every
-        self._random = random.Random(seed)
+    def __init__(self, target: int, every: int = 10) -> None:
+        self._target = target
+        self._fates = cycle(fate for bad in self.FATES for fate in (*["pass"] * (every - 1), bad))
         self.seen: list[str] = []
         self._listener = socket.create_server((HOST, 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
@@ -167,13 +169,13 @@ class FaultProxy:
             threading.Thread(target=self._one, args=(connection,), daemon=True).start()
 
     def _one(self, client: socket.socket) -> None:
-        fate = self._random.choice(self.FATES) if self._random.randrange(self._every) == 0 else "pass"
         with client:
             client.settimeout(30)
             try:
                 head, body = _head(client)
                 if not head:
                     return
+                fate = next(self._fates)
                 self.seen.append(fate)
                 length = int(_header(head, b"content-length") or 0)
                 if fate == "reset":
@@ -202,7 +204,7 @@ class FaultProxy:
                 body = b""
                 server.sendall(piece[: limit - sent])
                 sent += len(piece)
-            if sent < length:
+            if fate == "cut upload" and length:
                 return
             answer = b""
             while piece := server.recv(1 << 16):
