@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from shards_manifest import MANIFEST, LocalStore, band_folder, canonical_json, open_store
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
@@ -112,7 +110,8 @@ def split(
         earlier = len(records)
         if missing:
             store.remove(MANIFEST)  # not a data set again until the missing rows are back
-            for record in _write_rows(job, store, missing, backend):
+            tasks = ((job.task(row), store) for row in missing)
+            for record in backend.each(write_row, tasks, len(missing)):
                 records[record.name] = record
                 progress(record, sizes[record.name], True)
         ordered = [(row, records[row.name]) for row in job.rows]
@@ -125,11 +124,6 @@ def split(
     total = sum(band.shard.bytes for _, record in ordered for band in record.bands)
     clipped = sum(sum(band.clipped) for _, record in ordered for band in record.bands)
     return Outcome(samples, rejects, total, clipped, len(missing), earlier)
-
-
-def _write_rows(job: Job, store: LocalStore, missing: list[Row], backend: Backend) -> Iterator[RowRecord]:
-    with backend.parallel(len(missing)) as parallel:
-        yield from parallel(joblib.delayed(write_row)(job.task(row), store) for row in missing)
 
 
 def _committed(store: LocalStore, job: Job) -> dict[str, RowRecord]:
