@@ -42,7 +42,7 @@ def estimate(job: Job) -> Estimate:
 
     def flush() -> None:
         for band, array in enumerate(blocks.take()[0]):
-            sizes[band] += len(compress_block(array, blocks.area)) + 2048  # two tar headers, padding, the labels
+            sizes[band] += len(compress_block(array, blocks.plane)) + 2048  # two tar headers, padding, the labels
 
     for i in range(min(SAMPLE, len(task.entries))):
         label = int(task.entries.label[i])

@@ -1,5 +1,6 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
+from .compress import compress_block, compressor_name
 from .errors import FormatError, ShardError, SpectralError, StoreError
 from .opening import open_band, open_data, open_split, read_band
 from .schema import (
@@ -20,13 +21,11 @@ from .schema import (
     manifest_kind,
 )
 from .shard import (
-    COMPRESSOR,
     DTYPES,
     NPY_HEADER,
     Block,
     ShardWriter,
     check_bytes,
-    compress_block,
     index_shard,
     npy_header,
     read_block,
@@ -35,7 +34,6 @@ from .shard import (
 from .store import LocalStore, open_store
 
 __all__ = [
-    "COMPRESSOR",
     "DTYPES",
     "MANIFEST",
     "NPY_HEADER",
@@ -58,6 +56,7 @@ __all__ = [
     "canonical_json",
     "check_bytes",
     "compress_block",
+    "compressor_name",
     "dump",
     "index_shard",
     "load_band",
