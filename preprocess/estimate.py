@@ -34,6 +34,7 @@ class Estimate:
 def estimate(job: Job) -> Estimate:
     """Plan the whole split and compress up to 64 images of its first row."""
     plan = job.plan
+    job.source.stage()
     task = job.task(job.rows[0] if job.rows[0].part == "train" else job.rows[-1])
     decoder = Decoder(plan.size + plan.margin, plan.fit, plan.geometry.grid)
     blocks = BandBlocks(plan)

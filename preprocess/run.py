@@ -14,13 +14,15 @@ from shards_manifest import MANIFEST, LocalStore, band_folder, canonical_json, o
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
 
+from . import scans
 from .backend import Backend
+from .classes import choose_classes
 from .errors import DestinationError, PlanError, SourceError
 from .listing import Listing
 from .manifests import write_manifests
 from .plan import Row, SplitPlan, part_entries, rows, stored_order
 from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, write_row
-from .sources import Source, find_source
+from .sources import Source, SourceOptions, find_source
 
 PLAN = f"{RECORDS}/plan.json"
 ORPHANS = 30.0  # seconds
@@ -28,12 +30,13 @@ ORPHANS = 30.0  # seconds
 
 @dataclass(frozen=True)
 class Job:
-    """A scanned source and the rows that a plan makes of it."""
+    """A scanned source and the rows that a plan makes of it. stamp: what the scan may be saved under."""
 
     source: Source
     listing: Listing
     plan: SplitPlan
     rows: list[Row]
+    stamp: str
 
     @property
     def samples(self) -> dict[str, int]:
@@ -72,12 +75,23 @@ class Outcome:
     earlier: int
 
 
-def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
-    """Check the options, recognise and scan the source, and plan the rows. Raises PlanError, SourceError."""
+def prepare(
+    source: str | os.PathLike[str],
+    plan: SplitPlan,
+    options: SourceOptions | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> Job:
+    """Check the options, recognise and scan the source, and plan the rows.
+
+    A scan that an earlier run saved in `out`, of a source that has not changed, is taken from there.
+    Raises PlanError, SourceError, StoreError.
+    """
     plan = plan.resolved()
     try:
-        found = find_source(source)
-        listing = found.scan()
+        found = find_source(source, options or SourceOptions())
+        stamp = scans.stamp(found, plan)
+        saved = scans.load(open_store(out), stamp) if out is not None else None
+        listing = saved or choose_classes(found.scan(), plan)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source} ({error.strerror}): mend it and run again") from None
     if "val" in listing.parts:
@@ -85,7 +99,7 @@ def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
             raise PlanError(f"--val-per-class does not apply: {source} has a val part of its own")
         plan = replace(plan, val_per_class=0)
     order = stored_order(listing, plan)
-    return Job(found, listing, plan, rows(order, plan))
+    return Job(found, listing, plan, rows(order, plan), stamp)
 
 
 def split(
@@ -102,6 +116,7 @@ def split(
     store = open_store(out)
     with _own(store):
         _check_identity(store, job)
+        scans.save(store, job.listing, job.stamp)
         records = _committed(store, job)
         missing = [row for row in job.rows if row.name not in records]
         sizes = {row.name: len(row.indices) for row in job.rows}
@@ -109,6 +124,7 @@ def split(
             progress(record, sizes[name], False)
         earlier = len(records)
         if missing:
+            job.source.stage()
             store.remove(MANIFEST)  # not a data set again until the missing rows are back
             tasks = ((job.task(row), store) for row in missing)
             for record in backend.each(write_row, tasks, len(missing)):
