@@ -48,7 +48,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(reading={"kind": kind, "val_labels": val_labels, "scratch": scratch}, **rest)
 
     for option in (
-        click.option("--scratch", type=click.Path(), help=f"{_SCRATCH}  [default: beside the split; for verify a temporary one]"),
+        click.option("--scratch", type=click.Path(), help=_SCRATCH),
         click.option("--val-labels", type=click.Path(), help="Of ILSVRC2012_img_val.tar: devkit, or `filename label`."),
         click.option("--source", "kind", default="", help=f"What SOURCE is: {', '.join(KINDS)}.  [default: look]"),
     ):
@@ -56,7 +56,10 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return gather
 
 
-_SCRATCH = "Folder for what has to be expanded (.tar.gz, Parquet); a cluster's workers must share it."
+_SCRATCH = (
+    "Folder for what has to be expanded (.tar.gz, Parquet); a cluster's workers must share it.  "
+    "[default: beside the split; for verify a temporary one]"
+)
 _FORMS = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
 
 

@@ -28,7 +28,6 @@ from .webdataset import WebDataset, looks_like, read_classes
 VAL_NAMES = ("val", "validation", "test")
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 _LOOK = 16  # members at the start of a tar that tell what it is
-_BY_NAME = ("webdataset", "parquet")  # forms whose parts may lie in one folder, told by the names of the files
 
 
 _LOOKING = SourceOptions()
@@ -132,9 +131,10 @@ class _Finder:
         if not found.parquet and data.is_dir() and files_in(data, ".parquet") and kind in ("", "parquet"):
             root, found = data, _Found.of(data)
         kind = kind or found.kind(root)
-        if kind not in _BY_NAME:
+        files = {"webdataset": found.tars, "parquet": found.parquet}.get(kind)
+        if not files:
             return self.one(root, found)
-        parts = _by_name(found.tars if kind == "webdataset" else found.parquet)
+        parts = _by_name(files)
         held_out = root / parts[1][0].name if parts[1] else None
         val = self._of_files(kind, root, parts[1]) if parts[1] else None
         return self._parts(self._of_files(kind, root, parts[0]), held_out, val)

@@ -11,7 +11,7 @@ import numpy as np
 
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TYPES |= {16: "u1", 17: "u2"}  # text
-_MATRIX, _COMPRESSED = 14, 15
+_MATRIX, _COMPRESSED, _UTF8 = 14, 15, 16
 _CELL, _STRUCT, _CHAR = 1, 2, 4
 LARGEST = 64 * 2**20  # bytes of a variable, expanded
 
@@ -73,4 +73,6 @@ def _matrix(data: bytes) -> tuple[str, Any]:
         return name.decode(), [_matrix(next(parts)[1])[1] for _ in range(min(count, len(data)))]
     stored, content = next(parts, (1, b""))
     numbers = np.frombuffer(content, "<" + _TYPES[stored])
-    return name.decode(), bytes(numbers.astype("<u2")).decode("utf-16-le") if kind == _CHAR else numbers.tolist()
+    if kind != _CHAR:
+        return name.decode(), numbers.tolist()
+    return name.decode(), content.decode() if stored == _UTF8 else bytes(numbers.astype("<u2")).decode("utf-16-le")
