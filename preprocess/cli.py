@@ -146,7 +146,8 @@ def split(
     plan = SplitPlan(bands=parse_bands(bands) if bands else (), classes=classes, **options).resolved()
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
-    scratch = scratch_folder(reading.pop("scratch"), out, source)
+    scratch = scratch_folder(reading["scratch"], out, source)
+    check_outside(source, reading.pop("scratch") or scratch, "--scratch")
     job = prepare(source, plan, SourceOptions(**reading, scratch=scratch), out)
     if note := class_note(plan, len(job.listing.classes)):
         click.echo(note)

@@ -214,8 +214,8 @@ def _first_reject(ordered: list[tuple[Row, RowRecord]]) -> str:
     return next((reason for _, record in ordered for _, reason in record.rejects), "there are none")
 
 
-def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Refuse a destination within its own source, where the next scan would find it. Raises DestinationError."""
+def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str], option: str = "--out") -> None:
+    """Refuse to write within the source, where the next scan would find it. Raises DestinationError."""
     inner, outer = Path(out).resolve(), Path(source).resolve()
     if inner == outer or outer in inner.parents:
-        raise DestinationError(f"--out {out} lies within the source {source}: choose a folder beside it")
+        raise DestinationError(f"{option} {out} lies within the source {source}: choose a folder beside it")

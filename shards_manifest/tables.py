@@ -29,6 +29,8 @@ def samples_name(part: str) -> str:
 
 def escape(text: str) -> str:
     """`text` on one line: backslash, tab, newline and return escaped, undecodable bytes as \\xNN."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # nearly all: a third of the time of the rest
     return text.translate(_ESCAPES).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

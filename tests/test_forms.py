@@ -297,8 +297,11 @@ def test_parquet_that_does_not_fit(folders: Path, tmp_path: Path) -> None:
         "y/": "class without images",
     }
     whole = (source / "a.parquet").read_bytes()
-    (source / "a.parquet").write_bytes(whole[:-20])
-    assert "is not a complete Parquet file" in reason(source)
+    middle = len(whole) // 2
+    for damaged in (whole[:-20], b"", whole[: middle - 500] + b"\xff" * 1000 + whole[middle + 500 :], whole[400:]):
+        (source / "a.parquet").write_bytes(damaged)
+        if damaged[:4] != whole[:4] or len(damaged) < len(whole):
+            assert "is not a complete Parquet file" in reason(source)
 
 
 def test_gzip_that_is_damaged_or_a_bomb(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import forms
@@ -11,6 +12,7 @@ from conftest import class_folders, encode, picture, program, tree
 from preprocess import scans
 from preprocess.backend import Backend
 from preprocess.errors import DestinationError
+from preprocess.listing import EntriesBuilder
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare, split
 from preprocess.sources import find_source
@@ -122,6 +124,22 @@ def test_a_listing_survives(folders: Path, tmp_path: Path) -> None:
             first, second = (getattr(x.parts["train"], name) for x in (listing, again))
             assert first.tolist() == second.tolist()
             assert first.dtype == second.dtype
+
+
+def test_a_scan_is_small() -> None:
+    """At most 150 bytes a sample, at its peak; benchmarks/scan.py has the figures at full size."""
+    samples, classes = 50_000, 100
+    tracemalloc.start()
+    builder = EntriesBuilder()
+    for label in range(classes):
+        found = ((b"n01440764_%d.JPEG" % i, 1000 * i, 100_000) for i in range(samples // classes))
+        builder.add(label, found)
+    entries = builder.build()
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(entries) == samples
+    assert kept / samples < 60
+    assert peak / samples < 150
 
 
 def test_a_killed_run_keeps_its_scan(folders: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,26 +116,21 @@ def _indexed(
 
 def _rows(path: Path, columns: Columns) -> Iterator[tuple[int, bytes, bytes]]:
     """The (label, name, image) of every row; -1 for no label, empty bytes for no image. Raises SourceError."""
-    pyarrow, parquet = _pyarrow()
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
-                labels = batch.column(columns.label).to_pylist()
-                for label, image in zip(labels, batch.column(columns.image), strict=True):
-                    value = image.as_py()
-                    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-                    yield (-1 if label is None else label), os.fsencode(name or ""), data or b""
-    except pyarrow.ArrowException as error:
-        raise SourceError(f"{path} is not a complete Parquet file ({_first_line(error)}): fetch it again") from None
+    with _whole(path), _pyarrow()[1].ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
+            labels = batch.column(columns.label).to_pylist()
+            for label, image in zip(labels, batch.column(columns.image), strict=True):
+                value = image.as_py()
+                data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+                known = label is not None and 0 <= label < LARGEST_LABEL
+                yield label if known else -1, os.fsencode(name or ""), data or b""
 
 
 def find_columns(path: Path) -> Columns:
     """The columns of images and labels: by the features of a data hub, else by name and type. Raises SourceError."""
     pyarrow, parquet = _pyarrow()
-    try:
+    with _whole(path):
         schema = parquet.read_schema(path)
-    except pyarrow.ArrowException as error:
-        raise SourceError(f"{path} is not a complete Parquet file ({_first_line(error)}): fetch it again") from None
     features = _features(schema.metadata or {})
     image = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
     label = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
@@ -176,5 +172,13 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Raises SourceError for what pyarrow says of a file that is cut or damaged."""
+    try:
+        yield
+    except (_pyarrow()[0].ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not the file's
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(f"{path} is not a complete Parquet file ({reason}): fetch it again") from None
