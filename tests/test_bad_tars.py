@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import forms
 import pytest
@@ -211,16 +212,28 @@ def test_damage_is_one_sentence_on_the_command_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def outcome(window: Window) -> tuple[list[tuple[bytes, int, int]], str]:
+    """The images of a tar, or the sentence that it ends in."""
+    try:
+        return images(window, "t.tar", "", []), ""
+    except SourceError as error:
+        return [], str(error)
+
+
 @given(st.integers(0, 3000), st.integers(0, 255), st.integers(0, 3000))
 def test_any_damage_to_a_tar_is_a_sentence_or_seen_as_other_members(place: int, value: int, cut: int) -> None:
     """No header, however wrong, ends in a traceback or an endless scan."""
-    whole = bytearray(tar_bytes([(info("x" * 120 + ".jpg"), b"0" * 600), (info("b.jpg"), b"1")]))
+    whole = bytearray(
+        tar_bytes([(info("x" * 120 + ".jpg"), b"0" * 600), (info("b.jpg"), b"1"), (info("c.jpg"), b"23")])
+    )
     whole[place % len(whole)] = value
     with tempfile.TemporaryFile() as file:
         file.write(whole[: len(whole) - cut])
         file.flush()
-        with suppress(SourceError):
-            assert len(images(Window(file.fileno(), 0, len(whole) - cut), "t.tar", "", [])) <= 2
+        window = Window(file.fileno(), 0, len(whole) - cut)
+        found = outcome(window)
+        with mock.patch("preprocess.sources.archive._plain_member", lambda file, tar: None):
+            assert outcome(window) == found  # the fast reading of headers sees what tarfile sees
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))

@@ -253,7 +253,7 @@ def test_source_is_forced_or_named(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "readme.txt").write_text("x")
     sentence = reason(tmp_path / "notes")
-    assert "holds neither class folders nor class tars" in sentence
+    assert "holds neither class folders nor class tars nor another known form, but readme.txt; " in sentence
     assert all(f"{name}: " in sentence for name in ("tars-gz", "imagenet", "parquet"))
     one = tmp_path / "tars" / "n01440764.tar"
     assert "is a file that holds neither class tars nor key.jpg with key.cls" in reason(one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,10 @@ from typing import IO, cast
 from ..errors import SourceError
 from .base import LARGEST_IMAGE, Reject, hidden, text, too_large
 
+# name, mode, owner and group, size, time, checksum, a regular file, and no prefix to the name
+_PLAIN = re.compile(
+    rb"(?!.{0,99}/\0)[^\0].{99}.{24}[0-7]{11}[\0 ].{12}[0-7]{6}[\0 ].0.{100}ustar.{83}\0.{166}", re.DOTALL
+)
 _AHEAD = 1024  # a header, and the byte before it that tarfile looks at
 
 
@@ -45,8 +50,8 @@ class Window:
         return data
 
     def at(self, place: int, size: int) -> bytes:
-        """`size` bytes from `place`; does not move."""
-        return os.pread(self._descriptor, size, self.start + place)
+        """Up to `size` bytes from `place`, within the range; does not move."""
+        return os.pread(self._descriptor, max(min(size, self.size - place), 0), self.start + place)
 
     def within(self, place: int, size: int) -> Window:
         """A part of the range as a file of its own."""
@@ -71,7 +76,7 @@ def tar_members(file: Window, where: str) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r:") as tar:
             before = -1
-            while (member := tar.next()) is not None:
+            while (member := _plain_member(file, tar) or tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # flat memory over millions of members
                 if tar.offset <= before or member.size < 0:
                     raise tarfile.ReadError(f"damaged at byte {member.offset}")
@@ -83,6 +88,25 @@ def tar_members(file: Window, where: str) -> Iterator[tarfile.TarInfo]:
                 raise tarfile.ReadError(f"cut or damaged at byte {tar.offset}")
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise SourceError(f"{where} is not a complete plain tar ({error}): fetch it again") from None
+
+
+def _plain_member(file: Window, tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next member if it is a file with a plain header, as nearly all are: several times as fast as tarfile.
+
+    None leaves everything else to tarfile: the first member, long names, links, the end, damage.
+    """
+    if tar.firstmember is not None or tar.pax_headers:  # type: ignore[attr-defined]
+        return None
+    header = file.at(tar.offset, tarfile.BLOCKSIZE)
+    if not _PLAIN.fullmatch(header):
+        return None
+    size, checksum = int(header[124:135], 8), int(header[148:154], 8)
+    if sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
+        return None
+    member = tarfile.TarInfo(text(header[:100].partition(b"\0")[0]))
+    member.offset, member.offset_data, member.size = tar.offset, tar.offset + tarfile.BLOCKSIZE, size
+    tar.offset = member.offset_data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    return member
 
 
 def member_name(member: tarfile.TarInfo) -> str:

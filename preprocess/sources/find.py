@@ -89,8 +89,12 @@ class _Found:
                 f"{place} holds both {' and '.join(there)} ({names}): keep one kind, or choose with --source"
             )
         if not there:
-            held = "is a file" if place.is_file() else "holds neither class folders nor class tars"
-            raise SourceError(f"{place} {held}, and nothing else that is known ({kinds_sentence()})")
+            held = "is a file of no known form"
+            if place.is_dir():
+                held = (
+                    f"holds neither class folders nor class tars nor another known form, but {_some(files_in(place))}"
+                )
+            raise SourceError(f"{place} {held}; what is known is {kinds_sentence()}")
         if self.folders:
             return "folders"
         if self.parquet:
@@ -213,6 +217,12 @@ def _by_name(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...
     held_out = next((parts[name] for name in VAL_NAMES if parts[name]), ())
     train = parts["train"] or tuple(p for p in files if not words[p] & set(VAL_NAMES))
     return (train, held_out) if train else (held_out, ())
+
+
+def _some(names: list[str]) -> str:
+    """A few words on what files there are."""
+    more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
+    return escape(names[0]) + more if names else "nothing"
 
 
 def _is_whole(packed: tuple[Path, ...]) -> bool:
