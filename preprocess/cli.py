@@ -146,7 +146,7 @@ def split(
     plan = SplitPlan(bands=parse_bands(bands) if bands else (), classes=classes, **options).resolved()
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
-    scratch = scratch_folder(reading["scratch"], out, source)
+    scratch = scratch_folder(reading["scratch"], f"{out}-dry-run" if dry_run else out, source)
     check_outside(source, reading.pop("scratch") or scratch, "--scratch")
     job = prepare(source, plan, SourceOptions(**reading, scratch=scratch), out)
     if note := class_note(plan, len(job.listing.classes)):
@@ -246,7 +246,7 @@ def _compare(data: str, source: str, samples: int, reading: dict[str, Any]) -> N
     from .sources import SourceOptions, scratch_folder
 
     if scratch := reading.pop("scratch"):
-        scratch = scratch_folder(scratch, data, source)
+        scratch = scratch_folder(scratch, f"{data}-verify", source)
     found = fidelity(data, source, samples, options=SourceOptions(**reading, scratch=scratch))
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)

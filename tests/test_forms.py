@@ -72,6 +72,9 @@ def test_scratch_is_expanded_once_and_gone_afterwards(
     source = MAKERS[kind](folders, tmp_path)
     command = ["spectral-prep", "split", source, "--factor", "4", "--size", "16", "--out", tmp_path / "out"]
     command += ["--samples-per-shard", "8", "--samples-per-block", "4", "--val-per-class", "2"]
+    dry = program(*command, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert not list(tmp_path.glob("out*"))
     done = program(*command, "--scratch", tmp_path / "disk", "--jobs", "2")
     assert done.returncode == 0, done.stderr
     assert split_of(tmp_path / "out") == wanted
@@ -81,6 +84,11 @@ def test_scratch_is_expanded_once_and_gone_afterwards(
     assert again.returncode == 0, again.stderr
     assert split_of(tmp_path / "out") == wanted
     assert not list(tmp_path.glob("*scratch*"))
+    checked = program("spectral-prep", "verify", tmp_path / "out", "--against", source, "--scratch", tmp_path / "disk")
+    assert checked.returncode == 0, checked.stderr
+    assert list((tmp_path / "disk").iterdir()) == []
+    if source.is_dir():
+        assert "lies within the source" in fails(*command, "--scratch", source / "scratch")
 
 
 def test_scratch_goes_on_and_notices_other_files(folders: Path, tmp_path: Path) -> None:

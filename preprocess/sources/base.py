@@ -144,6 +144,7 @@ def built(builder: EntriesBuilder, stems: list[str]) -> Entries:
     entries = builder.build()
     order, repeats = entries.by_class()
     if repeats:
+        del order
         entries = entries.prefixed([os.fsencode(stem) + b"/" for stem in stems])
         order, _ = entries.by_class()
     return entries.take(order)
