@@ -14,7 +14,8 @@ from .errors import PlanError, SourceError
 from .listing import Listing
 from .plan import SplitPlan
 
-PUBLISHED = {11_221: "fall11", 10_450: "winter21"}  # classes of 500 images or more, by release of ImageNet-21K
+PUBLISHED_AT = 500  # images of a class
+PUBLISHED = {11_221: "fall11", 10_450: "winter21"}  # classes with as many or more, by release of ImageNet-21K
 LARGEST_LIST = 64 * 2**20
 
 
@@ -96,6 +97,7 @@ def class_note(plan: SplitPlan, classes: int) -> str:
     if plan.min_class_images:
         release = PUBLISHED.get(classes)
         published = ", ".join(f"{count} for {name}" for count, name in PUBLISHED.items())
-        fits = f", as published for {release}" if release else f" (published for ImageNet-21K at 500: {published})"
+        fits = f", as published for {release}" if release else f" (published for ImageNet-21K: {published})"
+        fits = fits if plan.min_class_images == PUBLISHED_AT else ""
         return f"{classes} classes have {plan.min_class_images} images or more{fits}"
     return ""

@@ -103,9 +103,9 @@ def test_notes() -> None:
         "11221 classes have 500 images or more, as published for fall11"
     )
     assert class_note(SplitPlan(4, min_class_images=500), 10_000) == (
-        "10000 classes have 500 images or more "
-        "(published for ImageNet-21K at 500: 11221 for fall11, 10450 for winter21)"
+        "10000 classes have 500 images or more (published for ImageNet-21K: 11221 for fall11, 10450 for winter21)"
     )
+    assert class_note(SplitPlan(4, min_class_images=3), 9) == "9 classes have 3 images or more"
     assert class_note(SplitPlan(4, classes=listed(10_450)), 10_450) == (
         "all of the 10450 listed classes (10450 is the number published for winter21)"
     )

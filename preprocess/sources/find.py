@@ -186,7 +186,7 @@ class _Finder:
             raise SourceError(f"{place} holds {len(files)} tars: name the one tar of class tars")
         if found.tars:
             return TarOfTars(self.name, files[0])
-        plain = self._scratch(files) / "whole.tar"
+        plain = self._scratch(files) / f"{_stem(files[0])}.tar"
         return Gunzipped("tar-of-tars-gz", ((files[0], plain),), TarOfTars(self.name, plain))
 
     def _class_tars(self, place: Path, packed: tuple[Path, ...]) -> Source:
@@ -221,7 +221,7 @@ def _by_name(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...
 
 def _some(names: list[str]) -> str:
     """A few words on what files there are."""
-    more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return escape(names[0]) + more if names else "nothing"
 
 

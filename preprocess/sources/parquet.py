@@ -17,7 +17,7 @@ from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import window
 from .base import LARGEST_IMAGE, LARGEST_LABEL, Reject, made_listing, numbered_classes, read_range, too_large
-from .scratch import check_space, expanding
+from .scratch import expanding, missing
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_NAMES = ("label", "labels", "cls", "fine_label", "class")
@@ -78,11 +78,7 @@ class Parquet:
 
     def stage(self) -> None:
         """Copy the images out of one file after another. Raises SourceError where one is damaged or does not fit."""
-        missing = [(packed, flat) for packed, flat in self.pairs if not flat.exists()]
-        if not missing:
-            return
-        check_space([packed for packed, _ in missing], self.pairs[0][1].parent)
-        for packed, flat in missing:
+        for packed, flat in missing(self.pairs):
             columns = find_columns(packed)
             with expanding(packed, flat) as write:
                 for label, name, image in _rows(packed, columns):

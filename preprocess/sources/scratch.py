@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from isal import igzip, igzip_lib
+from tqdm import tqdm
 
 from shards_manifest.console import human_bytes
 from shards_manifest.store import no_space
@@ -75,11 +76,26 @@ class Gunzipped:
 
     def stage(self) -> None:
         """Expand one tar after another. Raises SourceError where one is damaged, a bomb, or does not fit."""
-        missing = [(packed, plain) for packed, plain in self.pairs if not plain.exists()]
-        check_space([packed for packed, _ in missing], self.pairs[0][1].parent)
-        for packed, plain in missing:
+        for packed, plain in missing(self.pairs):
             with expanding(packed, plain) as write:
                 _gunzip(packed, write)
+
+
+def missing(pairs: tuple[tuple[Path, Path], ...]) -> Iterator[tuple[Path, Path]]:
+    """The pairs whose expanded file is not there yet, with a bar on a terminal: this can take hours.
+
+    Raises SourceError where there is no room.
+    """
+    todo = {packed: (plain, packed.stat().st_size) for packed, plain in pairs if not plain.exists()}
+    if not todo:
+        return
+    folder = pairs[0][1].parent
+    check_space(list(todo), folder)
+    total = sum(size for _, size in todo.values())
+    with tqdm(total=total, unit="B", unit_scale=True, desc=f"expand to {folder}", disable=None) as bar:
+        for packed, (plain, size) in todo.items():
+            yield packed, plain
+            bar.update(size)
 
 
 def check_space(packed: list[Path], folder: Path) -> None:
