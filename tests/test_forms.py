@@ -273,7 +273,9 @@ def test_one_compressed_class_is_no_tar_of_tars(folders: Path, tmp_path: Path) -
     source = forms.class_tars_gz(folders, tmp_path / "set")
     for wnid in WNIDS[1:]:
         (source / f"{wnid}.tar.gz").unlink()
+    (source / "README").write_text("x")
     assert scan(source).classes == ("n01440764",)
+    assert scan(source).rejects == (("README", "not in a class"),)
     whole = tmp_path / "whole"
     whole.mkdir()
     forms.tar_of_tars_gz(folders, tmp_path / "w.tar.gz").rename(whole / "winter21_whole.tar.gz")

@@ -140,8 +140,8 @@ class _Finder:
             return self.one(root, found)
         parts = _by_name(files)
         held_out = root / parts[1][0].name if parts[1] else None
-        val = self._of_files(kind, root, parts[1]) if parts[1] else None
-        return self._parts(self._of_files(kind, root, parts[0]), held_out, val)
+        val = self._of_files(kind, parts[1]) if parts[1] else None
+        return self._parts(self._of_files(kind, parts[0]), held_out, val)
 
     def one(self, place: Path, found: _Found) -> Source:
         """The source of one part: a folder, or a file."""
@@ -151,8 +151,8 @@ class _Finder:
             "tars": (found.tars if place.is_dir() else (), lambda: ClassTars(self.name, place.absolute())),
             "tars-gz": (found.packed if place.is_dir() else (), lambda: self._class_tars(place, found.packed)),
             "tar-of-tars": (found.tars or found.packed, lambda: self._whole(place, found)),
-            "webdataset": (found.tars, lambda: self._of_files(kind, place, found.tars)),
-            "parquet": (found.parquet, lambda: self._of_files(kind, place, found.parquet)),
+            "webdataset": (found.tars, lambda: self._of_files(kind, found.tars)),
+            "parquet": (found.parquet, lambda: self._of_files(kind, found.parquet)),
         }
         there, maker = make.get(kind, ((), None))
         if not there or maker is None:
@@ -196,7 +196,7 @@ class _Finder:
             raise SourceError(f"{place} holds a class both as .tar.gz and as .tgz: keep one")
         return Gunzipped("class-tars-gz", tuple(pairs.items()), ClassTars(self.name, folder))
 
-    def _of_files(self, kind: str, place: Path, files: tuple[Path, ...]) -> Source:
+    def _of_files(self, kind: str, files: tuple[Path, ...]) -> Source:
         if kind == "webdataset":
             folder = files[0].parent
             return WebDataset(self.name, files, read_classes((folder, folder.parent)))

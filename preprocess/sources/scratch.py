@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -19,10 +19,12 @@ from tqdm import tqdm
 
 from shards_manifest.console import human_bytes
 from shards_manifest.store import no_space
+from shards_manifest.tables import escape
 
 from ..errors import SourceError
 from ..listing import Entries, Listing
 from .base import Source
+from .folders import files_in
 
 LARGEST_RATIO = 20  # expanded bytes for one packed: tars of photographs have 1 to 3
 ALWAYS_ALLOWED = 64 * 2**20  # bytes; padding alone may make a small tar shrink further
@@ -60,7 +62,12 @@ class Gunzipped:
     def scan(self) -> Listing:
         """Expand what is not yet there, then scan the plain tars."""
         self.stage()
-        return self.plain.scan()
+        listing = self.plain.scan()
+        if self.kind != "class-tars-gz":
+            return listing
+        known = {packed.name for packed, _ in self.pairs}
+        strays = [(escape(name), "not in a class") for name in files_in(self.pairs[0][0].parent) if name not in known]
+        return replace(listing, rejects=tuple(sorted([*listing.rejects, *strays])))
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """From the plain tar."""
