@@ -13,9 +13,10 @@ install: $(INSTALLED)
 	@$(BIN)/python -c "from preprocess.coefficients import kernel_name; \
 	  from preprocess.decode import missing_formats, resizer_name; \
 	  print('resizing with ', resizer_name(), *(f', which reads no {f}' for f in missing_formats()), sep=''); \
-	  print('transforming with', kernel_name(), 'code')"
+	  print('transforming with', kernel_name(), 'code'); \
+	  from shards_manifest import compressor_name; print('compressing with', compressor_name())"
 
-$(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h
+$(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h shards_manifest/_deflate.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[train,demo,test]'
 	@$(MAKE) --no-print-directory pillow-simd

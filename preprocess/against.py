@@ -14,10 +14,10 @@ from PIL import Image
 from shards_manifest import FormatError, SplitManifest, Store, open_split, tables
 
 from .errors import SourceError
-from .listing import Listing
+from .listing import CHUNK, Listing
 from .plan import permutation
 from .rebuild import PartBlocks, rebuild
-from .sources import Source, find_source
+from .sources import Source, SourceOptions, find_source
 
 _DRAWN = 7  # the stream of random numbers that samples are drawn from, apart from those of the plan
 WRONG = 15.0  # dB: two different photographs are about 10 apart, the coarsest step leaves more than 20
@@ -41,7 +41,13 @@ class Fidelity:
         return float(-10 * np.log10(np.mean(10 ** (-self.psnr / 10))))
 
 
-def fidelity(data: str | os.PathLike[str], source: str | os.PathLike[str], samples: int, seed: int = 0) -> Fidelity:
+def fidelity(
+    data: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    samples: int,
+    seed: int = 0,
+    options: SourceOptions | None = None,
+) -> Fidelity:
     """Rebuild `samples` images, drawn at random over all parts, and compare them with the source.
 
     The source is decoded and resized by PIL alone, so that nothing of the split's own path is its judge.
@@ -50,7 +56,7 @@ def fidelity(data: str | os.PathLike[str], source: str | os.PathLike[str], sampl
     store, manifest = open_split(data)
     if len(manifest.bands) != manifest.geometry.factor:
         raise FormatError(f"{store} has {len(manifest.bands)} of {manifest.geometry.factor} bands: images need all")
-    found = find_source(source)
+    found = find_source(source, options or SourceOptions())
     listing = found.scan()
     psnr, keys, bad = [], [], []
     for part, positions in _drawn(manifest, samples, seed):
@@ -84,7 +90,11 @@ def _drawn(manifest: SplitManifest, samples: int, seed: int) -> Iterator[tuple[s
 def _places(listing: Listing, origin: str, keys: set[str]) -> dict[str, int]:
     """Where in the source each of `keys` is."""
     entries = listing.parts[origin]
-    return {key: i for i in range(len(entries)) if (key := listing.key(entries, i)) in keys}
+    places = {}
+    for start in range(0, len(entries), CHUNK):
+        some = np.arange(start, min(start + CHUNK, len(entries)))
+        places.update({key: start + i for i, key in enumerate(listing.keys(entries, some)) if key in keys})
+    return places
 
 
 def _rebuilt(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -15,6 +20,7 @@ from shards_manifest import SpectralError
 from .errors import BackendError
 
 BACKENDS = ("loky", "dask", "ray", "spark")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,19 +42,23 @@ class Backend:
         if self.address and self.name == "loky":
             raise BackendError("--address names a cluster: choose one with --backend dask, ray or spark")
 
-    @contextmanager
-    def parallel(self, tasks: int) -> Iterator[joblib.Parallel]:
-        """A joblib.Parallel that yields the results of `tasks` tasks as they come.
+    def each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], count: int) -> Iterator[Result]:
+        """The results of `function` for `count` tuples of arguments, as they come.
 
-        Raises BackendError where the cluster cannot be reached, or lost its workers.
+        Raises what the function raises below SpectralError, and BackendError where the cluster cannot be reached
+        or lost its workers.
         """
+        jobs = min(self.jobs, count) if self.jobs > 0 else self.jobs
         try:
             with self._configured():
-                jobs = min(self.jobs, tasks) if self.jobs > 0 else self.jobs
                 # two tasks more than there are workers, so that none waits for the next
-                yield joblib.Parallel(
+                parallel = joblib.Parallel(
                     n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs + 2", batch_size=1
                 )
+                for result in parallel(joblib.delayed(_attempt)(function, *arguments) for arguments in calls):
+                    if isinstance(result, SpectralError):
+                        raise result
+                    yield result
         except TerminatedWorkerError:
             raise BackendError(
                 "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
@@ -63,6 +73,14 @@ class Backend:
             return
         with {"dask": _dask, "ray": _ray, "spark": _spark}[self.name](self.address):
             yield
+
+
+def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | SpectralError:
+    """Call in a worker. An error for the user comes back as a value: clusters wrap exceptions, each in its way."""
+    try:
+        return function(*arguments)
+    except SpectralError as error:
+        return error
 
 
 @contextmanager
@@ -114,10 +132,9 @@ def _ray(address: str) -> Iterator[None]:
         with joblib.parallel_config(backend="ray-rows"):
             yield
     except ray.exceptions.RayError as error:
-        if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, SpectralError):
-            raise error.cause from None
-        reason = str(error).strip().partition("\n")[0]
-        raise BackendError(f"a Ray worker was lost ({reason}): run the same command again to go on") from None
+        raise BackendError(
+            f"a Ray worker was lost ({_first_line(error)}): run the same command again to go on"
+        ) from None
     finally:
         ray.shutdown()
 
@@ -125,15 +142,43 @@ def _ray(address: str) -> Iterator[None]:
 @contextmanager
 def _spark(address: str) -> Iterator[None]:
     try:
-        from joblibspark import register_spark
+        from joblib.parallel import ThreadingBackend
+        from joblibspark.backend import SparkDistributedBackend
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
-    except ImportError:
-        raise BackendError("--backend spark needs the package joblibspark: pip install joblibspark pyspark") from None
+    except ImportError as error:
+        raise BackendError(
+            f"--backend spark needs joblibspark, pyspark and packaging ({error}): pip install 'spectral-shards[spark]'"
+        ) from None
+
+    class Rows(SparkDistributedBackend):  # type: ignore[misc]
+        # its tasks run in a pool of threads that wait for Spark: they report as those of joblib's own pool do
+        supports_retrieve_callback = True
+        retrieve_result_callback = ThreadingBackend.retrieve_result_callback
+
+        def abort_everything(self, ensure_ready: bool = True) -> None:
+            self.terminate()
+
+    if address.startswith("local"):  # workers of this machine: Spark takes another Python unless it is told
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("spectral-prep")
-    session = (builder.master(address) if address else builder).getOrCreate()
     try:
-        register_spark()
-        with joblib.parallel_config(backend="spark"):
+        session = (builder.master(address) if address else builder).getOrCreate()
+    except (PySparkException, Py4JError) as error:
+        raise BackendError(f"cannot reach the Spark master at {address} ({_first_line(error)}): is it up?") from None
+    try:
+        joblib.register_parallel_backend("spark-rows", Rows)
+        with joblib.parallel_config(backend="spark-rows"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # stage-level scheduling, which one task a row does not need
             yield
+    except (PySparkException, Py4JError) as error:
+        errors = re.findall(r"^\w[\w.]*Error: .*", str(error), re.MULTILINE)  # of the worker, amid Java's traces
+        reason = errors[-1] if errors else _first_line(error)
+        raise BackendError(f"a Spark task failed ({reason}): run the same command again to go on") from None
     finally:
         session.stop()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

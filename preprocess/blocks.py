@@ -16,20 +16,20 @@ from .plan import SplitPlan
 class BandBlocks:
     """One block under way in every written band, and the counts of all that went in.
 
-    area: values of one plane. counts: those of `Coefficients`.
+    plane: bytes of one plane. counts: those of `Coefficients`.
     """
 
     def __init__(self, plan: SplitPlan) -> None:
         self._coefficients = coefficients(plan)
         self.counts = self._coefficients.counts
         self._side = plan.geometry.plane
-        self.area = self._side**2
         self._dtype = DTYPES[plan.dtype]
+        self.plane = self._side**2 * self._dtype.itemsize
         self._capacity = plan.samples_per_block
         # each band's block lies behind room for its .npy header, so that it is compressed in place
-        self._item = 3 * self.area * self._dtype.itemsize
+        self._item = 3 * self.plane
         self._raw = np.empty((len(plan.bands), NPY_HEADER + self._capacity * self._item), np.uint8)
-        self._x = self._raw[:, NPY_HEADER:].view(self._dtype).reshape(len(plan.bands), self._capacity, 3, self.area)
+        self._x = self._raw[:, NPY_HEADER:].view(self._dtype).reshape(len(plan.bands), self._capacity, 3, self._side**2)
         self._labels = np.empty(self._capacity, np.int64)
         self.count = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 import click
 
 from shards_manifest import console
+
+from .kinds import KINDS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,7 +40,34 @@ def _jobs(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--jobs", type=click.IntRange(1), help=f"Processes to work with.  [default: {default}]")
 
 
-@cli.command()
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what a source is; the command gets them as one dict, `reading`."""
+
+    @functools.wraps(command)
+    def gather(kind: str, val_labels: str | None, scratch: str | None, **rest: Any) -> Any:
+        return command(reading={"kind": kind, "val_labels": val_labels, "scratch": scratch}, **rest)
+
+    for option in (
+        click.option("--scratch", type=click.Path(), help=_SCRATCH),
+        click.option("--val-labels", type=click.Path(), help="Of ILSVRC2012_img_val.tar: devkit, or `filename label`."),
+        click.option("--source", "kind", default="", help=f"What SOURCE is: {', '.join(KINDS)}.  [default: look]"),
+    ):
+        gather = option(gather)
+    return gather
+
+
+_SCRATCH = (
+    "Folder for what has to be expanded (.tar.gz, Parquet); a cluster's workers must share it.  "
+    "[default: beside the split; for verify a temporary one]"
+)
+_FORMS = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
+
+
+@cli.command(
+    epilog=f"""\b
+Forms of SOURCE, each also in train/ with val/, validation/ or test/ beside it:
+{_FORMS}"""
+)
 @click.argument("source", type=click.Path())
 @click.option("--factor", type=int, required=True, help="Number of bands: 4, 16 or 36; 1 for the plain images.")
 @click.option("--out", type=click.Path(), help="Folder to write to.  [default: sub<factor>]")
@@ -72,6 +102,10 @@ def _jobs(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     default=-1,
     help="Images of each class held out where the source has no val.  [default: 5 %, at most 50]",
 )
+@click.option("--min-class-images", type=int, default=0, help="Drop classes with fewer images in train.")
+@click.option(
+    "--classes", "class_list", type=click.Path(), help="Take the classes of this list, one a line, in its order."
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the sample order and the held-out images."
 )
@@ -82,6 +116,7 @@ def _jobs(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 )
 @click.option("--address", default="", help="Of the cluster, as in tcp://head:8786 (Dask) or auto (Ray).")
 @click.option("--dry-run", is_flag=True, help="Say what would be written and how large; write nothing.")
+@_source_options
 def split(
     source: str,
     out: str | None,
@@ -90,26 +125,37 @@ def split(
     backend: str,
     address: str,
     dry_run: bool,
-    **options: Any,
+    **options: Any,  # of the plan, but for reading and class_list
 ) -> None:
     """Cut the images of SOURCE into spectral bands, each a sharded data set of its own.
 
-    SOURCE is a folder of class folders or of class tars, or one with such folders in train/ and val/.
+    SOURCE is read in place, in one of the forms below, which are found by looking.
     The same command goes on where an interrupted one stopped.
     """
+    import shutil
+
     from .backend import Backend
+    from .classes import class_note, read_class_list
     from .plan import SplitPlan, parse_bands
     from .run import check_outside, prepare
+    from .sources import SourceOptions, scratch_folder
 
     where = Backend(backend, address, jobs or (_cores() if backend == "loky" else -1))
-    plan = SplitPlan(bands=parse_bands(bands) if bands else (), **options).resolved()
+    reading, class_list = options.pop("reading"), options.pop("class_list")
+    classes = read_class_list(class_list) if class_list else ()
+    plan = SplitPlan(bands=parse_bands(bands) if bands else (), classes=classes, **options).resolved()
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
-    job = prepare(source, plan)
+    scratch = scratch_folder(reading["scratch"], f"{out}-dry-run" if dry_run else out, source)
+    check_outside(source, reading.pop("scratch") or scratch, "--scratch")
+    job = prepare(source, plan, SourceOptions(**reading, scratch=scratch), out)
+    if note := class_note(plan, len(job.listing.classes)):
+        click.echo(note)
     if dry_run:
         _print_estimate(job, out)
     else:
         _split(job, out, where)
+    shutil.rmtree(scratch, ignore_errors=True)  # a run that fails leaves it to the next
 
 
 def _split(job: Any, out: str, backend: Any) -> None:
@@ -164,7 +210,8 @@ def info(data: str) -> None:
 @_jobs("all cores")
 @click.option("--against", type=click.Path(), help="Compare images rebuilt from the bands with this source.")
 @click.option("--samples", type=click.IntRange(1), default=100, show_default=True, help="How many, with --against.")
-def verify(data: str, jobs: int | None, against: str | None, samples: int) -> None:
+@_source_options
+def verify(data: str, jobs: int | None, against: str | None, samples: int, reading: dict[str, Any]) -> None:
     """Check every shard of a split or a band: counts, sizes, SHA-256, decoding, and that bands align.
 
     Exits with 1 and names each bad shard, or image, if anything is wrong.
@@ -189,13 +236,20 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int) -> No
         f"{console.human_bytes(report.bytes)}: all good"
     )
     if against is not None:
-        _compare(data, against, samples)
+        _compare(data, against, samples, reading)
 
 
-def _compare(data: str, source: str, samples: int) -> None:
+def _compare(data: str, source: str, samples: int, reading: dict[str, Any]) -> None:
+    import shutil
+
     from .against import fidelity
+    from .sources import SourceOptions, scratch_folder
 
-    found = fidelity(data, source, samples)
+    if scratch := reading.pop("scratch"):
+        scratch = scratch_folder(scratch, f"{data}-verify", source)
+    found = fidelity(data, source, samples, options=SourceOptions(**reading, scratch=scratch))
+    if scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
     for sentence in found.bad:
         click.echo(sentence, err=True)
     if len(found.psnr):

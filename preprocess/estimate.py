@@ -34,6 +34,7 @@ class Estimate:
 def estimate(job: Job) -> Estimate:
     """Plan the whole split and compress up to 64 images of its first row."""
     plan = job.plan
+    job.source.stage()
     task = job.task(job.rows[0] if job.rows[0].part == "train" else job.rows[-1])
     decoder = Decoder(plan.size + plan.margin, plan.fit, plan.geometry.grid)
     blocks = BandBlocks(plan)
@@ -42,7 +43,7 @@ def estimate(job: Job) -> Estimate:
 
     def flush() -> None:
         for band, array in enumerate(blocks.take()[0]):
-            sizes[band] += len(compress_block(array, blocks.area)) + 2048  # two tar headers, padding, the labels
+            sizes[band] += len(compress_block(array, blocks.plane)) + 2048  # two tar headers, padding, the labels
 
     for i in range(min(SAMPLE, len(task.entries))):
         label = int(task.entries.label[i])

@@ -40,12 +40,15 @@ def write_manifests(
     kept = {part: np.zeros(len(listing.classes), np.int64) for part in ("train", "val")}
     for part in sorted({row.part for row, _ in ordered}):
         chosen = [(row, record) for row, record in ordered if row.part == part]
-        samples, left_out = _samples(listing, part, chosen)
-        rejects += left_out
-        np.add.at(kept[part], [label for _, label in samples], 1)
-        table = tables.sample_table(samples)
-        parts[part] = PartSummary(len(samples), len(chosen), tables.order_digest(table))
-        _put(store, tables.samples_name(part), tables.compress_table(table))
+        table = tables.TableWriter()
+        for row, record in chosen:
+            samples, left_out = _samples(listing, row, record)
+            rejects += left_out
+            kept[part] += np.bincount([label for _, label in samples], minlength=len(listing.classes))
+            table.add(samples)
+        packed, digest = table.finish()
+        parts[part] = PartSummary(table.samples, len(chosen), digest)
+        _put(store, tables.samples_name(part), packed)
     _put(
         store,
         tables.CLASSES,
@@ -84,22 +87,19 @@ def write_manifests(
     return len(rejects)
 
 
-def _samples(
-    listing: Listing, part: str, chosen: list[tuple[Row, RowRecord]]
-) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
-    """The (key, label) of every stored sample of a part, in order, and the (key, reason) of the rest."""
-    origin, entries = part_entries(listing, part)
+def _samples(listing: Listing, row: Row, record: RowRecord) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
+    """The (key, label) of every stored sample of a row, in order, and the (key, reason) of the rest."""
+    origin, entries = part_entries(listing, row.part)
+    reasons = dict(record.rejects)
     samples, rejects = [], []
-    for row, record in chosen:
-        reasons = dict(record.rejects)
-        for position, index in enumerate(row.indices.tolist()):
-            key = listing.key(entries, index)
-            if position in reasons:
-                rejects.append((listing.in_part(origin, key), reasons[position]))
-            else:
-                samples.append((key, int(entries.label[index])))
-        if len(row.indices) - len(reasons) != record.samples:
-            raise AssertionError(f"the record of {row.name} does not add up")
+    keys, labels = listing.keys(entries, row.indices), entries.label[row.indices].tolist()
+    for position, (key, label) in enumerate(zip(keys, labels, strict=True)):
+        if position in reasons:
+            rejects.append((listing.in_part(origin, key), reasons[position]))
+        else:
+            samples.append((key, label))
+    if len(samples) != record.samples:
+        raise AssertionError(f"the record of {row.name} does not add up")
     return samples, rejects
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from shards_manifest import DTYPES, Geometry
 from shards_manifest.console import human_bytes
+from shards_manifest.tables import escape
 
 from .color import COLORS
 from .decode import FITS
@@ -38,6 +40,8 @@ class SplitPlan:
     samples_per_block: samples that are compressed together.
     val_per_class: images of each class held out where the source has no val; -1 for 5 %, at most 50.
     seed: of the sample order and of the held-out images.  limit: at most so many images a part; 0 for all.
+    min_class_images: classes with fewer images in train are dropped.
+    classes: the only classes to take, in the order of their labels; empty for all, sorted.
     """
 
     factor: int
@@ -54,6 +58,8 @@ class SplitPlan:
     val_per_class: int = -1
     seed: int = 0
     limit: int = 0
+    min_class_images: int = 0
+    classes: tuple[str, ...] = ()
 
     def resolved(self) -> SplitPlan:
         """The plan with its defaults filled in and checked. Raises PlanError, naming the option."""
@@ -95,6 +101,8 @@ class SplitPlan:
                 f"--samples-per-block {self.samples_per_block}: a block in all bands would take {human_bytes(block)}, "
                 f"at most {human_bytes(LARGEST_BLOCKS)}"
             )
+        if self.min_class_images < 0:
+            raise PlanError(f"--min-class-images {self.min_class_images}: choose 0 or more")
         if self.val_per_class < -1:
             raise PlanError(f"--val-per-class {self.val_per_class}: choose 0 or more")
         return replace(self, size=size, step=1.0 if self.dtype == "float16" else step, bands=bands)
@@ -105,8 +113,15 @@ class SplitPlan:
         return Geometry(self.factor, self.size, self.margin, self.fit, self.transform, self.color, self.dtype)
 
     def to_json(self) -> dict[str, Any]:
-        """The options as JSON values, for comparing with an earlier run."""
-        return {**asdict(self), "bands": list(self.bands)}
+        """The options as JSON values, for comparing with an earlier run; a list of classes as its length and digest."""
+        values = {**asdict(self), "bands": list(self.bands)}
+        del values["classes"]
+        if self.classes:
+            digest = hashlib.sha256("\n".join(map(escape, self.classes)).encode()).hexdigest()
+            values["classes"] = f"{len(self.classes)} listed, SHA-256 {digest}"
+        if not self.min_class_images:  # not there in splits that were begun before there was the option
+            del values["min_class_images"]
+        return values
 
 
 def parse_bands(text: str) -> tuple[int, ...]:

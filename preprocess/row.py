@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shards_manifest import COMPRESSOR, Shard, ShardWriter, Store, band_folder, canonical_json, compress_block
+from shards_manifest import Shard, ShardWriter, Store, band_folder, canonical_json, compress_block, compressor_name
 
 from .blocks import BandBlocks
 from .decode import Decoder, decoder_name, resizer_name
@@ -79,7 +79,7 @@ class RowRecord:
 
 def tools() -> dict[str, str]:
     """What computes the bytes of a row, with versions: part of what a split is."""
-    return {"compressor": COMPRESSOR, "decoder": decoder_name(), "resizer": resizer_name()}
+    return {"compressor": compressor_name(), "decoder": decoder_name(), "resizer": resizer_name()}
 
 
 def record_name(row: str) -> str:
@@ -169,7 +169,7 @@ def _split(decoder: Decoder, labels: list[int], blocks: BandBlocks, writers: lis
 def _flush(blocks: BandBlocks, writers: list[ShardWriter]) -> None:
     arrays, labels = blocks.take()
     for writer, array in zip(writers, arrays, strict=True):
-        writer.add(compress_block(array, blocks.area), labels)
+        writer.add(compress_block(array, blocks.plane), labels)
 
 
 def _ints(values: NDArray[np.int64]) -> tuple[int, ...]:

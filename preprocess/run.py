@@ -10,31 +10,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from shards_manifest import MANIFEST, Store, band_folder, canonical_json, is_url, open_store
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
 
+from . import scans
 from .backend import Backend
+from .classes import choose_classes
 from .errors import DestinationError, PlanError, SourceError
 from .listing import Listing
 from .manifests import write_manifests
 from .plan import Row, SplitPlan, part_entries, rows, stored_order
 from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, write_row
-from .sources import Source, find_source
+from .sources import Source, SourceOptions, find_source
 
 PLAN = f"{RECORDS}/plan.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A scanned source and the rows that a plan makes of it."""
+    """A scanned source and the rows that a plan makes of it. stamp: what the scan may be saved under."""
 
     source: Source
     listing: Listing
     plan: SplitPlan
     rows: list[Row]
+    stamp: str
 
     @property
     def samples(self) -> dict[str, int]:
@@ -73,12 +74,23 @@ class Outcome:
     earlier: int
 
 
-def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
-    """Check the options, recognise and scan the source, and plan the rows. Raises PlanError, SourceError."""
+def prepare(
+    source: str | os.PathLike[str],
+    plan: SplitPlan,
+    options: SourceOptions | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> Job:
+    """Check the options, recognise and scan the source, and plan the rows.
+
+    A scan that an earlier run saved in `out`, of a source that has not changed, is taken from there.
+    Raises PlanError, SourceError, StoreError.
+    """
     plan = plan.resolved()
     try:
-        found = find_source(source)
-        listing = found.scan()
+        found = find_source(source, options or SourceOptions())
+        stamp = scans.stamp(found, plan)
+        saved = scans.load(open_store(out), stamp) if out is not None else None
+        listing = saved or choose_classes(found.scan(), plan)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source} ({error.strerror}): mend it and run again") from None
     if "val" in listing.parts:
@@ -86,7 +98,7 @@ def prepare(source: str | os.PathLike[str], plan: SplitPlan) -> Job:
             raise PlanError(f"--val-per-class does not apply: {source} has a val part of its own")
         plan = replace(plan, val_per_class=0)
     order = stored_order(listing, plan)
-    return Job(found, listing, plan, rows(order, plan))
+    return Job(found, listing, plan, rows(order, plan), stamp)
 
 
 def split(
@@ -103,6 +115,7 @@ def split(
     store = open_store(out)
     with _own(store):
         _check_identity(store, job)
+        scans.save(store, job.listing, job.stamp)
         records = _committed(store, job)
         missing = [row for row in job.rows if row.name not in records]
         sizes = {row.name: len(row.indices) for row in job.rows}
@@ -110,8 +123,10 @@ def split(
             progress(record, sizes[name], False)
         earlier = len(records)
         if missing:
+            job.source.stage()
             store.remove(MANIFEST)  # not a data set again until the missing rows are back
-            for record in _write_rows(job, store, missing, backend):
+            tasks = ((job.task(row), store) for row in missing)
+            for record in backend.each(write_row, tasks, len(missing)):
                 records[record.name] = record
                 progress(record, sizes[record.name], True)
         ordered = [(row, records[row.name]) for row in job.rows]
@@ -124,11 +139,6 @@ def split(
     total = sum(band.shard.bytes for _, record in ordered for band in record.bands)
     clipped = sum(sum(band.clipped) for _, record in ordered for band in record.bands)
     return Outcome(samples, rejects, total, clipped, len(missing), earlier)
-
-
-def _write_rows(job: Job, store: Store, missing: list[Row], backend: Backend) -> Iterator[RowRecord]:
-    with backend.parallel(len(missing)) as parallel:
-        yield from parallel(joblib.delayed(write_row)(job.task(row), store) for row in missing)
 
 
 def _committed(store: Store, job: Job) -> dict[str, RowRecord]:
@@ -207,12 +217,17 @@ def _first_reject(ordered: list[tuple[Row, RowRecord]]) -> str:
     return next((reason for _, record in ordered for _, reason in record.rejects), "there are none")
 
 
-def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Refuse a destination within its own source, where the next scan would find it. Raises DestinationError."""
+def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str], option: str = "--out") -> None:
+    """Refuse to write to a web server, or within the source, where the next scan would find it.
+
+    Raises DestinationError.
+    """
+    if os.fspath(out).startswith(("http://", "https://")):
+        raise DestinationError(f"{option} {out} can only be read: choose a folder, s3://, gs:// or az://")
     if is_url(source) or is_url(out):
         if is_url(source) and f"{out}/".startswith(f"{source}".rstrip("/") + "/"):
-            raise DestinationError(f"--out {out} lies within the source {source}: choose a folder beside it")
+            raise DestinationError(f"{option} {out} lies within the source {source}: choose a folder beside it")
         return
     inner, outer = Path(out).resolve(), Path(source).resolve()
     if inner == outer or outer in inner.parents:
-        raise DestinationError(f"--out {out} lies within the source {source}: choose a folder beside it")
+        raise DestinationError(f"{option} {out} lies within the source {source}: choose a folder beside it")

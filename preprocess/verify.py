@@ -140,24 +140,23 @@ def _tables(manifest: SplitManifest, store: Store, bad: list[str]) -> dict[str, 
     for name, summary in manifest.parts.items():
         table = tables.samples_name(name)
         try:
-            samples, digest = tables.read_samples(store.read(table), f"{store}/{table}")
+            labels, digest = tables.read_labels(store.read(table), f"{store}/{table}")
         except FileNotFoundError:
             bad.append(f"{store}/{table} is missing")
             continue
         except FormatError as error:
             bad.append(str(error))
             continue
-        if digest != summary.digest or len(samples) != summary.samples:
+        if digest != summary.digest or len(labels) != summary.samples:
             bad.append(f"{store}/{table} is not the table of this split")
             continue
-        labels = np.array([label for _, label in samples], "<i8")
         try:
             part: Part = read_band(store, manifest.bands[0].folder).parts[name]
         except (FormatError, KeyError):
             continue
         ends = np.cumsum([shard.samples for shard in part.shards])
         expected[name] = {
-            shard.name: hashlib.sha256(labels[end - shard.samples : end].tobytes()).hexdigest()
+            shard.name: hashlib.sha256(labels[end - shard.samples : end].astype("<i8").tobytes()).hexdigest()
             for shard, end in zip(part.shards, ends.tolist(), strict=True)
         }
     return expected

@@ -1,5 +1,6 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
+from .compress import compress_block, compressor_name
 from .errors import FormatError, ShardError, SpectralError, StoreError
 from .local import LocalStore
 from .opening import is_url, open_band, open_data, open_split, open_store, read_band
@@ -21,13 +22,11 @@ from .schema import (
     manifest_kind,
 )
 from .shard import (
-    COMPRESSOR,
     DTYPES,
     NPY_HEADER,
     Block,
     ShardWriter,
     check_bytes,
-    compress_block,
     index_shard,
     npy_header,
     read_block,
@@ -36,7 +35,6 @@ from .shard import (
 from .store import Store
 
 __all__ = [
-    "COMPRESSOR",
     "DTYPES",
     "MANIFEST",
     "NPY_HEADER",
@@ -60,6 +58,7 @@ __all__ = [
     "canonical_json",
     "check_bytes",
     "compress_block",
+    "compressor_name",
     "dump",
     "index_shard",
     "is_url",

@@ -63,9 +63,10 @@ class Lease:
     measured by the one who waits.
     """
 
-    def __init__(self, store: RemoteStore, name: str) -> None:
+    def __init__(self, store: RemoteStore, name: str, hasty: RemoteStore) -> None:
+        """`hasty` is the same store with less patience: who renews tries again soon, who ends will not wait."""
         self.name, self.token = name, os.urandom(8).hex()
-        self._store = store
+        self._store, self._hasty = store, hasty
         self._renewals = 0
         self._version: Version = {}
         self._stop = threading.Event()
@@ -74,6 +75,7 @@ class Lease:
     def held(self) -> Iterator[None]:
         """Hold the lease to the end of the block. Raises BlockingIOError if another run holds it, StoreError."""
         self._acquire()
+        self._store = self._hasty
         thread = threading.Thread(target=self._keep, daemon=True)
         thread.start()
         try:
@@ -82,14 +84,14 @@ class Lease:
             self._stop.set()
             thread.join()
             with suppress(StoreError):  # then it runs out
-                found = self._look()
+                found = _look(self._store, self.name)
                 if found is not None and found.token == self.token:
                     self._store.remove(self.name)
 
     @staticmethod
     def check(store: RemoteStore, name: str, token: str) -> None:
         """Raise StoreError unless the lease `name` is held under `token`, by a run that this is a worker of."""
-        found = Lease(store, name)._look()
+        found = _look(store, name)
         if found is None or found.token != token:
             raise StoreError(
                 f"{store} was deleted or taken over by another run while this one stood still: "
@@ -98,7 +100,7 @@ class Lease:
 
     def _acquire(self) -> None:
         while True:
-            found = self._look()
+            found = _look(self._store, self.name)
             if found is not None and not self._outwait(found):
                 continue
             version = self._put(found.version if found else None)
@@ -115,7 +117,7 @@ class Lease:
         said = False
         while (left := deadline - time.monotonic()) > 0:
             time.sleep(min(pause, left))
-            now = self._look()
+            now = _look(self._store, self.name)
             if now is None:
                 return False
             if now.data != found.data:
@@ -144,13 +146,6 @@ class Lease:
                     return  # lost: `check` stops whoever still works
                 self._version = version
 
-    def _look(self) -> Found | None:
-        try:
-            data, meta = self._store.read_version(self.name)
-        except FileNotFoundError:
-            return None
-        return Found(data, version_of(meta["e_tag"], meta["version"]), meta["last_modified"])
-
     def _put(self, version: Version | None) -> Version | None:
         """Write the lease over `version`, or over nothing; None if something else is there."""
         self._renewals += 1  # equal bytes would be an equal e_tag
@@ -161,9 +156,17 @@ class Lease:
             if written is not None:
                 return written
         except StoreError:  # perhaps only the answer was lost
-            found = self._look()
+            found = _look(self._store, self.name)
             if found is None or found.token != self.token:
                 raise
             return found.version
-        found = self._look()  # a try that obstore repeated may have met the first one's work
+        found = _look(self._store, self.name)  # a try that obstore repeated may have met the first one's work
         return found.version if found is not None and found.token == self.token else None
+
+
+def _look(store: RemoteStore, name: str) -> Found | None:
+    try:
+        data, meta = store.read_version(name)
+    except FileNotFoundError:
+        return None
+    return Found(data, version_of(meta["e_tag"], meta["version"]), meta["last_modified"])

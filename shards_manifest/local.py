@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import StoreError
-from .store import TEMPORARY
+from .store import TEMPORARY, no_space
 
 ORPHANS = 30.0  # seconds that workers of a killed run get to end with their row
-
-
-def no_space(error: OSError) -> bool:
-    """True where `error` says that the disk, the quota or the file size limit is used up."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LocalStore:

@@ -7,7 +7,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST = 6.0  # seconds to go on asking a server that has never answered
+HASTE = 2.0  # seconds to go on renewing a lease, before it is tried anew
 PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go on asking one that has
 FETCH = 8 << 20  # bytes asked for at once when reading
 THREADS = 16
@@ -152,7 +153,10 @@ class RemoteStore:
             try:
                 yield [cast(BinaryIO, upload) for upload in uploads]
                 self._check_own()
-                list(threads.map(Upload.commit, uploads))
+                commits = [threads.submit(upload.commit) for upload in uploads]
+                wait(commits)
+                for commit in commits:
+                    commit.result()
             except BaseException:
                 list(threads.map(Upload.abort, uploads))
                 raise
@@ -164,7 +168,7 @@ class RemoteStore:
         Raises BlockingIOError if another run holds it. Waits for the lease of a killed run to end.
         """
         self._read_only()
-        lease = Lease(RemoteStore(self.url, patience=FIRST), f"{records}/lease.json")
+        lease = Lease(RemoteStore(self.url, FIRST), f"{records}/lease.json", RemoteStore(self.url, HASTE))
         with lease.held():
             self._lease = lease.name, lease.token
             try:
@@ -209,7 +213,7 @@ class RemoteStore:
     def _client(self) -> ObjectStore:
         patience = self._patience or (PATIENCE if self._reached else FIRST)
         if patience not in self._clients:
-            self._clients[patience] = connect(self.url, patience, FIRST if patience == FIRST else SLOW)
+            self._clients[patience] = connect(self.url, patience, SLOW if patience > FIRST else FIRST)
         return self._clients[patience]
 
     def ask(self, name: str, request: Callable[[ObjectStore], T], tries: int = 5) -> T:

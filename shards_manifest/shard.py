@@ -11,7 +11,6 @@ import hashlib
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -35,19 +34,6 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     room = NPY_HEADER - len(_NPY_MAGIC) - 2
     assert len(text) < room
     return _NPY_MAGIC + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
-
-
-COMPRESSOR = f"isal {version('isal')}, level 1, window of a third of a plane"
-
-
-def compress_block(npy: Any, plane: int) -> bytes:
-    """A whole .npy file (any buffer) with planes of `plane` values as gzip: ISA-L level 1, no name, no time.
-
-    Matches farther back than a third of a plane are seldom worth the length of their distance: without them
-    56x56 planes take 4 % fewer bytes, in the same time (docs/results.md).
-    """
-    window = min(max((plane // 3).bit_length() - 1, 9), 15)  # log2 of its bytes, within what DEFLATE has
-    return bytes(igzip_lib.compress(npy, 1, igzip_lib.COMP_GZIP, hist_bits=window))
 
 
 class ShardWriter:

@@ -6,10 +6,16 @@ chooses by the URL. Both pickle, so that workers open what the run opened.
 
 from __future__ import annotations
 
+import errno
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
 TEMPORARY = ".tmp"  # ends the names that a killed process may leave behind
+
+
+def no_space(error: OSError) -> bool:
+    """True where `error` says that the disk, the quota or the file size limit is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Store(Protocol):

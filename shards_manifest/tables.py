@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
+import zlib
+from array import array
 from collections.abc import Iterable
 
-from isal import igzip_lib
+import numpy as np
+from isal import igzip_lib, isal_zlib
+from numpy.typing import NDArray
 
 from .errors import FormatError
 
@@ -24,6 +29,8 @@ def samples_name(part: str) -> str:
 
 def escape(text: str) -> str:
     """`text` on one line: backslash, tab, newline and return escaped, undecodable bytes as \\xNN."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # nearly all: a third of the time of the rest
     return text.translate(_ESCAPES).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -40,6 +47,46 @@ def order_digest(table: bytes) -> str:
 def compress_table(table: bytes) -> bytes:
     """The table as gzip without name and time, so that equal tables are equal bytes."""
     return bytes(igzip_lib.compress(table, 2, igzip_lib.COMP_GZIP))
+
+
+class TableWriter:
+    """A sample table as it is made, hashed and compressed line by line: at many millions it is never held as text."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._digest = hashlib.sha256()
+        self._pack = isal_zlib.compressobj(2, isal_zlib.DEFLATED, 31)
+        self._packed: list[bytes] = []
+
+    def add(self, samples: Iterable[tuple[str, int]]) -> None:
+        """Append (escaped key, label) rows."""
+        lines = [f"{key}\t{label}\n" for key, label in samples]
+        text = "".join(lines).encode()
+        self.samples += len(lines)
+        self._digest.update(text)
+        self._packed.append(self._pack.compress(text))
+
+    def finish(self) -> tuple[bytes, str]:
+        """The table as `compress_table` gives it, and its digest as `order_digest` gives it."""
+        self._packed.append(self._pack.flush())
+        return b"".join(self._packed), self._digest.hexdigest()
+
+
+def read_labels(data: bytes, where: str) -> tuple[NDArray[np.int64], str]:
+    """The labels int64 (n,) of a sample table, and its digest; flat memory. Raises FormatError."""
+    digest = hashlib.sha256()
+    labels = array("q")
+    try:
+        if not data:
+            raise EOFError("empty file")
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            for line in file:
+                digest.update(line)
+                _, label = line.split(b"\t")
+                labels.append(int(label))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise FormatError(f"{where} is not a sample table ({error}): the file is damaged") from None
+    return np.frombuffer(labels, np.int64), digest.hexdigest()
 
 
 def read_samples(data: bytes, where: str) -> tuple[list[tuple[str, int]], str]:

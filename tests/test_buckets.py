@@ -155,7 +155,7 @@ def test_what_is_damaged_in_a_bucket_is_named_and_mended(
 def test_killed_five_times_and_continued(
     server: Server, photos: Path, wanted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reach(monkeypatch, server.port, lease=1.5)
+    reach(monkeypatch, server.port, lease=1)
     client = server.client("killed")
     chance = random.Random(5)
     kills = 0
@@ -202,7 +202,7 @@ def test_a_server_that_stops_in_the_middle(
     try:
         server.start()
         for name, retry in (("waits", 40), ("gives-up", 1)):
-            reach(monkeypatch, server.port, retry=retry)
+            reach(monkeypatch, server.port, lease=1, retry=retry)
             process = start(command(photos, name))
             wait_for(lambda: process.poll() is not None or rows_in(server, name) >= 3)  # noqa: B023
             assert process.poll() is None

@@ -159,6 +159,15 @@ def _works(process: psutil.Process, backend: str) -> bool:
 
 
 @pytest.mark.slow
+def test_spark_writes_the_same_bytes(photos: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    pytest.importorskip("joblibspark", reason="needs Java and: pip install 'spectral-shards[spark]'")
+    command = cluster_command(photos, tmp_path / "out", "spark", "local-cluster[2,1,1024]")
+    done = program(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "out") == wanted
+
+
+@pytest.mark.slow
 def test_an_error_of_a_cluster_worker_is_one_sentence(
     dask: tuple[str, int], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 import shards_manifest
 
-HEAVY = {"torch", "torchvision", "webdataset", "matplotlib", "train"}
+HEAVY = {"torch", "torchvision", "webdataset", "matplotlib", "train", "pyarrow", "scipy"}
 
 
 def loaded(code: str) -> set[str]:

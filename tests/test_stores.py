@@ -142,7 +142,7 @@ with open_store(sys.argv[1]).owning("rows"):
 
 @pytest.mark.slow
 def test_the_lease_of_a_killed_run_runs_out_and_what_is_left_of_it_cannot_commit(cloud: str, tmp_path: Path) -> None:
-    url = f"{cloud}/killed/{tmp_path.name}"
+    url = f"{cloud}/leases/{tmp_path.name}"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, url], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"

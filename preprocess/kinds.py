@@ -1,0 +1,18 @@
+"""The forms of sources by name, for --source and its sentences. Imports nothing: --help shows it."""
+
+from __future__ import annotations
+
+KINDS = {
+    "folders": "one folder of images a class (ImageFolder)",
+    "tars": "one plain tar a class",
+    "tars-gz": "one .tar.gz a class",
+    "tar-of-tars": "one .tar, or .tar.gz, of class tars (fall11_whole.tar)",
+    "imagenet": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar with the devkit or a list of labels",
+    "webdataset": "tars of key.jpg with key.cls",
+    "parquet": "Parquet files with a column of images and one of labels",
+}
+
+
+def kinds_sentence() -> str:
+    """All kinds on one line."""
+    return "; ".join(f"{name}: {text}" for name, text in KINDS.items())

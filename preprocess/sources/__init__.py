@@ -1,0 +1,11 @@
+"""Where images come from. A source scans itself once, then reads any sample at random.
+
+base.py says what a source is; one module for each form; find.py recognises them. What can only be streamed is
+expanded once into a scratch folder and read in place there (scratch.py).
+"""
+
+from .base import Source, SourceOptions, fingerprint
+from .find import find_source
+from .scratch import scratch_folder
+
+__all__ = ["Source", "SourceOptions", "find_source", "fingerprint", "scratch_folder"]
