@@ -98,7 +98,7 @@ def refusal(url: str, error: Exception) -> tuple[str, bool]:
         return f"{url}: access was denied ({said or 'no reason given'}){where}", False
     if "BadScheme" in details or "URL scheme is not allowed" in details:
         return f"{url}: the endpoint is plain http: set {ALLOW_HTTP.get(scheme)}=true to allow that", False
-    if "region" in text.lower():
+    if said in ("PermanentRedirect", "AuthorizationHeaderMalformed") or "incorrectly configured region" in text:
         return f"{url}: the bucket is in another region: set AWS_REGION to it", False
     if isinstance(error, NotSupportedError):
         return f"{url}: the server cannot do what is needed ({_short(text)})", False

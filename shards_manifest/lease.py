@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -113,8 +114,7 @@ class Lease:
     def _outwait(self, found: Found) -> bool:
         """Wait until the lease has run out: True; False if it was given back. Raises BlockingIOError if it lives."""
         deadline = time.monotonic() + found.seconds + 1 - self._age(found)  # servers count whole seconds
-        pause = min(found.seconds / RENEWALS, 1)
-        said = False
+        pause, silent = min(found.seconds / RENEWALS, 1), time.monotonic() + 2 * found.seconds / RENEWALS
         while (left := deadline - time.monotonic()) > 0:
             time.sleep(min(pause, left))
             now = _look(self._store, self.name)
@@ -122,11 +122,13 @@ class Lease:
                 return False
             if now.data != found.data:
                 raise BlockingIOError(f"another run renews {self.name}")
-            if not said and deadline - left > 5 * pause and left > 5:
+            if time.monotonic() > silent:
+                silent = math.inf
                 logging.getLogger(__name__).warning(
-                    "%s: a run that was killed holds it for another %.0f seconds; waiting", self._store, left
+                    "%s: a run that seems to have been killed holds it for another %.0f seconds; waiting",
+                    self._store,
+                    left,
                 )
-                said = True
         return True
 
     def _age(self, found: Found) -> float:

@@ -189,7 +189,8 @@ class RemoteStore:
 
         def get(client: ObjectStore) -> tuple[bytes, ObjectMeta]:
             found = obstore.get(client, name)
-            return bytes(found.bytes()), found.meta
+            meta = found.meta
+            return bytes(found.bytes()), meta
 
         return self.ask(name, get)
 
@@ -207,7 +208,7 @@ class RemoteStore:
 
         try:
             return self.ask(name, put, tries=1)
-        except (AlreadyExistsError, PreconditionError):
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             return None
 
     def _client(self) -> ObjectStore:
@@ -244,7 +245,8 @@ class RemoteStore:
         def get(client: ObjectStore) -> tuple[bytes, int]:
             try:
                 found = obstore.get(client, name, options={"range": (start, start + length)})
-                return bytes(found.bytes()), found.meta["size"]
+                size = found.meta["size"]
+                return bytes(found.bytes()), size
             except NotSupportedError:  # a web server without ranges
                 whole = bytes(obstore.get(client, name).bytes())
                 return whole[start:], len(whole)

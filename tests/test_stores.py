@@ -166,6 +166,16 @@ def test_the_lease_of_a_killed_run_runs_out_and_what_is_left_of_it_cannot_commit
         assert not store.exists("00/b.tar")
 
 
+def test_a_destination_that_is_deleted_stops_its_run(cloud: str, tmp_path: Path) -> None:
+    store = open_store(f"{cloud}/deleted/{tmp_path.name}")
+    with store.owning("rows"):
+        store.write("rows/a.json", b"1")
+        open_store(str(store)).remove("rows/lease.json")
+        with pytest.raises(StoreError, match="was deleted or taken over"):
+            store.write("rows/b.json", b"1")
+    assert store.names("rows") == ["rows/a.json"]
+
+
 def test_a_lost_answer_to_a_lease_is_no_loss(cloud: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from shards_manifest.remote import RemoteStore
 
