@@ -211,7 +211,7 @@ class FaultProxy:
                 answer += piece
         if fate == "cut download":
             answer = answer[: len(answer) * 2 // 3]
-        for start in range(0, len(answer), size := 1 << 14 if fate == "slow" else 1 << 20):
+        for start in range(0, len(answer), size := max(len(answer) // 10 if fate == "slow" else 1 << 20, 100)):
             client.sendall(answer[start : start + size])
             if fate == "slow":
                 time.sleep(0.1)

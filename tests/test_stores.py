@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from buckets import BUCKET, Server, environment, wait_for
+from buckets import BUCKET, FaultProxy, Server, environment, wait_for
 
 from shards_manifest import FormatError, LocalStore, Store, StoreError, open_band, open_store
 
@@ -129,6 +129,28 @@ def test_one_run_at_a_time(store: Store) -> None:
     assert store.names("rows") == ["rows/a.json"]
     with store.owning("rows"):
         pass
+
+
+def test_large_objects_through_faults(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = FaultProxy(server.port, every=4)
+    try:
+        for name, value in environment(proxy.port).items():
+            monkeypatch.setenv(name, value)
+        store = open_store(f"s3://{BUCKET}/faults/{tmp_path.name}")
+        data = os.urandom(LARGE)
+        tries = 0
+        while not store.exists("00/l.tar"):  # it ends well or is refused in a sentence: never half of it is there
+            tries += 1
+            assert tries < 10
+            with suppress(StoreError), store.writing(["00/l.tar", "01/s.tar"]) as (one, two):
+                for start in range(0, LARGE, 1_000_000):
+                    one.write(data[start : start + 1_000_000])
+                two.write(b"small")
+        for _ in range(12):
+            assert store.view("00/l.tar") == data
+        assert set(proxy.seen) == {"pass", *FaultProxy.FATES}
+    finally:
+        proxy.close()
 
 
 HOLD = """

@@ -150,7 +150,7 @@ def test_without_val_nothing_is_evaluated(photos: Path, tmp_path: Path) -> None:
 def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> None:
     train = ("spectral-train", "--out", tmp_path / "run", "--shards")
     assert "has no manifest.json" in fails(*train, tmp_path)
-    assert "local folders only" in fails(*train, "gs://bucket/sub4/00")
+    assert "choose a local path or s3://" in fails(*train, "ftp://host/sub4/00")
     band = sub4 / "00"
     assert fails(*train, band, "--network", "vgg") == "Error: --network vgg: choose cnn, resnet18, resnet34"
     assert fails(*train, band, "--recipe", "none") == "Error: --recipe none: choose imagenet1k, quick"
