@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards_manifest import FormatError, LocalStore, SplitManifest, open_split, tables
+from shards_manifest import FormatError, SplitManifest, Store, open_split, tables
 
 from .errors import SourceError
 from .listing import CHUNK, Listing
@@ -98,7 +98,7 @@ def _places(listing: Listing, origin: str, keys: set[str]) -> dict[str, int]:
 
 
 def _rebuilt(
-    store: LocalStore, manifest: SplitManifest, part: str, positions: list[int]
+    store: Store, manifest: SplitManifest, part: str, positions: list[int]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """The pixels of samples of a part, float64 (side, side, 3); every block is read once."""
     blocks = PartBlocks(store, manifest, part)

@@ -10,10 +10,10 @@ from shards_manifest import (
     MANIFEST,
     BandManifest,
     BandSummary,
-    LocalStore,
     Part,
     PartSummary,
     SplitManifest,
+    Store,
     band_folder,
     dump,
     tables,
@@ -28,7 +28,7 @@ from .transform import band_frequency, band_steps
 
 
 def write_manifests(
-    store: LocalStore,
+    store: Store,
     plan: SplitPlan,
     listing: Listing,
     ordered: list[tuple[Row, RowRecord]],
@@ -141,7 +141,7 @@ def _band_manifest(
     )
 
 
-def _put(store: LocalStore, name: str, data: bytes) -> None:
+def _put(store: Store, name: str, data: bytes) -> None:
     """Write a file unless it is there already, byte for byte."""
     if not store.exists(name) or store.read(name) != data:
         store.write(name, data)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from shards_manifest import Block, FormatError, LocalStore, SplitManifest, index_shard, read_band, read_block
+from shards_manifest import Block, FormatError, SplitManifest, Store, index_shard, read_band, read_block
 
 from .color import to_rgb
 from .transform import band_matrix, inverse
@@ -19,7 +19,7 @@ class PartBlocks:
     Bands that were not written are zero. Raises FormatError, ShardError.
     """
 
-    def __init__(self, store: LocalStore, manifest: SplitManifest, part: str) -> None:
+    def __init__(self, store: Store, manifest: SplitManifest, part: str) -> None:
         self._store, self._part = store, part
         self._factor, self._side = manifest.geometry.factor, manifest.geometry.plane
         self._bands = {summary.folder: read_band(store, summary.folder) for summary in manifest.bands}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shards_manifest import LocalStore, Shard, ShardWriter, band_folder, canonical_json, compress_block, compressor_name
+from shards_manifest import Shard, ShardWriter, Store, band_folder, canonical_json, compress_block, compressor_name
 
 from .blocks import BandBlocks
 from .decode import Decoder, decoder_name, resizer_name
@@ -92,7 +92,7 @@ def shard_names(plan: SplitPlan, row: str) -> list[str]:
     return [f"{band_folder(band)}/{row}.tar" for band in plan.bands]
 
 
-def write_row(task: RowTask, store: LocalStore) -> RowRecord:
+def write_row(task: RowTask, store: Store) -> RowRecord:
     """Split the images of a row, commit its shards, then its record.
 
     Linear algebra runs on one thread: rows are what runs in parallel. Raises SourceError, StoreError, and
@@ -108,7 +108,7 @@ def write_row(task: RowTask, store: LocalStore) -> RowRecord:
     rejects: list[tuple[int, str]] = []
     names = shard_names(task.plan, task.name)
     # held until the record is there: a run that takes over from a killed one waits for it
-    with store.locked(RECORDS, exclusive=False, patience=60):
+    with store.working(RECORDS):
         with threadpool_limits(1), store.writing(names) as files:
             shards = _write_shards(task, files, blocks, rejects)
         bands = tuple(

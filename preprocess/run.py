@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shards_manifest import MANIFEST, LocalStore, band_folder, canonical_json, open_store
+from shards_manifest import MANIFEST, Store, band_folder, canonical_json, is_url, open_store
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
 
@@ -25,7 +25,6 @@ from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, w
 from .sources import Source, SourceOptions, find_source
 
 PLAN = f"{RECORDS}/plan.json"
-ORPHANS = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -142,37 +141,44 @@ def split(
     return Outcome(samples, rejects, total, clipped, len(missing), earlier)
 
 
-def _committed(store: LocalStore, job: Job) -> dict[str, RowRecord]:
+def _committed(store: Store, job: Job) -> dict[str, RowRecord]:
     """The records of rows whose shards are all there, in full length; leftovers of others are removed."""
+    there: dict[str, int] = {}
     for folder in (RECORDS, "", *(band_folder(band) for band in job.plan.bands)):
-        for name in store.names(folder):
-            if name.endswith(TEMPORARY):
-                store.remove(name)
+        there |= store.sizes(folder)
+    for name in there:
+        if name.endswith(TEMPORARY):
+            store.remove(name)
     records = {}
     for row in job.rows:
+        if record_name(row.name) not in there:
+            continue
         try:
             record = RowRecord.from_bytes(store.read(record_name(row.name)))
             names = shard_names(job.plan, row.name)
-            if all(store.size(n) == b.shard.bytes for n, b in zip(names, record.bands, strict=True)):
+            if all(there.get(n) == b.shard.bytes for n, b in zip(names, record.bands, strict=True)):
                 records[row.name] = record
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             continue
     return records
 
 
-def _check_identity(store: LocalStore, job: Job) -> None:
+def _check_identity(store: Store, job: Job) -> None:
     """Refuse a destination that holds anything but an earlier run of the same job; else claim it."""
     identity = job.identity()
     try:
         found = json.loads(store.read(PLAN))
     except FileNotFoundError:
-        leftovers = [entry.name for entry in os.scandir(store.root) if entry.name != RECORDS]
+        leftovers = [name for name in store.folders() + store.names() if name != RECORDS]
         if leftovers:
             raise DestinationError(
                 f"{store} is not empty (it holds {min(leftovers)}) and no split was begun there: choose another --out"
             ) from None
-        store.write(PLAN, canonical_json(identity))
-        return
+        try:
+            store.create(PLAN, canonical_json(identity))
+            return
+        except FileExistsError:  # another's, or our own where the answer was lost
+            found = json.loads(store.read(PLAN))
     except ValueError:
         raise DestinationError(f"{store}/{PLAN} is damaged: delete {store} and split again") from None
     differences = list(_differences(found, identity))
@@ -194,13 +200,10 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def _own(store: LocalStore) -> Iterator[None]:
-    """Hold the destination for this process alone. Workers of a killed run are waited for: they end with their row."""
+def _own(store: Store) -> Iterator[None]:
+    """Hold the destination for this run alone."""
     try:
-        with store.locked("", exclusive=True):
-            if store.path(RECORDS).is_dir():
-                with store.locked(RECORDS, exclusive=True, patience=ORPHANS):
-                    pass
+        with store.owning(RECORDS):
             yield
     except BlockingIOError:
         raise DestinationError(
@@ -215,7 +218,16 @@ def _first_reject(ordered: list[tuple[Row, RowRecord]]) -> str:
 
 
 def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str], option: str = "--out") -> None:
-    """Refuse to write within the source, where the next scan would find it. Raises DestinationError."""
+    """Refuse to write to a web server, or within the source, where the next scan would find it.
+
+    Raises DestinationError.
+    """
+    if os.fspath(out).startswith(("http://", "https://")):
+        raise DestinationError(f"{option} {out} can only be read: choose a folder, s3://, gs:// or az://")
+    if is_url(source) or is_url(out):
+        if is_url(source) and f"{out}/".startswith(f"{source}".rstrip("/") + "/"):
+            raise DestinationError(f"{option} {out} lies within the source {source}: choose a folder beside it")
+        return
     inner, outer = Path(out).resolve(), Path(source).resolve()
     if inner == outer or outer in inner.parents:
         raise DestinationError(f"{option} {out} lies within the source {source}: choose a folder beside it")

@@ -17,7 +17,7 @@ import numpy as np
 from isal import igzip_lib
 from numpy.typing import NDArray
 
-from shards_manifest import LocalStore
+from shards_manifest import Store
 
 from .listing import Entries, Listing
 from .plan import SplitPlan
@@ -35,7 +35,7 @@ def stamp(source: Source, plan: SplitPlan) -> str:
     return hashlib.sha256(f"{fingerprint(source)}\n{chosen}".encode()).hexdigest()
 
 
-def load(store: LocalStore, stamp: str) -> Listing | None:
+def load(store: Store, stamp: str) -> Listing | None:
     """The listing that was saved under this stamp, or None."""
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error, DAMAGED):
         if _is_saved(store, stamp):
@@ -43,14 +43,14 @@ def load(store: LocalStore, stamp: str) -> Listing | None:
     return None
 
 
-def save(store: LocalStore, listing: Listing, stamp: str) -> None:
+def save(store: Store, listing: Listing, stamp: str) -> None:
     """Save a listing under its stamp, unless it is there already, or a folder below a class could change unseen."""
     deep = any(len(e) and e.offset[0] < 0 and b"/" in e.names for e in listing.parts.values())
     if not deep and not _is_saved(store, stamp):
         store.write(NAME, b"%s%s\n" % (_MAGIC, stamp.encode()) + pack(listing))
 
 
-def _is_saved(store: LocalStore, stamp: str) -> bool:
+def _is_saved(store: Store, stamp: str) -> bool:
     try:
         return store.range(NAME, 0, len(_MAGIC) + len(stamp)) == _MAGIC + stamp.encode()
     except FileNotFoundError:

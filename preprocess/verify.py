@@ -14,11 +14,11 @@ from shards_manifest import (
     MANIFEST,
     BandManifest,
     FormatError,
-    LocalStore,
     Part,
     Shard,
     ShardError,
     SplitManifest,
+    Store,
     check_bytes,
     index_shard,
     open_data,
@@ -91,7 +91,7 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _check_shard(store: LocalStore, folder: str, shard: Shard, dtype: str, plane: int) -> tuple[str, str]:
+def _check_shard(store: Store, folder: str, shard: Shard, dtype: str, plane: int) -> tuple[str, str]:
     """A sentence if the shard is bad, else nothing; and a digest of its labels."""
     name = _join(folder, shard.name)
     where = f"{store}/{name}"
@@ -116,7 +116,7 @@ def _check_shard(store: LocalStore, folder: str, shard: Shard, dtype: str, plane
     return "", labels.hexdigest()
 
 
-def _check_split(manifest: SplitManifest, bands: dict[str, BandManifest], store: LocalStore) -> list[str]:
+def _check_split(manifest: SplitManifest, bands: dict[str, BandManifest], store: Store) -> list[str]:
     """Bands that do not agree with the split's manifest."""
     bad = []
     for summary in manifest.bands:
@@ -134,7 +134,7 @@ def _check_split(manifest: SplitManifest, bands: dict[str, BandManifest], store:
     return bad
 
 
-def _tables(manifest: SplitManifest, store: LocalStore, bad: list[str]) -> dict[str, dict[str, str]]:
+def _tables(manifest: SplitManifest, store: Store, bad: list[str]) -> dict[str, dict[str, str]]:
     """For each part, the digest of the labels that each shard should hold, by the sample table."""
     expected: dict[str, dict[str, str]] = {}
     for name, summary in manifest.parts.items():
@@ -162,7 +162,7 @@ def _tables(manifest: SplitManifest, store: LocalStore, bad: list[str]) -> dict[
     return expected
 
 
-def _extra_shards(store: LocalStore, bands: dict[str, BandManifest]) -> list[str]:
+def _extra_shards(store: Store, bands: dict[str, BandManifest]) -> list[str]:
     """Tars that no manifest lists: a reader that globs would pick them up."""
     return [
         f"{store}/{name} is not listed in the manifest"

@@ -2,7 +2,8 @@
 
 from .compress import compress_block, compressor_name
 from .errors import FormatError, ShardError, SpectralError, StoreError
-from .opening import open_band, open_data, open_split, read_band
+from .local import LocalStore
+from .opening import is_url, open_band, open_data, open_split, open_store, read_band
 from .schema import (
     MANIFEST,
     PARTS,
@@ -31,7 +32,7 @@ from .shard import (
     read_block,
     read_labels,
 )
-from .store import LocalStore, open_store
+from .store import Store
 
 __all__ = [
     "DTYPES",
@@ -51,6 +52,7 @@ __all__ = [
     "ShardWriter",
     "SpectralError",
     "SplitManifest",
+    "Store",
     "StoreError",
     "band_folder",
     "canonical_json",
@@ -59,6 +61,7 @@ __all__ = [
     "compressor_name",
     "dump",
     "index_shard",
+    "is_url",
     "load_band",
     "load_split",
     "manifest_kind",

@@ -1,15 +1,35 @@
-"""From a path to the manifest of what is there."""
+"""From a path or a URL to its store, and to the manifest of what is there."""
 
 from __future__ import annotations
 
 import os
 
-from .errors import FormatError
+from .errors import FormatError, StoreError
+from .local import LocalStore
 from .schema import MANIFEST, BandManifest, SplitManifest, load_band, load_split, manifest_kind
-from .store import LocalStore, open_store
+from .store import Store
+
+REMOTE = ("s3", "gs", "az", "http", "https")
 
 
-def open_data(path: str | os.PathLike[str]) -> tuple[LocalStore, SplitManifest | BandManifest]:
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """True for what `open_store` takes for a URL."""
+    return "://" in os.fspath(path)
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """The store behind a local path or a URL. Raises StoreError for a URL of another kind."""
+    text = os.fspath(url)
+    if not is_url(text):
+        return LocalStore(text)
+    if text.partition("://")[0] not in REMOTE:
+        raise StoreError(f"{text}: choose a local path or s3://, gs://, az://, http:// or https://")
+    from .remote import RemoteStore  # local work never loads it
+
+    return RemoteStore(text)
+
+
+def open_data(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest | BandManifest]:
     """The store and the manifest of a split or of a band. Raises FormatError if there is none, StoreError."""
     store = open_store(path)
     where = f"{path}/{MANIFEST}"
@@ -24,7 +44,7 @@ def open_data(path: str | os.PathLike[str]) -> tuple[LocalStore, SplitManifest |
     return store, load_split(data, where)
 
 
-def open_band(path: str | os.PathLike[str]) -> tuple[LocalStore, BandManifest]:
+def open_band(path: str | os.PathLike[str]) -> tuple[Store, BandManifest]:
     """The store and the manifest of a band. Raises FormatError if there is none, StoreError."""
     store, manifest = open_data(path)
     if not isinstance(manifest, BandManifest):
@@ -32,7 +52,7 @@ def open_band(path: str | os.PathLike[str]) -> tuple[LocalStore, BandManifest]:
     return store, manifest
 
 
-def open_split(path: str | os.PathLike[str]) -> tuple[LocalStore, SplitManifest]:
+def open_split(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest]:
     """The store and the manifest of a whole split. Raises FormatError if there is none, StoreError."""
     store, manifest = open_data(path)
     if not isinstance(manifest, SplitManifest):
@@ -40,7 +60,7 @@ def open_split(path: str | os.PathLike[str]) -> tuple[LocalStore, SplitManifest]
     return store, manifest
 
 
-def read_band(store: LocalStore, folder: str) -> BandManifest:
+def read_band(store: Store, folder: str) -> BandManifest:
     """The manifest of the band in `folder` of a split. Raises FormatError."""
     name = f"{folder}/{MANIFEST}"
     try:

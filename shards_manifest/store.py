@@ -1,24 +1,16 @@
 """The one seam for bytes in and out: names relative to a root, read and written whole.
 
-A write appears under its name completely or not at all: temporary name, flush to disk, rename.
+`LocalStore` (local.py) keeps them in a folder, `RemoteStore` (remote.py) in a bucket; `open_store` (opening.py)
+chooses by the URL. Both pickle, so that workers open what the run opened.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import mmap
-import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
 
-from .errors import StoreError
-
-TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"  # ends the names that a killed process may leave behind
 
 
 def no_space(error: OSError) -> bool:
@@ -26,167 +18,78 @@ def no_space(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class LocalStore:
-    """Files below one folder.
+class Store(Protocol):
+    """What is read and written below one root. Names are relative, with slashes; str() is the root.
 
-    Raises StoreError, naming the file, where the operating system refuses a write.
+    forks: whether a process that is forked from this one may go on using it; otherwise it has to be sent there.
+    Raises StoreError, in one sentence, where the disk or the object store refuses.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
-        self._prefix = os.path.join(os.fspath(root), "")
-
-    def __str__(self) -> str:
-        return str(self.root)
-
-    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
-        return LocalStore, (self.root.absolute(),)  # a worker of a cluster starts in another folder
-
-    def path(self, name: str) -> Path:
-        """The path of `name`, whether it exists or not."""
-        return self.root / name
+    forks: bool
 
     def exists(self, name: str) -> bool:
         """True if `name` has been committed."""
-        return self.path(name).is_file()
+        ...
 
     def size(self, name: str) -> int:
         """Bytes of `name`. Raises FileNotFoundError."""
-        return self.path(name).stat().st_size
+        ...
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the files directly in `folder`; none where it is missing."""
-        base = self.path(folder)
-        if not base.is_dir():
-            return []
-        prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_file())
+        ...
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
+        ...
 
     def folders(self, folder: str = "") -> list[str]:
         """Sorted names of the folders directly in `folder`; none where it is missing."""
-        base = self.path(folder)
-        if not base.is_dir():
-            return []
-        prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_dir())
+        ...
 
     def open(self, name: str) -> BinaryIO:
         """A seekable reader of `name`. Raises FileNotFoundError."""
-        return self.path(name).open("rb")
+        ...
 
     def range(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
-        descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)
-        try:
-            return os.pread(descriptor, length, start)
-        finally:
-            os.close(descriptor)
+        ...
 
     def read(self, name: str) -> bytes:
         """The whole of `name`. Raises FileNotFoundError."""
-        return self.path(name).read_bytes()
+        ...
 
     def view(self, name: str) -> memoryview:
-        """The whole of `name`, mapped read-only instead of copied. Raises FileNotFoundError."""
-        with self.path(name).open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        """The whole of `name`, read-only: mapped where that is possible. Raises FileNotFoundError."""
+        ...
 
     def write(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, whole or not at all."""
-        with self.writing([name]) as (file,):
-            file.write(data)
+        ...
 
-    def flush(self, folders: list[str]) -> None:
-        """Return when the names in `folders` have reached the disk, as the contents did on commit."""
-        for folder in folders:
-            _sync_folder(self.path(folder))
+    def create(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, which must be new. Raises FileExistsError."""
+        ...
+
+    def writing(self, names: list[str]) -> AbstractContextManager[list[BinaryIO]]:
+        """Open every name for writing; commit them at the end of the block, none of them if it raises."""
+        ...
 
     def remove(self, name: str) -> None:
         """Remove `name` if it is there."""
-        self.path(name).unlink(missing_ok=True)
+        ...
 
-    @contextmanager
-    def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
-        """Open every name for writing; commit them at the end of the block, none of them if it raises."""
-        unique = f".{os.urandom(4).hex()}{TEMPORARY}"  # a process left over from a killed run cannot get in the way
-        temporary = [self.path(name + unique) for name in names]
-        files: list[BinaryIO] = []
-        try:
-            for path in temporary:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                files.append(path.open("wb"))
-            yield files
-            with ThreadPoolExecutor(max_workers=16) as threads:  # the disk takes many flushes as one
-                list(threads.map(_flush, files))
-            for name, path in zip(names, temporary, strict=True):
-                os.replace(path, self.path(name))
-        except BaseException as error:
-            for file in files:
-                _close_quietly(file)
-            for path in temporary:
-                path.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise self._refused(error) from error
-            raise
+    def flush(self, folders: list[str]) -> None:
+        """Return when the names in `folders` are as safe as what they name."""
+        ...
 
-    @contextmanager
-    def locked(self, folder: str, exclusive: bool, patience: float = 0.0) -> Iterator[None]:
-        """Hold a lock on a folder, shared or exclusive; the system lets go of it however the process ends.
+    def owning(self, records: str) -> AbstractContextManager[None]:
+        """Hold the store for one run, whose workers are at work `working(records)`.
 
-        patience: seconds to wait. Raises BlockingIOError if others still hold it then. A file system without
-        locks is taken as it is: commits are whole files, and equal for equal runs.
+        Raises BlockingIOError if another run holds it.
         """
-        self.path(folder).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path(folder), os.O_RDONLY)
-        deadline = time.monotonic() + patience
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise
-                    time.sleep(0.05)
-                except OSError:
-                    break
-            yield
-        finally:
-            os.close(descriptor)
+        ...
 
-    def _refused(self, error: OSError) -> StoreError:
-        if no_space(error):
-            return StoreError(
-                f"no space left to write to {self.root} ({error.strerror}): "
-                "free some and run the same command again, finished shards are kept"
-            )
-        return StoreError(f"cannot write to {self.root}: {error.strerror} ({error.filename or self.root})")
-
-
-def open_store(url: str | os.PathLike[str]) -> LocalStore:
-    """The store behind a local path. Raises StoreError for any other scheme."""
-    text = os.fspath(url)
-    if "://" in text:
-        raise StoreError(f"{text}: this release reads and writes local folders only; copy the data to a disk")
-    return LocalStore(text)
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def _close_quietly(file: BinaryIO) -> None:
-    with suppress(OSError):  # the flush of a file that is thrown away: the first error is the one to report
-        file.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def working(self, records: str) -> AbstractContextManager[None]:
+        """What a worker of the owning run is in while it writes."""
+        ...

@@ -6,10 +6,12 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import Server
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -106,3 +108,16 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real images (../shared/data) are not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server with an empty bucket."""
+    folder = tmp_path_factory.mktemp("weed") / "data"
+    folder.mkdir()
+    server = Server(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

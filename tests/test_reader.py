@@ -116,5 +116,5 @@ def test_what_is_not_a_band(tmp_path: Path, sub4: Path) -> None:
         open_band(str(tmp_path))
     with pytest.raises(FormatError, match="is a whole split, not one band"):
         open_band(str(sub4))
-    with pytest.raises(StoreError, match="local folders only"):
-        open_band("s3://bucket/sub4/00")
+    with pytest.raises(StoreError, match="choose a local path or s3:"):
+        open_band("ftp://host/sub4/00")

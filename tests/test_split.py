@@ -113,7 +113,7 @@ def test_destinations_that_are_no_place_for_a_split(photos: Path, tmp_path: Path
     assert "lies within the source" in fails(*command, photos / "sub4")
     assert not (photos / "sub4").exists()
     assert "cannot write to" in fails(*command, "/proc/sub4")
-    assert "local folders only" in fails(*command, "s3://bucket/sub4")
+    assert "choose a local path or s3:" in fails(*command, "ftp://bucket/sub4")
 
 
 def test_two_at_once_on_one_destination(photos: Path, tmp_path: Path) -> None:

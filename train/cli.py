@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,13 +9,15 @@ import click
 from shards_manifest import console
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .plan import TrainPlan
     from .runs import Result
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="spectral-shards", prog_name="spectral-train")
-@click.option("--shards", required=True, type=click.Path(), help="A band, as sub36/07, or a whole split, as sub36.")
+@click.option("--shards", required=True, type=click.Path(), help="A band, as sub36/07, or a whole split; also a URL.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
 @click.option("--network", default="resnet34", show_default=True, help="resnet34, resnet18 or cnn.")
 @click.option("--recipe", default="imagenet1k", show_default=True, help="imagenet1k (as published) or quick.")
@@ -51,14 +52,14 @@ def cli(shards: str, out: str | None, **options: Any) -> None:
     """Train the network of a band; for a whole split of each band in turn, skipping those that are finished."""
     from shards_manifest import BandManifest, open_data
 
-    from .runs import run_path
+    from .runs import local_folder, run_path, split_runs_path
 
     plan = _plan(**options)
     _, manifest = open_data(shards)
     if isinstance(manifest, BandManifest):
-        _train_one(shards, Path(out) if out else run_path(shards), plan)
+        _train_one(shards, local_folder(out) if out else run_path(shards), plan)
         return
-    root = Path(out) if out else Path("runs") / Path(shards).resolve().name
+    root = local_folder(out) if out else split_runs_path(shards)
     for band in manifest.bands:
         _train_one(f"{shards}/{band.folder}", root / band.folder, plan)
     click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from shards_manifest import console
@@ -11,22 +9,24 @@ from shards_manifest import console
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="spectral-shards", prog_name="spectral-ensemble")
-@click.argument("runs", type=click.Path(path_type=Path))
+@click.argument("runs", type=click.Path())
 @click.option(
     "--rank-on",
     default="halves",
     show_default=True,
     help="What bands are ranked on: halves (of val, each scored by the other), train, or val.",
 )
-def cli(runs: Path, rank_on: str) -> None:
+def cli(runs: str, rank_on: str) -> None:
     """Fuse what is there in RUNS: ensemble.md, ensemble.json and ensemble.png are written into it."""
     from shards_manifest import LocalStore, canonical_json
 
     from .ensemble import ensemble
     from .report import markdown, plot
+    from .runs import local_folder
 
-    report = ensemble(runs, rank_on)
-    store = LocalStore(runs)
+    folder = local_folder(runs)
+    report = ensemble(folder, rank_on)
+    store = LocalStore(folder)
     text = markdown(report)
     store.write("ensemble.md", text.encode())
     store.write("ensemble.json", canonical_json(report.to_json()))

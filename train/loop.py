@@ -181,7 +181,8 @@ def evaluate(session: Session, reader: PartReader, last: bool) -> Evaluation:
     kept: list[NDArray[np.float16]] = []
     labels: list[NDArray[np.int64]] = []
     stream = EvalStream(reader, max(session.recipe.batch_size, 256))
-    for batch in loader(stream, session.plan.workers, session.device.type == "cuda"):
+    workers = session.plan.workers if reader.forks else 0  # what is fetched here is fetched once, not once an epoch
+    for batch in loader(stream, workers, session.device.type == "cuda"):
         x, y = session.on_device(batch)
         with session.autocast():
             logits = session.network(session.inputs(x).contiguous(memory_format=torch.channels_last)).float()

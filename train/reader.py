@@ -14,9 +14,9 @@ from shards_manifest import (
     DTYPES,
     BandManifest,
     Block,
-    LocalStore,
     ShardError,
     SpectralError,
+    Store,
     check_bytes,
     index_shard,
     read_block,
@@ -34,13 +34,14 @@ class PartReader:
     read. Raises ShardError, naming the shard.
     """
 
-    def __init__(self, store: LocalStore, manifest: BandManifest, part: str) -> None:
+    def __init__(self, store: Store, manifest: BandManifest, part: str) -> None:
         self._store = store
         self._shards = manifest.parts[part].shards
         geometry = manifest.geometry
         self.shape = (3, geometry.plane, geometry.plane)
         self.dtype = DTYPES[geometry.dtype]
         self._opened: dict[int, tuple[memoryview, list[Block]]] = {}
+        self.forks = store.forks
         places = [(number, index) for number, shard in enumerate(self._shards) for index in range(shard.blocks)]
         self._places = places
         full = manifest.block  # every block is full but the last of a shard
@@ -75,7 +76,7 @@ class TrainStream(IterableDataset[Batch]):
     """
 
     def __init__(self, reader: PartReader, batch_size: int, seed: int, first_epoch: int, epochs: int) -> None:
-        self._reader = reader
+        self._reader, self.forks = reader, reader.forks
         self._seed, self._epochs = seed, range(first_epoch, epochs)
         self.batches, self.batch_size = train_batches(int(reader.block_samples.sum()), batch_size)
 
@@ -107,7 +108,7 @@ class EvalStream(IterableDataset[Batch]):
     """Every sample of a part once, in stored order, block by block gathered to about `batch_size`."""
 
     def __init__(self, reader: PartReader, batch_size: int) -> None:
-        self._reader = reader
+        self._reader, self.forks = reader, reader.forks
         self._batch_size = batch_size
 
     def __iter__(self) -> Iterator[Batch]:
@@ -139,13 +140,16 @@ class _Guarded(IterableDataset[Batch | SpectralError]):
             yield error
 
 
-def loader(stream: IterableDataset[Batch], workers: int, pin: bool) -> Iterator[Batch]:
+def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterator[Batch]:
     """Run a stream in at most one background process: it keeps far ahead of any network.
 
     pin: put batches into page-locked memory, from which copies to a GPU overlap with computing.
     Raises what the stream raises.
     """
-    for batch in DataLoader(_Guarded(stream), batch_size=None, num_workers=min(workers, 1), pin_memory=pin):
+    context = None if stream.forks or not workers else "spawn"
+    for batch in DataLoader(
+        _Guarded(stream), batch_size=None, num_workers=min(workers, 1), pin_memory=pin, multiprocessing_context=context
+    ):
         if isinstance(batch, SpectralError):
             raise batch
         yield batch

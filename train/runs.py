@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards_manifest import BandManifest, LocalStore, canonical_json
+from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
 
 from .errors import TrainError
 from .plan import TrainPlan
@@ -48,9 +48,27 @@ class Result:
 
 
 def run_path(shards: str | os.PathLike[str], root: str = "runs") -> Path:
-    """Where the run of a band goes by default: runs/sub36/07 for .../sub36/07."""
-    path = Path(shards).resolve()
-    return Path(root, path.parent.name, path.name)
+    """Where the run of a band goes by default: runs/sub36/07 for .../sub36/07, runs/sub36/07 for s3://sub36/07."""
+    return Path(root, *_last_folders(shards, 2))
+
+
+def split_runs_path(shards: str | os.PathLike[str], root: str = "runs") -> Path:
+    """Where the runs of a split's bands go by default: runs/sub36 for .../sub36."""
+    return Path(root, *_last_folders(shards, 1))
+
+
+def _last_folders(path: str | os.PathLike[str], count: int) -> list[str]:
+    if is_url(path):  # a bucket is no folder, but names a split that fills it
+        parts = [part for part in os.fspath(path).partition("://")[2].split("/") if part]
+        return parts[-count:]
+    return list(Path(path).resolve().parts[1:][-count:])
+
+
+def local_folder(path: str | os.PathLike[str]) -> Path:
+    """A folder for runs. Raises TrainError for a URL: lines are appended to files in it."""
+    if is_url(path):
+        raise TrainError(f"{os.fspath(path)}: runs are kept in local folders: choose one, and copy it when it is done")
+    return Path(path)
 
 
 class RunFolder:

@@ -1,0 +1,218 @@
+"""A store in a folder. A write appears under its name whole or not at all: temporary name, flush to disk, rename."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import StoreError
+from .store import TEMPORARY, no_space
+
+ORPHANS = 30.0  # seconds that workers of a killed run get to end with their row
+
+
+class LocalStore:
+    """Files below one folder.
+
+    Raises StoreError, naming the file, where the operating system refuses a write.
+    """
+
+    forks = True
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self._prefix = os.path.join(os.fspath(root), "")
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
+        return LocalStore, (self.root.absolute(),)  # a worker of a cluster starts in another folder
+
+    def path(self, name: str) -> Path:
+        """The path of `name`, whether it exists or not."""
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        """True if `name` has been committed."""
+        return self.path(name).is_file()
+
+    def size(self, name: str) -> int:
+        """Bytes of `name`. Raises FileNotFoundError."""
+        return self.path(name).stat().st_size
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names of the files directly in `folder`; none where it is missing."""
+        base = self.path(folder)
+        if not base.is_dir():
+            return []
+        prefix = f"{folder}/" if folder else ""
+        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_file())
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
+        base = self.path(folder)
+        if not base.is_dir():
+            return {}
+        prefix = f"{folder}/" if folder else ""
+        return dict(sorted((prefix + e.name, e.stat().st_size) for e in os.scandir(base) if e.is_file()))
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Sorted names of the folders directly in `folder`; none where it is missing."""
+        base = self.path(folder)
+        if not base.is_dir():
+            return []
+        prefix = f"{folder}/" if folder else ""
+        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_dir())
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable reader of `name`. Raises FileNotFoundError."""
+        return self.path(name).open("rb")
+
+    def range(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
+
+    def read(self, name: str) -> bytes:
+        """The whole of `name`. Raises FileNotFoundError."""
+        return self.path(name).read_bytes()
+
+    def view(self, name: str) -> memoryview:
+        """The whole of `name`, mapped read-only instead of copied. Raises FileNotFoundError."""
+        with self.path(name).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, whole or not at all."""
+        with self.writing([name]) as (file,):
+            file.write(data)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, which must be new. Raises FileExistsError."""
+        temporary = f"{name}.{os.urandom(4).hex()}{TEMPORARY}"
+        self.write(temporary, data)
+        try:
+            os.link(self.path(temporary), self.path(name))
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: nothing but the lock of `owning` keeps others away
+            if self.exists(name):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path(name))) from None
+            os.replace(self.path(temporary), self.path(name))
+        finally:
+            self.remove(temporary)
+
+    def flush(self, folders: list[str]) -> None:
+        """Return when the names in `folders` have reached the disk, as the contents did on commit."""
+        for folder in folders:
+            _sync_folder(self.path(folder))
+
+    def remove(self, name: str) -> None:
+        """Remove `name` if it is there."""
+        self.path(name).unlink(missing_ok=True)
+
+    @contextmanager
+    def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
+        """Open every name for writing; commit them at the end of the block, none of them if it raises."""
+        unique = f".{os.urandom(4).hex()}{TEMPORARY}"  # a process left over from a killed run cannot get in the way
+        temporary = [self.path(name + unique) for name in names]
+        files: list[BinaryIO] = []
+        try:
+            for path in temporary:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.append(path.open("wb"))
+            yield files
+            with ThreadPoolExecutor(max_workers=16) as threads:  # the disk takes many flushes as one
+                list(threads.map(_flush, files))
+            for name, path in zip(names, temporary, strict=True):
+                os.replace(path, self.path(name))
+        except BaseException as error:
+            for file in files:
+                _close_quietly(file)
+            for path in temporary:
+                path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise self._refused(error) from error
+            raise
+
+    @contextmanager
+    def owning(self, records: str) -> Iterator[None]:
+        """Hold the folder for this process alone; workers of a killed run, in `records`, are waited for.
+
+        Raises BlockingIOError if another process holds it.
+        """
+        with self.locked("", exclusive=True):
+            if self.path(records).is_dir():
+                with self.locked(records, exclusive=True, patience=ORPHANS):
+                    pass
+            yield
+
+    def working(self, records: str) -> AbstractContextManager[None]:
+        """What a worker is in from its first shard to its record: a run that takes over waits for its end."""
+        return self.locked(records, exclusive=False, patience=60)
+
+    @contextmanager
+    def locked(self, folder: str, exclusive: bool, patience: float = 0.0) -> Iterator[None]:
+        """Hold a lock on a folder, shared or exclusive; the system lets go of it however the process ends.
+
+        patience: seconds to wait. Raises BlockingIOError if others still hold it then. A file system without
+        locks is taken as it is: commits are whole files, and equal for equal runs.
+        """
+        self.path(folder).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path(folder), os.O_RDONLY)
+        deadline = time.monotonic() + patience
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.05)
+                except OSError:
+                    break
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _refused(self, error: OSError) -> StoreError:
+        if no_space(error):
+            return StoreError(
+                f"no space left to write to {self.root} ({error.strerror}): "
+                "free some and run the same command again, finished shards are kept"
+            )
+        return StoreError(f"cannot write to {self.root}: {error.strerror} ({error.filename or self.root})")
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+def _close_quietly(file: BinaryIO) -> None:
+    with suppress(OSError):  # the flush of a file that is thrown away: the first error is the one to report
+        file.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

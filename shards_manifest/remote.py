@@ -1,0 +1,268 @@
+"""A store in a bucket (s3://, gs://, az://) or on a web server (http://, https://; read only), by way of obstore."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
+
+from .clients import connect, refusal
+from .errors import StoreError
+from .lease import Lease, Version, version_of
+from .streams import Reader, Upload
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutMode, UpdateVersion
+    from obstore.store import ObjectStore
+
+T = TypeVar("T")
+
+FIRST = 6.0  # seconds to go on asking a server that has never answered
+HASTE = 2.0  # seconds to go on renewing a lease, before it is tried anew
+PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go on asking one that has
+FETCH = 8 << 20  # bytes asked for at once when reading
+THREADS = 16
+SLOW = 180.0  # seconds that a single request may take, once the server has answered
+
+
+class RemoteStore:
+    """Objects below one prefix of a bucket, or files below one address of a web server, which lists none.
+
+    patience: seconds to go on asking, with growing pauses, while the server fails or is away; by default FIRST until
+    it answers, then PATIENCE.  Raises StoreError, naming the URL, when they are over, or at once where it refuses.
+    """
+
+    forks = False  # the threads that talk to the server would not come along
+
+    def __init__(
+        self, url: str, patience: float | None = None, reached: bool = False, lease: tuple[str, str] | None = None
+    ) -> None:
+        self.url = url.rstrip("/") if url.partition("://")[2] else url
+        self._patience, self._reached, self._lease = patience, reached, lease
+        self._clients: dict[float, ObjectStore] = {}
+        self._web = url.startswith("http")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, float | None, bool, tuple[str, str] | None]]:
+        return RemoteStore, (self.url, self._patience, self._reached, self._lease)
+
+    def exists(self, name: str) -> bool:
+        """True if `name` is there."""
+        try:
+            self.meta(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def size(self, name: str) -> int:
+        """Bytes of `name`. Raises FileNotFoundError."""
+        return self.meta(name)["size"]
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names of the objects directly in `folder`; none where it is missing."""
+        return list(self.sizes(folder))
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Names, sorted, and bytes of the objects directly in `folder`; none where it is missing."""
+        if self._web:
+            return {}
+        listed = self.ask(folder, lambda client: obstore.list_with_delimiter(client, folder or None))
+        found = ((entry["path"], entry["size"]) for entry in listed["objects"])
+        return dict(sorted((name, size) for name, size in found if name != folder))  # some list an empty folder itself
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Sorted names of the prefixes directly in `folder`; none where it is missing."""
+        if self._web:
+            return []
+        listed = self.ask(folder, lambda client: obstore.list_with_delimiter(client, folder or None))
+        return sorted(listed["common_prefixes"])
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable, buffered reader of `name`. Raises FileNotFoundError."""
+        return cast(BinaryIO, io.BufferedReader(Reader(self, name, self.size(name)), 1 << 20))
+
+    def range(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        if length <= 0:
+            return b""
+        return self._fetch(name, start, length)[0][:length]
+
+    def read(self, name: str) -> bytes:
+        """The whole of `name`. Raises FileNotFoundError."""
+        return bytes(self.view(name))
+
+    def view(self, name: str) -> memoryview:
+        """The whole of `name`, in memory; large objects are fetched in pieces. Raises FileNotFoundError."""
+        first, size = self._fetch(name, 0, FETCH)
+        if len(first) == size:
+            return memoryview(first)
+        out = bytearray(size)
+        out[: len(first)] = first
+
+        def fetch(start: int) -> None:
+            piece, _ = self._fetch(name, start, FETCH)
+            if len(piece) != min(FETCH, size - start):
+                raise StoreError(f"{self}/{name} changed while it was read: run the same command again")
+            out[start : start + len(piece)] = piece
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(fetch, range(len(first), size, FETCH)))
+        return memoryview(out).toreadonly()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, whole or not at all."""
+        self._check_own()
+        self.ask(name, lambda client: obstore.put(client, name, data))
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, which must be new. Raises FileExistsError.
+
+        That may be of our own making where the server's answer was lost: compare what is there.
+        """
+        self._check_own()
+        if self.put_if(name, data, None) is None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{self}/{name}")
+
+    def remove(self, name: str) -> None:
+        """Remove `name` if it is there."""
+        with suppress(FileNotFoundError):
+            self.ask(name, lambda client: obstore.delete(client, name))
+
+    def flush(self, folders: list[str]) -> None:
+        """Nothing: what a bucket has taken is safe."""
+
+    @contextmanager
+    def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
+        """Open every name for writing; they are uploaded as they are written, in parts.
+
+        They appear at the end of the block, one by one; none of them if it raises.
+        """
+        self._read_only()
+        uploads = [Upload(self, name) for name in names]
+        with ThreadPoolExecutor(THREADS) as threads:
+            try:
+                yield [cast(BinaryIO, upload) for upload in uploads]
+                self._check_own()
+                commits = [threads.submit(upload.commit) for upload in uploads]
+                wait(commits)
+                for commit in commits:
+                    commit.result()
+            except BaseException:
+                list(threads.map(Upload.abort, uploads))
+                raise
+
+    @contextmanager
+    def owning(self, records: str) -> Iterator[None]:
+        """Hold the store for one run by a lease, an object in `records` (docs/decisions/0007).
+
+        Raises BlockingIOError if another run holds it. Waits for the lease of a killed run to end.
+        """
+        self._read_only()
+        lease = Lease(RemoteStore(self.url, FIRST), f"{records}/lease.json", RemoteStore(self.url, HASTE))
+        with lease.held():
+            self._lease = lease.name, lease.token
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    def working(self, records: str) -> AbstractContextManager[None]:
+        """Nothing: every commit asks for the lease."""
+        return nullcontext()
+
+    def meta(self, name: str) -> ObjectMeta:
+        """Size, version and the server's time of the last change. Raises FileNotFoundError."""
+        return self.ask(name, lambda client: obstore.head(client, name))
+
+    def read_version(self, name: str) -> tuple[bytes, ObjectMeta]:
+        """The whole of a small object and what `meta` says of it, of one version. Raises FileNotFoundError."""
+
+        def get(client: ObjectStore) -> tuple[bytes, ObjectMeta]:
+            found = obstore.get(client, name)
+            meta = found.meta
+            return bytes(found.bytes()), meta
+
+        return self.ask(name, get)
+
+    def put_if(self, name: str, data: bytes, version: Version | None) -> Version | None:
+        """Put `data` over `version` of an object, or None of it, and return the new version; None if it is another.
+
+        Never tried again here: the first try may have changed what the second finds.
+        """
+        self._read_only()
+
+        def put(client: ObjectStore) -> Version:
+            mode: PutMode = cast("UpdateVersion", version) if version else "create"
+            done = obstore.put(client, name, data, mode=mode, use_multipart=False)
+            return version_of(done["e_tag"], done["version"])
+
+        try:
+            return self.ask(name, put, tries=1)
+        except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            return None
+
+    def _client(self) -> ObjectStore:
+        patience = self._patience or (PATIENCE if self._reached else FIRST)
+        if patience not in self._clients:
+            self._clients[patience] = connect(self.url, patience, SLOW if patience > FIRST else FIRST)
+        return self._clients[patience]
+
+    def ask(self, name: str, request: Callable[[ObjectStore], T], tries: int = 5) -> T:
+        """What `request` returns. obstore itself tries again, but not where an answer breaks off in its body."""
+        deadline = time.monotonic() + (self._patience or PATIENCE)
+        for attempt in range(1, tries + 1):
+            try:
+                answer = request(self._client())
+            except (AlreadyExistsError, PreconditionError):
+                self._reached = True
+                raise
+            except (BaseError, OSError, ValueError) as error:
+                problem, passing = refusal(self.url, error)
+                if not problem:
+                    self._reached = True
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self}/{name}") from None
+                if not passing or not self._reached or attempt == tries or time.monotonic() > deadline:
+                    raise StoreError(problem) from None
+                time.sleep(0.1 * 2**attempt)
+            else:
+                self._reached = True
+                return answer
+        raise AssertionError
+
+    def _fetch(self, name: str, start: int, length: int) -> tuple[bytes, int]:
+        """`length` bytes of `name` from `start`, all that follow where the server cannot end there; its whole size."""
+
+        def get(client: ObjectStore) -> tuple[bytes, int]:
+            try:
+                found = obstore.get(client, name, options={"range": (start, start + length)})
+                size = found.meta["size"]
+                return bytes(found.bytes()), size
+            except NotSupportedError:  # a web server without ranges
+                whole = bytes(obstore.get(client, name).bytes())
+                return whole[start:], len(whole)
+            except BaseError as error:
+                if "status code: 416" in str(error):  # past the end
+                    return b"", start
+                raise
+
+        return self.ask(name, get)
+
+    def _read_only(self) -> None:
+        if self._web:
+            raise StoreError(f"{self} can only be read: write to a folder or to s3://, gs:// or az://")
+
+    def _check_own(self) -> None:
+        """Refuse to commit what a run began that has lost the store to another since."""
+        self._read_only()
+        if self._lease is not None:
+            Lease.check(self, *self._lease)

