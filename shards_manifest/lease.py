@@ -1,4 +1,4 @@
-"""A lease on a bucket: one run at a time, where nothing can be locked (docs/decisions/0005-buckets.md)."""
+"""A lease on a bucket: one run at a time, where nothing can be locked (docs/decisions/0007-buckets.md)."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class RemoteStore:
 
     @contextmanager
     def owning(self, records: str) -> Iterator[None]:
-        """Hold the store for one run by a lease, an object in `records` (docs/decisions/0005).
+        """Hold the store for one run by a lease, an object in `records` (docs/decisions/0007).
 
         Raises BlockingIOError if another run holds it. Waits for the lease of a killed run to end.
         """
