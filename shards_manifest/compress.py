@@ -34,6 +34,13 @@ def compress_block(npy: Any, plane: int) -> bytes:
             plane //= 2
         checksum = struct.pack("<II", isal_zlib.crc32(npy), memoryview(npy).nbytes & 0xFFFFFFFF)
         return b"".join((_GZIP_HEADER, _deflate.deflate(npy, plane), checksum))
-    # matches farther back than a third of a plane are seldom worth the length of their distance
+    return compress_with_isal(npy, plane)
+
+
+def compress_with_isal(npy: Any, plane: int) -> bytes:
+    """The same by ISA-L's fastest level.
+
+    Matches farther back than a third of a plane are seldom worth the length of their distance.
+    """
     window = min(max((plane // 3).bit_length() - 1, 9), 15)  # log2 of its bytes, within what DEFLATE has
     return bytes(igzip_lib.compress(npy, 1, igzip_lib.COMP_GZIP, hist_bits=window))
