@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+TESTED := $(VENV)/test-tools
 SIMD := build/pillow-simd
 AVX2 := $(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2)
 DATA ?=
@@ -18,7 +19,13 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h shards_manifest/_deflate.c
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,demo,test]'
+	$(BIN)/pip install --quiet --editable '.[train,demo]'
+	@$(MAKE) --no-print-directory pillow-simd
+	@touch $@
+
+# the test tools, clusters and servers among them, are more than a demo needs
+$(TESTED): $(INSTALLED)
+	$(BIN)/pip install --quiet --editable '.[test]'
 	@$(MAKE) --no-print-directory pillow-simd
 	@touch $@
 
@@ -42,13 +49,13 @@ demo: install
 test: check
 	$(BIN)/python -m pytest
 
-check: install
+check: install $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install
+format: install $(TESTED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -69,7 +69,7 @@ def megabytes(folder: str) -> str:
 @click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
 @click.option("--factor", default=4, show_default=True)
 @click.option("--size", default=32, show_default=True)
-@click.option("--epochs", default=6, show_default=True)
+@click.option("--epochs", default=4, show_default=True)
 @click.option("--limit", default=2500, show_default=True, help="Images of each part taken from --data.")
 def main(data: str | None, out: Path, factor: int, size: int, epochs: int, limit: int) -> None:
     """Run the main job into the folder OUT, which is made anew."""
