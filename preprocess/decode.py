@@ -18,7 +18,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # 400 MB decoded, within the memory of one worker
 # A JPEG is decoded to a half or a quarter of its sides where that leaves so many times the pixels that are wanted
 # on each side. The rest of the way is resized; the result is 46.7 dB from that of the full decode (mean over
-# 250 photographs, 45.2 dB at a quarter), where quantising leaves 41 to 42.
+# 250 photographs, 45.2 dB at a quarter; benchmarks/scaled.py), where quantising leaves 41 to 42.
 SPARE = 1.75
 
 

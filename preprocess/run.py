@@ -167,7 +167,7 @@ def _check_identity(store: Store, job: Job) -> None:
     """Refuse a destination that holds anything but an earlier run of the same job; else claim it."""
     identity = job.identity()
     try:
-        found = json.loads(store.read(PLAN))
+        there = store.read(PLAN)
     except FileNotFoundError:
         leftovers = [name for name in store.folders() + store.names() if name != RECORDS]
         if leftovers:
@@ -178,7 +178,9 @@ def _check_identity(store: Store, job: Job) -> None:
             store.create(PLAN, canonical_json(identity))
             return
         except FileExistsError:  # another's, or our own where the answer was lost
-            found = json.loads(store.read(PLAN))
+            there = store.read(PLAN)
+    try:
+        found = json.loads(there)
     except ValueError:
         raise DestinationError(f"{store}/{PLAN} is damaged: delete {store} and split again") from None
     differences = list(_differences(found, identity))

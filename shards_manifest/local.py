@@ -51,27 +51,15 @@ class LocalStore:
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the files directly in `folder`; none where it is missing."""
-        base = self.path(folder)
-        if not base.is_dir():
-            return []
-        prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_file())
+        return sorted(name for name, entry in self._entries(folder) if entry.is_file())
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
-        base = self.path(folder)
-        if not base.is_dir():
-            return {}
-        prefix = f"{folder}/" if folder else ""
-        return dict(sorted((prefix + e.name, e.stat().st_size) for e in os.scandir(base) if e.is_file()))
+        return dict(sorted((name, entry.stat().st_size) for name, entry in self._entries(folder) if entry.is_file()))
 
     def folders(self, folder: str = "") -> list[str]:
         """Sorted names of the folders directly in `folder`; none where it is missing."""
-        base = self.path(folder)
-        if not base.is_dir():
-            return []
-        prefix = f"{folder}/" if folder else ""
-        return sorted(prefix + entry.name for entry in os.scandir(base) if entry.is_dir())
+        return sorted(name for name, entry in self._entries(folder) if entry.is_dir())
 
     def open(self, name: str) -> BinaryIO:
         """A seekable reader of `name`. Raises FileNotFoundError."""
@@ -189,6 +177,13 @@ class LocalStore:
             yield
         finally:
             os.close(descriptor)
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """What lies directly in `folder`, with its name relative to the root; nothing where that is missing."""
+        base = self.path(folder)
+        if base.is_dir():
+            prefix = f"{folder}/" if folder else ""
+            yield from ((prefix + entry.name, entry) for entry in os.scandir(base))
 
     def _refused(self, error: OSError) -> StoreError:
         if no_space(error):
