@@ -21,7 +21,6 @@ from isal import isal_zlib
 from preprocess.blocks import BandBlocks
 from preprocess.decode import Decoder
 from preprocess.plan import SplitPlan
-from preprocess.row import read_image
 from preprocess.run import prepare
 from shards_manifest import compress_block
 from shards_manifest.compress import compress_with_isal
@@ -35,10 +34,10 @@ def block(source: Path, factor: int, transform: str) -> tuple[list[bytes], int]:
     plan = job.plan
     blocks, decoder = BandBlocks(plan), Decoder(plan.size, plan.fit, plan.geometry.grid)
     for task in map(job.task, job.rows):
-        for i in range(len(task.entries)):
+        for i in range(len(task.images)):
             if blocks.full:
                 break
-            blocks.add(decoder(read_image(task, i)), 0)
+            blocks.add(decoder(task.images.read(i)), 0)
     return [bytes(array) for array in blocks.take()[0]], blocks.plane
 
 

@@ -33,20 +33,22 @@ from preprocess.manifests import write_manifests
 from preprocess.plan import Row, SplitPlan, rows, stored_order
 from preprocess.row import BandRow, RowRecord
 from preprocess.run import Job
-from preprocess.sources import find_source
+from preprocess.sources import Source, find_source
+from preprocess.sources.base import Found, nobody
+from preprocess.sources.place import Place
 from shards_manifest import LocalStore, Shard
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Simulated:
+class Simulated(Source):
     """Class tars that are not there: wnids, member names as ImageNet has them, offsets and sizes."""
 
     samples: int
     classes: int
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """As sources do."""
         builder = EntriesBuilder()
         names = tuple(f"n{1_440_764 + 97 * label:08d}" for label in range(self.classes))
@@ -57,8 +59,8 @@ class Simulated:
             size = random.integers(20_000, 200_000, end - start)
             offset = np.cumsum(-(-size // 512) * 512 + 512) + 512
             numbers = random.permutation(end - start).tolist()
-            found = (b"%s_%d.JPEG" % (prefix, 7 * number) for number in numbers)
-            builder.add(label, zip(found, offset.tolist(), size.tolist(), strict=True))
+            rows = (b"%s_%d.JPEG" % (prefix, 7 * number) for number in numbers)
+            builder.add(label, zip(rows, offset.tolist(), size.tolist(), strict=True))
         return Listing(names, {"train": builder.build()}, ())
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
@@ -69,12 +71,9 @@ class Simulated:
         """As sources do."""
         return {"kind": "simulated", "name": "simulated"}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """As sources do."""
         return ()
-
-    def stage(self) -> None:
-        """As sources do."""
 
 
 def resident(peak: bool) -> int:

@@ -22,7 +22,6 @@ from PIL import Image
 from preprocess.backend import Backend
 from preprocess.decode import resizer_name
 from preprocess.plan import SplitPlan
-from preprocess.row import read_image
 from preprocess.run import Job, prepare, split
 
 
@@ -76,7 +75,7 @@ def main(source: Path, runs: int, times: int, samples_per_shard: int, large: boo
                 int(name.rstrip("x")), transform=transform, val_per_class=0, samples_per_shard=samples_per_shard
             )
             job = prepare(images_folder, plan)
-            images = [read_image(task, i) for task in map(job.task, job.rows) for i in range(len(task.entries))]
+            images = [task.images.read(i) for task in map(job.task, job.rows) for i in range(len(task.images))]
             # the first pair warms up
             rates = [(decode_alone(images), whole_split(job)) for _ in range(runs + 1)][1:]
             ratios = sorted(ours / decode for decode, ours in rates)

@@ -9,7 +9,6 @@ from shards_manifest import compress_block
 from .blocks import BandBlocks
 from .decode import Decoder
 from .errors import RejectedImage
-from .row import read_image
 from .run import Job
 
 SAMPLE = 64
@@ -45,10 +44,10 @@ def estimate(job: Job) -> Estimate:
         for band, array in enumerate(blocks.take()[0]):
             sizes[band] += len(compress_block(array, blocks.plane)) + 2048  # two tar headers, padding, the labels
 
-    for i in range(min(SAMPLE, len(task.entries))):
-        label = int(task.entries.label[i])
+    for i in range(min(SAMPLE, len(task.images))):
+        label = int(task.images.entries.label[i])
         try:
-            blocks.add(decoder(read_image(task, i)), label)
+            blocks.add(decoder(task.images.read(i)), label)
         except RejectedImage:
             continue
         measured += 1

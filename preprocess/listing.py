@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +80,8 @@ class Entries:
 class EntriesBuilder:
     """Collects samples class by class, or container by container."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Callable[[int], object] = lambda count: None) -> None:
+        self._found = found  # told of how many were added
         self._names: list[bytes] = []
         self._columns: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
         self._labels: list[NDArray[np.int32]] = []
@@ -101,6 +102,7 @@ class EntriesBuilder:
         self._columns.append((lengths, offset, size))
         self._labels.append(np.fromiter((row[0] for row in rows), np.int32, len(rows)))
         self._files.append(file)
+        self._found(len(rows))
 
     def build(self) -> Entries:
         """All samples added so far. Empties the builder as it goes: at this size nothing is held twice."""

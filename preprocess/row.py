@@ -14,10 +14,9 @@ from shards_manifest import Shard, ShardWriter, Store, band_folder, canonical_js
 
 from .blocks import BandBlocks
 from .decode import Decoder, decoder_name, resizer_name
-from .errors import BackendError, RejectedImage, SourceError
-from .listing import Entries
+from .errors import BackendError, RejectedImage
 from .plan import SplitPlan
-from .sources import Source
+from .reading import Images
 
 RECORDS = "rows"
 # images decoded in one go: 3 % faster than one by one, whose code and data leave the cache each time
@@ -30,10 +29,7 @@ class RowTask:
 
     name: str
     plan: SplitPlan
-    source: Source
-    origin: str
-    classes: tuple[str, ...]
-    entries: Entries
+    images: Images
     tools: dict[str, str]
 
 
@@ -130,31 +126,21 @@ def _write_shards(
     decoder = Decoder(side, plan.fit, plan.geometry.grid, slots=group)
     writers = [ShardWriter(file) for file in files]
     labels: list[int] = []
-    for i in range(len(task.entries)):
+    for i, data in enumerate(task.images):
         try:
-            decoder(read_image(task, i), len(labels))
+            if isinstance(data, RejectedImage):
+                raise data
+            decoder(data, len(labels))
         except RejectedImage as reason:
             rejects.append((i, str(reason)))
             continue
-        labels.append(int(task.entries.label[i]))
+        labels.append(int(task.images.entries.label[i]))
         if len(labels) == group:
             _split(decoder, labels, blocks, writers)
     _split(decoder, labels, blocks, writers)
     if blocks.count:
         _flush(blocks, writers)
     return [writer.finish(f"{task.name}.tar") for writer in writers]
-
-
-def read_image(task: RowTask, i: int) -> bytes:
-    """The encoded bytes of image i of a row. Raises SourceError, naming it."""
-    class_name = task.classes[int(task.entries.label[i])]
-    try:
-        return task.source.read(task.origin, class_name, task.entries, i)
-    except OSError as error:  # not a reject: a disk that went away must not cost images
-        key = f"{class_name}/{task.entries.name(i).decode('utf-8', 'backslashreplace')}"
-        raise SourceError(
-            f"cannot read {key} of the source ({error.strerror or error}): mend it and run again"
-        ) from None
 
 
 def _split(decoder: Decoder, labels: list[int], blocks: BandBlocks, writers: list[ShardWriter]) -> None:

@@ -21,6 +21,7 @@ from .errors import DestinationError, PlanError, SourceError
 from .listing import Listing
 from .manifests import write_manifests
 from .plan import Row, SplitPlan, part_entries, rows, stored_order
+from .reading import Images
 from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, write_row
 from .sources import Source, SourceOptions, find_source
 
@@ -48,9 +49,8 @@ class Job:
     def task(self, row: Row) -> RowTask:
         """What a worker needs for a row."""
         origin, entries = part_entries(self.listing, row.part)
-        return RowTask(
-            row.name, self.plan, self.source, origin, self.listing.classes, entries.take(row.indices), tools()
-        )
+        images = Images(self.source, origin, self.listing.classes, entries.take(row.indices))
+        return RowTask(row.name, self.plan, images, tools())
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the bytes of the split; equal for two runs that may share a destination."""

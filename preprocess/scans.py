@@ -30,23 +30,29 @@ _COLUMNS = (("lengths", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("file", "<i
 
 
 def stamp(source: Source, plan: SplitPlan) -> str:
-    """What a saved scan must have been made under: the source's fingerprint, and the choice of its classes."""
+    """What a saved scan must have been made under: the source's fingerprint, and the choice of its classes.
+
+    Empty where the source has no fingerprint: its scan is not saved.
+    """
+    found = fingerprint(source)
+    if not found:
+        return ""
     chosen = json.dumps([plan.min_class_images, plan.classes])
-    return hashlib.sha256(f"{fingerprint(source)}\n{chosen}".encode()).hexdigest()
+    return hashlib.sha256(f"{found}\n{chosen}".encode()).hexdigest()
 
 
 def load(store: Store, stamp: str) -> Listing | None:
     """The listing that was saved under this stamp, or None."""
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error, DAMAGED):
-        if _is_saved(store, stamp):
+        if stamp and _is_saved(store, stamp):
             return unpack(store.read(NAME)[len(_MAGIC) + len(stamp) + 1 :])
     return None
 
 
 def save(store: Store, listing: Listing, stamp: str) -> None:
-    """Save a listing under its stamp, unless it is there already, or a folder below a class could change unseen."""
+    """Save a listing under its stamp, if it has one; not where a folder below a class could change unseen."""
     deep = any(len(e) and e.offset[0] < 0 and b"/" in e.names for e in listing.parts.values())
-    if not deep and not _is_saved(store, stamp):
+    if stamp and not deep and not _is_saved(store, stamp):
         store.write(NAME, b"%s%s\n" % (_MAGIC, stamp.encode()) + pack(listing))
 
 

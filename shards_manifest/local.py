@@ -6,8 +6,9 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ class LocalStore:
     """
 
     forks = True
+    threads = 1  # what is not in the page cache, the system reads ahead of itself
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
@@ -47,7 +49,17 @@ class LocalStore:
 
     def size(self, name: str) -> int:
         """Bytes of `name`. Raises FileNotFoundError."""
-        return self.path(name).stat().st_size
+        return os.stat(f"{self._prefix}{name}").st_size
+
+    def stamp(self, name: str) -> str:
+        """Size and time of change. It misses bytes that were rewritten in place with the time put back."""
+        found = self.path(name).stat()
+        size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size  # a folder's size is the file system's affair
+        return f"{size} {found.st_mtime_ns}"
+
+    def is_folder(self, name: str) -> bool:
+        """True if there is a folder `name`."""
+        return self.path(name).is_dir()
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the files directly in `folder`; none where it is missing."""
@@ -61,15 +73,43 @@ class LocalStore:
         """Sorted names of the folders directly in `folder`; none where it is missing."""
         return sorted(name for name, entry in self._entries(folder) if entry.is_dir())
 
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Names of the files at any depth below `folder`, and -1; links to folders are followed, but not in circles."""
+        seen = set()
+
+        def stop(error: OSError) -> None:
+            raise error
+
+        for base, folders, files in os.walk(self.path(folder), onerror=stop, followlinks=True):
+            place = os.stat(base)
+            if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+                folders.clear()
+                continue
+            seen.add((place.st_dev, place.st_ino))
+            below = os.path.relpath(base, self._prefix)
+            yield from ((os.path.join(below, name), -1) for name in files)
+
     def open(self, name: str) -> BinaryIO:
         """A seekable reader of `name`. Raises FileNotFoundError."""
         return self.path(name).open("rb")
 
     def range(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)  # 20 us: nothing beside decoding
+        try:
+            data = os.pread(descriptor, length, start)
+            while 0 < len(data) < length and (more := os.pread(descriptor, length - len(data), start + len(data))):
+                data += more
+            return data
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def ranges(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
+        """A function (start, length) that does what `range` does, on one open file."""
         descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)
         try:
-            return os.pread(descriptor, length, start)
+            yield lambda start, length: os.pread(descriptor, length, start)
         finally:
             os.close(descriptor)
 

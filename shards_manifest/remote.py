@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
@@ -29,7 +29,7 @@ FIRST = 6.0  # seconds to go on asking a server that has never answered
 HASTE = 2.0  # seconds to go on renewing a lease, before it is tried anew
 PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go on asking one that has
 FETCH = 8 << 20  # bytes asked for at once when reading
-THREADS = 16
+PAGE = 1000  # objects listed at once
 SLOW = 180.0  # seconds that a single request may take, once the server has answered
 
 
@@ -41,6 +41,7 @@ class RemoteStore:
     """
 
     forks = False  # the threads that talk to the server would not come along
+    threads = 16
 
     def __init__(
         self, url: str, patience: float | None = None, reached: bool = False, lease: tuple[str, str] | None = None
@@ -68,6 +69,18 @@ class RemoteStore:
         """Bytes of `name`. Raises FileNotFoundError."""
         return self.meta(name)["size"]
 
+    def stamp(self, name: str) -> str:
+        """Size, version and time of change as the server tells them; empty for a folder, which has none."""
+        try:
+            found = self.meta(name)
+        except FileNotFoundError:
+            return ""
+        return f"{found['size']} {found['e_tag']} {found['last_modified'].isoformat()}"
+
+    def is_folder(self, name: str) -> bool:
+        """True if there are objects below `name`."""
+        return next(self.walk(name), None) is not None
+
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the objects directly in `folder`; none where it is missing."""
         return list(self.sizes(folder))
@@ -87,6 +100,27 @@ class RemoteStore:
         listed = self.ask(folder, lambda client: obstore.list_with_delimiter(client, folder or None))
         return sorted(listed["common_prefixes"])
 
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Names and bytes of the objects at any depth below `folder`, as the server lists them."""
+        if self._web:
+            return
+        after: str | None = None
+        pages: Iterator[Sequence[ObjectMeta]] | None = None
+
+        def page(client: ObjectStore) -> Sequence[ObjectMeta]:
+            nonlocal pages
+            if pages is None:
+                pages = iter(obstore.list(client, folder or None, offset=after, chunk_size=PAGE))
+            try:
+                return next(pages, [])
+            except BaseException:
+                pages = None  # the next try goes on after the last page
+                raise
+
+        while found := self.ask(folder, page):
+            yield from ((entry["path"], entry["size"]) for entry in found if entry["path"] != folder)
+            after = found[-1]["path"]
+
     def open(self, name: str) -> BinaryIO:
         """A seekable, buffered reader of `name`. Raises FileNotFoundError."""
         return cast(BinaryIO, io.BufferedReader(Reader(self, name, self.size(name)), 1 << 20))
@@ -96,6 +130,11 @@ class RemoteStore:
         if length <= 0:
             return b""
         return self._fetch(name, start, length)[0][:length]
+
+    @contextmanager
+    def ranges(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
+        """A function (start, length) that does what `range` does."""
+        yield lambda start, length: self.range(name, start, length)
 
     def read(self, name: str) -> bytes:
         """The whole of `name`. Raises FileNotFoundError."""
@@ -149,7 +188,7 @@ class RemoteStore:
         """
         self._read_only()
         uploads = [Upload(self, name) for name in names]
-        with ThreadPoolExecutor(THREADS) as threads:
+        with ThreadPoolExecutor(self.threads) as threads:
             try:
                 yield [cast(BinaryIO, upload) for upload in uploads]
                 self._check_own()

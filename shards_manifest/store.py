@@ -7,6 +7,7 @@ chooses by the URL. Both pickle, so that workers open what the run opened.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Protocol
 
@@ -22,10 +23,12 @@ class Store(Protocol):
     """What is read and written below one root. Names are relative, with slashes; str() is the root.
 
     forks: whether a process that is forked from this one may go on using it; otherwise it has to be sent there.
+    threads: requests that are worth having under way at once.
     Raises StoreError, in one sentence, where the disk or the object store refuses.
     """
 
     forks: bool
+    threads: int
 
     def exists(self, name: str) -> bool:
         """True if `name` has been committed."""
@@ -33,6 +36,14 @@ class Store(Protocol):
 
     def size(self, name: str) -> int:
         """Bytes of `name`. Raises FileNotFoundError."""
+        ...
+
+    def stamp(self, name: str) -> str:
+        """What is another when the file or folder `name` has changed; empty where that cannot be told."""
+        ...
+
+    def is_folder(self, name: str) -> bool:
+        """True if there is a folder `name`."""
         ...
 
     def names(self, folder: str = "") -> list[str]:
@@ -47,12 +58,20 @@ class Store(Protocol):
         """Sorted names of the folders directly in `folder`; none where it is missing."""
         ...
 
+    def walk(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Names, in any order, of the files at any depth below `folder`, and their bytes, or -1 for not known."""
+        ...
+
     def open(self, name: str) -> BinaryIO:
         """A seekable reader of `name`. Raises FileNotFoundError."""
         ...
 
     def range(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        ...
+
+    def ranges(self, name: str) -> AbstractContextManager[Callable[[int, int], bytes]]:
+        """A function (start, length) that does what `range` does, for many ranges of one file."""
         ...
 
     def read(self, name: str) -> bytes:

@@ -5,27 +5,37 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, cast
 
 from ..errors import SourceError
 from .base import LARGEST_IMAGE, Reject, hidden, text, too_large
+from .place import Place
+
+Image = tuple[bytes, int, int]  # name, offset in the file, size
 
 # name, mode, owner and group, size, time, checksum, a regular file, and no prefix to the name
 _PLAIN = re.compile(
     rb"(?!.{0,99}/\0)[^\0].{99}.{24}[0-7]{11}[\0 ].{12}[0-7]{6}[\0 ].0.{100}ustar.{83}\0.{166}", re.DOTALL
 )
-_AHEAD = 1024  # a header, and the byte before it that tarfile looks at
+_DISK = 1024, 1024  # a header, and the byte before it that tarfile looks at
+# A server takes as long for the first byte as for the next megabyte or two: so headers that lie closer than NEAR are
+# read with what is between them, in pieces that grow; those farther apart one by one.
+_SERVER = 16 << 10, 4 << 20
+_NEAR = 1 << 20
 
 
 class Window:
-    """A range of an open file, as tarfile reads it: an inner tar without unpacking the outer one."""
+    """A range of an open file, as tarfile reads it: an inner tar without unpacking the outer one.
 
-    def __init__(self, descriptor: int, start: int, size: int) -> None:
-        self._descriptor, self.start, self.size = descriptor, start, size
-        self._place, self._held, self._held_at = 0, b"", 0
+    fetch: (offset, length) to bytes.  ahead: how many bytes to fetch at least, at a jump and while going straight on.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], start: int, size: int, ahead: tuple[int, int]) -> None:
+        self.start, self.size = start, size
+        self._fetch, (self._least, self._most) = fetch, ahead
+        self._ahead, self._place, self._held, self._held_at = self._least, 0, b"", 0
 
     def seek(self, place: int) -> int:
         """Go to a byte of the range."""
@@ -37,35 +47,31 @@ class Window:
         return self._place
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; fewer at the end of the range, or of the file. Raises OSError."""
-        size = min(size, self.size - self._place)
-        if size <= 0:
-            return b""
-        at = self._place - self._held_at
-        if at < 0 or at + size > len(self._held):
-            ahead = min(max(size, _AHEAD), self.size - self._place)
-            self._held, self._held_at, at = os.pread(self._descriptor, ahead, self.start + self._place), self._place, 0
-        data = self._held[at : at + size]
+        """Up to `size` bytes; fewer at the end of the range, or of the file. Raises OSError, StoreError."""
+        data = self.at(self._place, size)
         self._place += len(data)
         return data
 
     def at(self, place: int, size: int) -> bytes:
-        """Up to `size` bytes from `place`, within the range; does not move."""
-        return os.pread(self._descriptor, max(min(size, self.size - place), 0), self.start + place)
-
-    def within(self, place: int, size: int) -> Window:
-        """A part of the range as a file of its own."""
-        return Window(self._descriptor, self.start + place, size)
+        """Up to `size` bytes from `place`, within the range; does not move. Raises OSError, StoreError."""
+        size = min(size, self.size - place)
+        if size <= 0:
+            return b""
+        at = place - self._held_at
+        if at < 0 or at + size > len(self._held):
+            near = 0 <= at < len(self._held) + _NEAR
+            self._ahead = min(4 * self._ahead, self._most) if near else self._least
+            wanted = min(max(size, self._ahead), self.size - place)
+            self._held, self._held_at, at = self._fetch(self.start + place, wanted), place, 0
+        return self._held[at : at + size]
 
 
 @contextmanager
-def window(path: Path) -> Iterator[Window]:
-    """A whole file, open for reading. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield Window(descriptor, 0, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
+def window(place: Place, part: slice | None = None) -> Iterator[Window]:
+    """A file, or a part of it, open for reading. Raises OSError, StoreError."""
+    part = part or slice(0, place.size())
+    with place.store.ranges(place.key) as fetch:
+        yield Window(fetch, part.start, part.stop - part.start, _DISK if place.store.threads == 1 else _SERVER)
 
 
 def tar_members(file: Window, where: str) -> Iterator[tarfile.TarInfo]:
@@ -124,12 +130,12 @@ def why_not(member: tarfile.TarInfo) -> str | None:
     return "hidden file" if hidden(name) else None
 
 
-def images(file: Window, where: str, prefix: str, rejects: list[Reject]) -> list[tuple[bytes, int, int]]:
+def images(file: Window, where: str, prefix: str, rejects: list[Reject]) -> list[Image]:
     """The (name, offset in the outermost file, size) of a tar's images; the rest goes to `rejects`.
 
     Raises SourceError unless the tar is whole.
     """
-    found: dict[bytes, tuple[bytes, int, int]] = {}
+    found: dict[bytes, Image] = {}
     for member in tar_members(file, where):
         name = os.fsencode(member_name(member))
         reason = why_not(member)

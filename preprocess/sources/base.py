@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,21 +15,28 @@ from shards_manifest.tables import escape
 
 from ..errors import RejectedImage, SourceError
 from ..listing import Entries, EntriesBuilder, Listing
+from .place import Place, each
 
 LARGEST_IMAGE = 256 * 2**20  # bytes of an encoded image; more is no photograph
 LARGEST_LABEL = 1 << 20  # numbers of classes beyond it are taken for damage, not for a million classes
 NO_IMAGES = "class without images"
 
 Reject = tuple[str, str]
+Found = Callable[[int], object]  # is told of so many more images, as they are found
+
+
+def nobody(images: int) -> None:
+    """Told of what a scan finds where nobody waits for it."""
 
 
 class Source(Protocol):
-    """The three things a source can do, and two for a run that goes on where it stopped.
+    """The three things a source can do, and what runs need to go on where they stopped and to read ahead.
 
-    Instances are small and picklable: workers get a copy.
+    Instances are small and picklable: workers get a copy. Wherever bytes are read, StoreError is raised for a server
+    that refuses or is away.
     """
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """List every sample. Raises SourceError, OSError."""
         ...
 
@@ -42,13 +48,18 @@ class Source(Protocol):
         """What stands in the manifest: the kind and the data set's name; no paths of this machine."""
         ...
 
-    def files(self) -> Iterable[Path]:
-        """The files and folders that show by name, size or time that another scan is due."""
+    def files(self) -> Iterable[Place]:
+        """The files and folders that show by name and stamp that another scan is due."""
         ...
 
     def stage(self) -> None:
         """Make ready for reading what can only be streamed; nothing to do for most. Raises SourceError."""
-        ...
+        return
+
+    @property
+    def threads(self) -> int:
+        """Calls of `read` that are worth having under way at once."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -65,33 +76,18 @@ class SourceOptions:
 
 
 def fingerprint(source: Source) -> str:
-    """SHA-256 over the kind of a source and the names, sizes and times of change of its files.
+    """SHA-256 over the kind of a source and the names and stamps of its files; empty where one has no stamp.
 
-    It misses what leaves all of these as they were: bytes rewritten in place with the time put back.
+    Folders of buckets have none: their list is all that there is, and it is the scan.
     """
     total = hashlib.sha256(repr(sorted(source.describe().items())).encode())
-    for path in source.files():
-        found = path.stat()
-        size = 0 if path.is_dir() else found.st_size  # a folder's size is the file system's affair
-        total.update(os.fsencode(path.name) + f"\0{size} {found.st_mtime_ns}\n".encode())
+    files = list(source.files())
+    threads = files[0].store.threads if files else 1
+    for place, stamp in zip(files, each(Place.stamp, files, threads), strict=True):
+        if not stamp:
+            return ""
+        total.update(os.fsencode(place.name) + f"\0{stamp}\n".encode())
     return total.hexdigest()
-
-
-def read_range(path: str | bytes | Path, offset: int, size: int) -> bytes:
-    """`size` bytes of a file from `offset`. Raises OSError, also where it ends before."""
-    descriptor = os.open(path, os.O_RDONLY)  # 20 us: nothing beside decoding
-    try:
-        data = os.pread(descriptor, size, offset)
-        while 0 < len(data) < size:
-            more = os.pread(descriptor, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-    finally:
-        os.close(descriptor)
-    if len(data) != size:
-        raise OSError(f"{os.fsdecode(path)} is cut short")
-    return data
 
 
 def check_size(size: int) -> None:

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from braceexpand import braceexpand
+
+from shards_manifest import is_url
 from shards_manifest.tables import escape
 
 from ..errors import PlanError, SourceError
 from ..kinds import KINDS, kinds_sentence
 from .archive import member_name, tar_members, window
 from .base import Source, SourceOptions
-from .folders import ClassFolders, files_in, subfolders
+from .folders import ClassFolders
 from .imagenet_val import LabelledTar, find_labels
 from .parquet import Parquet
 from .parts import Parts
+from .place import Place
 from .scratch import GZIPPED, Gunzipped, temporary_folder
 from .tars import ClassTars, TarOfTars
 from .webdataset import WebDataset, looks_like, read_classes
@@ -37,44 +41,66 @@ def find_source(path: str | os.PathLike[str], options: SourceOptions = _LOOKING)
     """Recognise a source by looking at it, or take it for what `options` say.
 
     A folder or a file in one of the forms of KINDS, or a folder with one in train/ and, if it has a part to
-    validate on, one in val/, validation/ or test/. Raises SourceError, saying what was found instead, PlanError,
-    OSError.
+    validate on, one in val/, validation/ or test/; or files named with braces, `train-{000..146}.tar`. On a disk, or
+    by URL. Raises SourceError, saying what was found instead, PlanError, StoreError, OSError.
     """
     if options.kind and options.kind not in KINDS:
         raise PlanError(f"--source {options.kind}: choose {', '.join(KINDS)}")
-    root = Path(path)
-    if not root.exists():
-        raise SourceError(f"{root} does not exist")
-    name = root.resolve().name
+    text = os.fspath(path)
+    root = Place.of(text)
+    name = root.name if is_url(text) else Path(text).resolve().name
     if root.is_dir():
         return _Finder(escape(name), options).folder(root)
-    return _Finder(escape(name.partition(".")[0]), options)._part(root)
+    if root.is_file():
+        return _Finder(escape(name.partition(".")[0]), options)._part(root)
+    if "{" in root.name:
+        return _Finder(escape(root.parent.name), options).several(root)
+    if text.startswith("http"):  # a server that lists nothing: what the files are called is known of ImageNet alone
+        if any((root / tar).is_file() for tar in (TRAIN_TAR, VAL_TAR)):
+            return _Finder(escape(name), options)._imagenet(root)
+        raise SourceError(
+            f"{text} is no file, and web servers list no folders: name one file, or several with braces as in "
+            "train-{000..146}.tar"
+        )
+    raise SourceError(f"{text} does not exist")
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What one folder holds that images can come from; or the one file that was named."""
+    """What one folder holds that images can come from; or the files that were named, without a folder."""
 
+    folder: Place | None
+    files: tuple[Place, ...]
     folders: tuple[str, ...] = ()
-    tars: tuple[Path, ...] = ()
-    packed: tuple[Path, ...] = ()
-    parquet: tuple[Path, ...] = ()
 
     @staticmethod
-    def of(place: Path) -> _Found:
-        folder = place if place.is_dir() else place.parent
+    def of(place: Place) -> _Found:
+        if not place.is_dir():
+            return _Found(None, (place,))
+        files = tuple(place / name for name in place.files())
+        return _Found(place, files, tuple(place.folders()))
 
-        def files(*endings: str) -> tuple[Path, ...]:
-            if place.is_dir():
-                names = files_in(place, *endings)
-            else:
-                names = [place.name] if place.name.endswith(endings) else []
-            return tuple((folder / name).absolute() for name in names)
+    def named(self, *endings: str) -> tuple[Place, ...]:
+        """The files that end so; in a folder, without hidden ones."""
+        hidden = "." if self.folder else "/"
+        return tuple(f for f in self.files if f.name.endswith(endings) and not f.name.startswith(hidden))
 
-        folders = tuple(subfolders(place)) if place.is_dir() else ()
-        return _Found(folders, files(".tar"), files(*GZIPPED), files(".parquet"))
+    @property
+    def tars(self) -> tuple[Place, ...]:
+        """Plain tars."""
+        return self.named(".tar")
 
-    def kind(self, place: Path) -> str:
+    @property
+    def packed(self) -> tuple[Place, ...]:
+        """Compressed tars."""
+        return self.named(*GZIPPED)
+
+    @property
+    def parquet(self) -> tuple[Place, ...]:
+        """Parquet files."""
+        return self.named(".parquet")
+
+    def kind(self, place: Place) -> str:
         """The form of what is there. Raises SourceError where it is none, or several."""
         there = {
             "class folders": self.folders[:1],
@@ -90,23 +116,22 @@ class _Found:
             )
         if not there:
             held = "is a file of no known form"
-            if place.is_dir():
-                held = (
-                    f"holds neither class folders nor class tars nor another known form, but {_some(files_in(place))}"
-                )
+            if self.folder:
+                some = _some([file.name for file in self.files])
+                held = f"holds neither class folders nor class tars nor another known form, but {some}"
             raise SourceError(f"{place} {held}; what is known is {kinds_sentence()}")
         if self.folders:
             return "folders"
         if self.parquet:
             return "parquet"
         if self.packed:
-            return "tars-gz" if place.is_dir() and not _is_whole(self.packed) else "tar-of-tars"
+            return "tars-gz" if self.folder and not _is_whole(self.packed) else "tar-of-tars"
         first = _first_members(self.tars[0])
         if len(self.tars) == 1 and any(name.endswith(".tar") for name in first):
             return "tar-of-tars"
         if looks_like(first):
             return "webdataset"
-        if place.is_file():
+        if not self.folder:
             raise SourceError(
                 f"{place} is a file that holds neither class tars nor key.jpg with key.cls, but "
                 f"{escape(first[0]) if first else 'nothing'}: name the folder of the class tars, or unpack it"
@@ -121,35 +146,48 @@ class _Finder:
     name: str
     options: SourceOptions
 
-    def folder(self, root: Path) -> Source:
+    def folder(self, root: Place) -> Source:
         """The source in a folder, with all its parts."""
         kind = self.options.kind
-        names = files_in(root)
-        if kind == "imagenet" or (not kind and (TRAIN_TAR in names or VAL_TAR in names)):
+        if kind == "imagenet" or (not kind and any((root / tar).is_file() for tar in (TRAIN_TAR, VAL_TAR))):
             return self._imagenet(root)
         if (root / "train").is_dir():
             held_out = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
             return self._parts(self._part(root / "train"), held_out, self._part(held_out) if held_out else None)
         found = _Found.of(root)
         data = root / "data"  # where data hubs keep their Parquet files
-        if not found.parquet and data.is_dir() and files_in(data, ".parquet") and kind in ("", "parquet"):
+        if not found.parquet and data.is_dir() and data.files(".parquet") and kind in ("", "parquet"):
             root, found = data, _Found.of(data)
-        kind = kind or found.kind(root)
+        return self._together(root, found)
+
+    def several(self, pattern: Place) -> Source:
+        """The source in the files that a pattern with braces names."""
+        try:
+            files = tuple(Place(pattern.store, key) for key in braceexpand(pattern.key))
+        except ValueError:
+            raise SourceError(f"{pattern} does not exist, and is no pattern: braces are written in pairs") from None
+        missing = next((file for file in files if not file.is_file()), None)
+        if missing:
+            raise SourceError(f"{missing}, one of the {len(files)} files of {pattern}, does not exist")
+        return self._together(pattern, _Found(None, files))
+
+    def _together(self, root: Place, found: _Found) -> Source:
+        """Shards or Parquet files of both parts in one place; or the one part that is there."""
+        kind = self.options.kind or found.kind(root)
         files = {"webdataset": found.tars, "parquet": found.parquet}.get(kind)
         if not files:
             return self.one(root, found)
-        parts = _by_name(files)
-        held_out = root / parts[1][0].name if parts[1] else None
-        val = self._of_files(kind, parts[1]) if parts[1] else None
-        return self._parts(self._of_files(kind, parts[0]), held_out, val)
+        train, held_out = _by_name(files)
+        val = self._of_files(kind, held_out) if held_out else None
+        return self._parts(self._of_files(kind, train), held_out[0] if held_out else None, val)
 
-    def one(self, place: Path, found: _Found) -> Source:
+    def one(self, place: Place, found: _Found) -> Source:
         """The source of one part: a folder, or a file."""
         kind = self.options.kind or found.kind(place)
         make: dict[str, tuple[Sequence[object], Callable[[], Source]]] = {
-            "folders": (found.folders, lambda: ClassFolders(self.name, place.absolute())),
-            "tars": (found.tars if place.is_dir() else (), lambda: ClassTars(self.name, place.absolute())),
-            "tars-gz": (found.packed if place.is_dir() else (), lambda: self._class_tars(place, found.packed)),
+            "folders": (found.folders, lambda: ClassFolders(self.name, place)),
+            "tars": (found.tars if found.folder else (), lambda: ClassTars(self.name, place)),
+            "tars-gz": (found.packed if found.folder else (), lambda: self._class_tars(place, found.packed)),
             "tar-of-tars": (found.tars or found.packed, lambda: self._whole(place, found)),
             "webdataset": (found.tars, lambda: self._of_files(kind, found.tars)),
             "parquet": (found.parquet, lambda: self._of_files(kind, found.parquet)),
@@ -159,58 +197,58 @@ class _Finder:
             raise SourceError(f"{place} is not what --source {kind} says ({KINDS[kind]}): leave it out to look")
         return maker()
 
-    def _part(self, place: Path) -> Source:
+    def _part(self, place: Place) -> Source:
         return self.one(place, _Found.of(place))
 
-    def _parts(self, train: Source, held_out: Path | None, val: Source | None) -> Source:
+    def _parts(self, train: Source, held_out: Place | None, val: Source | None) -> Source:
         return Parts(self.name, train, val, str(held_out)) if val else train
 
-    def _imagenet(self, root: Path) -> Source:
+    def _imagenet(self, root: Place) -> Source:
         """The tars of ILSVRC2012 as they are fetched; either part may be unpacked, in train/ or val/."""
         finder = _Finder(self.name, SourceOptions("", self.options.val_labels, self.options.scratch))
         if (root / TRAIN_TAR).is_file():
-            train: Source = TarOfTars(self.name, (root / TRAIN_TAR).absolute())
+            train: Source = TarOfTars(self.name, root / TRAIN_TAR)
         elif (root / "train").is_dir():
             train = finder._part(root / "train")
         else:
             raise SourceError(f"{root} has neither {TRAIN_TAR} nor train/: both parts have to be there")
         tar, unpacked = root / VAL_TAR, root / "val"
         if tar.is_file():
-            labels = find_labels(root.absolute(), self.options.val_labels, tar)
-            return self._parts(train, tar, LabelledTar(self.name, tar.absolute(), labels))
+            labels = find_labels(root, self.options.val_labels, tar)
+            return self._parts(train, tar, LabelledTar(self.name, tar, labels))
         return self._parts(train, unpacked, finder._part(unpacked) if unpacked.is_dir() else None)
 
-    def _whole(self, place: Path, found: _Found) -> Source:
+    def _whole(self, place: Place, found: _Found) -> Source:
         files = found.tars or found.packed
         if len(files) > 1:
             raise SourceError(f"{place} holds {len(files)} tars: name the one tar of class tars")
         if found.tars:
             return TarOfTars(self.name, files[0])
         plain = self._scratch(files) / f"{_stem(files[0])}.tar"
-        return Gunzipped("tar-of-tars-gz", ((files[0], plain),), TarOfTars(self.name, plain))
+        return Gunzipped("tar-of-tars-gz", ((files[0], plain),), TarOfTars(self.name, Place.of(plain)))
 
-    def _class_tars(self, place: Path, packed: tuple[Path, ...]) -> Source:
+    def _class_tars(self, place: Place, packed: tuple[Place, ...]) -> Source:
         folder = self._scratch(packed)
         pairs = {path: folder / f"{_stem(path)}.tar" for path in packed}
         if len(set(pairs.values())) < len(pairs):
             raise SourceError(f"{place} holds a class both as .tar.gz and as .tgz: keep one")
-        return Gunzipped("class-tars-gz", tuple(pairs.items()), ClassTars(self.name, folder))
+        return Gunzipped("class-tars-gz", tuple(pairs.items()), ClassTars(self.name, Place.of(folder)))
 
-    def _of_files(self, kind: str, files: tuple[Path, ...]) -> Source:
+    def _of_files(self, kind: str, files: tuple[Place, ...]) -> Source:
         if kind == "webdataset":
             folder = files[0].parent
             return WebDataset(self.name, files, read_classes((folder, folder.parent)))
         home = self._scratch(files)
         return Parquet(self.name, tuple((path, home / f"{path.stem}.images") for path in files))
 
-    def _scratch(self, files: Sequence[Path]) -> Path:
+    def _scratch(self, files: Sequence[Place]) -> Path:
         """A folder in scratch for what comes of these files; another one when they have changed."""
         home = Path(self.options.scratch).absolute() if self.options.scratch else temporary_folder()
-        found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        found = [(path.name, path.stamp()) for path in files]
         return home / hashlib.sha256(os.fsencode(repr((str(files[0].parent), found)))).hexdigest()[:16]
 
 
-def _by_name(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+def _by_name(files: tuple[Place, ...]) -> tuple[tuple[Place, ...], tuple[Place, ...]]:
     """The files of train, and of the first part to validate on that there is, by a word of their names."""
     words = {path: set(re.split(r"[-_.]", path.name.lower())) for path in files}
     parts = {name: tuple(p for p in files if name in words[p]) for name in ("train", *VAL_NAMES)}
@@ -225,18 +263,18 @@ def _some(names: list[str]) -> str:
     return escape(names[0]) + more if names else "nothing"
 
 
-def _is_whole(packed: tuple[Path, ...]) -> bool:
+def _is_whole(packed: tuple[Place, ...]) -> bool:
     """True for one compressed tar that holds class tars, not images."""
     if len(packed) > 1:
         return False
     try:
-        with tarfile.open(packed[0], "r|gz") as tar:
+        with packed[0].open() as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
             return any(member.name.endswith(".tar") for member in islice(tar, _LOOK))
     except (tarfile.TarError, EOFError, OSError, ValueError):
         return False  # the expansion will say what is wrong
 
 
-def _first_members(path: Path) -> list[str]:
+def _first_members(path: Place) -> list[str]:
     """The names of the first members of a tar, as far as it can be read."""
     names: list[str] = []
     try:
@@ -248,5 +286,5 @@ def _first_members(path: Path) -> list[str]:
     return names
 
 
-def _stem(path: Path) -> str:
+def _stem(path: Place) -> str:
     return next(path.name[: -len(ending)] for ending in GZIPPED if path.name.endswith(ending))

@@ -3,84 +3,56 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import Reject, check_size, hidden, made_listing, text
+from .base import Found, Reject, Source, check_size, hidden, made_listing, nobody, text
+from .place import Place, each
 
 
 @dataclass(frozen=True)
-class ClassFolders:
+class ClassFolders(Source):
     """An ImageFolder: one folder per class, images at any depth below it."""
 
     name: str
-    root: Path
+    root: Place
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """List the files below every class folder, sorted."""
-        classes = subfolders(self.root)
-        rejects: list[Reject] = [(entry, "not in a class") for entry in files_in(self.root)]
-        builder = EntriesBuilder()
-        for label, class_name in enumerate(classes):
-            found = []
-            for name in _files_below(os.fsencode(self.root / class_name)):
-                if hidden(name):
-                    rejects.append((f"{class_name}/{text(name)}", "hidden file"))
+        classes = self.root.folders()
+        rejects: list[Reject] = [(entry, "not in a class") for entry in self.root.files()]
+        builder = EntriesBuilder(found)
+        below = each(lambda name: list((self.root / name).walk()), classes, self.threads)
+        for label, (class_name, files) in enumerate(zip(classes, below, strict=True)):
+            images = []
+            for name, size in files:
+                if hidden(os.fsencode(name)):
+                    rejects.append((f"{class_name}/{name}", "hidden file"))
                 else:
-                    found.append((name, -1, -1))
-            builder.add(label, found)
+                    images.append((os.fsencode(name), -1, size))
+            builder.add(label, images)
         return made_listing(classes, builder.build(), rejects, self.root)
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The file's bytes."""
-        path = os.path.join(os.fsencode(self.root), os.fsencode(class_name), entries.name(i))
-        with open(path, "rb", buffering=0) as file:
-            check_size(os.fstat(file.fileno()).st_size)
-            return file.readall()
+        place = self.root / f"{class_name}/{text(entries.name(i))}"
+        size = int(entries.size[i])
+        size = place.size() if size < 0 else size
+        check_size(size)
+        return place.range(0, size)
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "class-folders", "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The class folders: their times change with the names in them, though not with those deeper down."""
         yield self.root
-        for name in subfolders(self.root):
+        for name in self.root.folders():
             yield self.root / name
 
-    def stage(self) -> None:
-        """Nothing to do."""
-
-
-def subfolders(root: Path) -> list[str]:
-    """Sorted names of the folders in `root` that are not hidden."""
-    return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
-
-
-def files_in(root: Path, *endings: str) -> list[str]:
-    """Sorted names of the files in `root`; with `endings`, of those that end so and are not hidden."""
-    return sorted(
-        e.name
-        for e in os.scandir(root)
-        if e.is_file() and (not endings or (e.name.endswith(endings) and not e.name.startswith(".")))
-    )
-
-
-def _files_below(folder: bytes) -> Iterator[bytes]:
-    """Files below a class folder, relative to it; links to folders are followed, as torchvision does."""
-    seen = set()
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    for base, folders, files in os.walk(folder, onerror=stop, followlinks=True):
-        place = os.stat(base)
-        if (place.st_dev, place.st_ino) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        below = os.path.relpath(base, folder)
-        for name in files:
-            yield name if below == b"." else os.path.join(below, name)
+    @property
+    def threads(self) -> int:
+        """Those of the store."""
+        return self.root.store.threads

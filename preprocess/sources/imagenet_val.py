@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import images, window
-from .base import LARGEST_LABEL, Reject, made_listing, numbered_classes, read_range, text
+from .base import LARGEST_LABEL, Found, Reject, Source, made_listing, nobody, numbered_classes, text
 from .matfile import read_mat
+from .place import Place
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -21,14 +23,14 @@ LARGEST_LIST = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class LabelledTar:
+class LabelledTar(Source):
     """One flat tar of images, and where their labels are: a devkit, or a list of `filename label`."""
 
     name: str
-    path: Path
-    labels: Path
+    path: Place
+    labels: Place
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Index the members and look up their classes: wnids, or numbers where the list has numbers."""
         wanted = read_labels(self.labels)
         numbered = all(label.isdecimal() for label in wanted.values())
@@ -52,36 +54,39 @@ class LabelledTar:
                     rejects.append((text(path), reason))
                 else:
                     rows[name] = (index[label], name, offset, size)
-        builder = EntriesBuilder()
+        builder = EntriesBuilder(found)
         builder.add_rows(rows.values())
         entries = builder.build()
         return made_listing(classes, entries.take(entries.by_class()[0]), rejects, self.path, numbered)
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The member's bytes, by its offset."""
-        return read_range(self.path, int(entries.offset[i]), int(entries.size[i]))
+        return self.path.range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "labelled-tar", "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The tar, and the labels."""
         data = _data_folder(self.labels)
         return [self.path, *((data / TRUTH, data / META) if data else (self.labels,))]
 
-    def stage(self) -> None:
-        """Nothing to do."""
+    @property
+    def threads(self) -> int:
+        """Those of the store."""
+        return self.path.store.threads
 
 
-def find_labels(folder: Path, named: str | os.PathLike[str] | None, tar: Path) -> Path:
+def find_labels(folder: Place, named: str | os.PathLike[str] | None, tar: Place) -> Place:
     """The labels of a validation tar: as named, else what lies beside it. Raises SourceError if there are none."""
     if named is not None:
-        if not Path(named).exists():
+        place = Place.of(named)
+        if not place.is_file() and not place.is_dir():
             raise SourceError(f"--val-labels {named} does not exist")
-        return Path(named).absolute()
+        return place
     for name in LIST_NAMES:
-        if (folder / name).exists():
+        if (folder / name).is_file() or (folder / name).is_dir():
             return folder / name
     raise SourceError(
         f"{tar} has no labels beside it: put {DEVKIT}.tar.gz there, or name the devkit or a list of "
@@ -89,7 +94,7 @@ def find_labels(folder: Path, named: str | os.PathLike[str] | None, tar: Path) -
     )
 
 
-def read_labels(path: Path) -> dict[str, str]:
+def read_labels(path: Place) -> dict[str, str]:
     """The label, a wnid or a number as text, of each image by the stem of its name.
 
     From the devkit (packed or unpacked, or its ground truth file) or a text list of `filename label`.
@@ -97,7 +102,7 @@ def read_labels(path: Path) -> dict[str, str]:
     """
     data = _data_folder(path)
     if data is not None:
-        return _from_devkit((data / TRUTH).read_bytes(), (data / META).read_bytes(), path)
+        return _from_devkit((data / TRUTH).read(), (data / META).read(), path)
     if path.is_dir():
         raise SourceError(f"{path} is not the devkit: it lacks data/{TRUTH} or data/{META}")
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
@@ -105,17 +110,17 @@ def read_labels(path: Path) -> dict[str, str]:
     return _from_list(path)
 
 
-def _data_folder(path: Path) -> Path | None:
+def _data_folder(path: Place) -> Place | None:
     """Where an unpacked devkit has its data."""
     places = (path, path / "data") if path.is_dir() else (path.parent,) if path.name == TRUTH else ()
     return next((p for p in places if (p / TRUTH).is_file() and (p / META).is_file()), None)
 
 
-def _packed(path: Path) -> tuple[bytes, bytes]:
+def _packed(path: Place) -> tuple[bytes, bytes]:
     """The ground truth and meta.mat out of the devkit's tar."""
     found = {}
     try:
-        with tarfile.open(path, "r:*") as tar:
+        with tarfile.open(fileobj=io.BytesIO(path.read())) as tar:  # 2.5 MB
             for member in tar:
                 name = PurePosixPath(member.name).name
                 if name in (TRUTH, META) and member.isreg() and member.size <= LARGEST_LIST:
@@ -128,7 +133,7 @@ def _packed(path: Path) -> tuple[bytes, bytes]:
     return found[TRUTH], found[META]
 
 
-def _from_devkit(truth: bytes, meta: bytes, path: Path) -> dict[str, str]:
+def _from_devkit(truth: bytes, meta: bytes, path: Place) -> dict[str, str]:
     try:
         synsets = read_mat(meta)["synsets"]
         wnid = {int(synset["ILSVRC2012_ID"][0]): str(synset["WNID"]) for synset in synsets}
@@ -140,12 +145,12 @@ def _from_devkit(truth: bytes, meta: bytes, path: Path) -> dict[str, str]:
     return {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
 
 
-def _from_list(path: Path) -> dict[str, str]:
+def _from_list(path: Place) -> dict[str, str]:
     """Lines `filename label`, or `filename,label ...` as Kaggle has them below a headline."""
-    if path.stat().st_size > LARGEST_LIST:
+    if path.size() > LARGEST_LIST:
         raise SourceError(f"{path} is too large for a list of labels")
     labels: dict[str, str] = {}
-    for number, line in enumerate(path.read_bytes().decode("utf-8", "surrogateescape").splitlines(), 1):
+    for number, line in enumerate(path.read().decode("utf-8", "surrogateescape").splitlines(), 1):
         name, _, rest = line.partition(",") if "," in line else line.strip().rpartition(" ")
         if not line.strip() or name == "ImageId":
             continue

@@ -16,7 +16,18 @@ from typing import Any
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import window
-from .base import LARGEST_IMAGE, LARGEST_LABEL, Reject, made_listing, numbered_classes, read_range, too_large
+from .base import (
+    LARGEST_IMAGE,
+    LARGEST_LABEL,
+    Found,
+    Reject,
+    Source,
+    made_listing,
+    nobody,
+    numbered_classes,
+    too_large,
+)
+from .place import Place
 from .scratch import expanding, missing
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -35,13 +46,13 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Parquet:
+class Parquet(Source):
     """Parquet files in order, and the flat file that each is copied to: the images one after another."""
 
     name: str
-    pairs: tuple[tuple[Path, Path], ...]
+    pairs: tuple[tuple[Place, Path], ...]
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Copy the images out where that is not done, and index them, named by their paths.
 
         Where paths are missing or repeat within a class, all are named by file and row instead.
@@ -54,7 +65,7 @@ class Parquet:
         classes = kinds.pop()
         for by_row in (False, True):
             rejects: list[Reject] = []
-            builder = EntriesBuilder()
+            builder = EntriesBuilder(nobody if by_row else found)
             for number, (packed, flat) in enumerate(self.pairs):
                 builder.add_rows(_indexed(packed, flat, by_row, len(classes), rejects), number)
             entries = builder.build()
@@ -66,13 +77,13 @@ class Parquet:
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The image's bytes, by its offset in the flat file."""
-        return read_range(self.pairs[int(entries.file[i])][1], int(entries.offset[i]), int(entries.size[i]))
+        return Place.of(self.pairs[int(entries.file[i])][1]).range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "parquet", "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The Parquet files."""
         return [packed for packed, _ in self.pairs]
 
@@ -86,10 +97,10 @@ class Parquet:
 
 
 def _indexed(
-    packed: Path, flat: Path, by_row: bool, classes: int, rejects: list[Reject]
+    packed: Place, flat: Path, by_row: bool, classes: int, rejects: list[Reject]
 ) -> Iterator[tuple[int, bytes, int, int]]:
     """The (label, name, offset, size) of the images in a flat file; the rest goes to `rejects`."""
-    with window(flat) as file:
+    with window(Place.of(flat)) as file:
         place = 0
         for row in itertools.count():
             head = file.at(place, _HEAD.size)
@@ -110,9 +121,9 @@ def _indexed(
                 yield label, name, offset, size
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[tuple[int, bytes, bytes]]:
+def _rows(path: Place, columns: Columns) -> Iterator[tuple[int, bytes, bytes]]:
     """The (label, name, image) of every row; -1 for no label, empty bytes for no image. Raises SourceError."""
-    with _whole(path), _pyarrow()[1].ParquetFile(path) as file:
+    with _whole(path), path.open() as raw, _pyarrow()[1].ParquetFile(raw) as file:
         for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
             labels = batch.column(columns.label).to_pylist()
             for label, image in zip(labels, batch.column(columns.image), strict=True):
@@ -122,11 +133,11 @@ def _rows(path: Path, columns: Columns) -> Iterator[tuple[int, bytes, bytes]]:
                 yield label if known else -1, os.fsencode(name or ""), data or b""
 
 
-def find_columns(path: Path) -> Columns:
+def find_columns(path: Place) -> Columns:
     """The columns of images and labels: by the features of a data hub, else by name and type. Raises SourceError."""
     pyarrow, parquet = _pyarrow()
-    with _whole(path):
-        schema = parquet.read_schema(path)
+    with _whole(path), path.open() as file:
+        schema = parquet.read_schema(file)
     features = _features(schema.metadata or {})
     image = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
     label = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
@@ -169,7 +180,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _whole(path: Place) -> Iterator[None]:
     """Raises SourceError for what pyarrow says of a file that is cut or damaged."""
     try:
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,11 +11,12 @@ from shards_manifest.tables import escape
 
 from ..errors import SourceError
 from ..listing import Entries, Listing
-from .base import NO_IMAGES, Source
+from .base import NO_IMAGES, Found, Source, nobody
+from .place import Place
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(Source):
     """Sources of one part each, under the classes of train."""
 
     name: str
@@ -24,9 +24,9 @@ class Parts:
     val: Source
     val_name: str
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Both parts. Raises SourceError where val has a class that train lacks."""
-        train, val = self.train.scan(), self.val.scan()
+        train, val = self.train.scan(found), self.val.scan(found)
         val = val.relabelled(train.classes, self._labels(train, val))
         rejects = [self._named("train", *reject) for reject in train.rejects]
         rejects += [self._named("val", *reject) for reject in val.rejects if reject[1] != NO_IMAGES]
@@ -42,7 +42,7 @@ class Parts:
         kinds = [source.describe()["kind"] for source in (self.train, self.val)]
         return {"kind": " and ".join(dict.fromkeys(kinds)), "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """Those of both parts."""
         yield from self.train.files()
         yield from self.val.files()
@@ -51,6 +51,11 @@ class Parts:
         """Stage both."""
         self.train.stage()
         self.val.stage()
+
+    @property
+    def threads(self) -> int:
+        """Those of train, nearly all of it."""
+        return self.train.threads
 
     def _labels(self, train: Listing, val: Listing) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         """For each class of val the label that train gives it."""

@@ -23,8 +23,8 @@ from shards_manifest.tables import escape
 
 from ..errors import SourceError
 from ..listing import Entries, Listing
-from .base import Source
-from .folders import files_in
+from .base import Found, Source, nobody
+from .place import Place
 
 LARGEST_RATIO = 20  # expanded bytes for one packed: tars of photographs have 1 to 3
 ALWAYS_ALLOWED = 64 * 2**20  # bytes; padding alone may make a small tar shrink further
@@ -49,24 +49,24 @@ def temporary_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Gunzipped:
+class Gunzipped(Source):
     """Gzip-compressed tars, and the source that reads them once they are expanded.
 
     pairs: each .tar.gz, and the plain tar that is made of it.
     """
 
     kind: str
-    pairs: tuple[tuple[Path, Path], ...]
+    pairs: tuple[tuple[Place, Path], ...]
     plain: Source
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Expand what is not yet there, then scan the plain tars."""
         self.stage()
-        listing = self.plain.scan()
+        listing = self.plain.scan(found)
         if self.kind != "class-tars-gz":
             return listing
         known = {packed.name for packed, _ in self.pairs}
-        strays = [(escape(name), "not in a class") for name in files_in(self.pairs[0][0].parent) if name not in known]
+        strays = [(escape(name), "not in a class") for name in self.pairs[0][0].parent.files() if name not in known]
         return replace(listing, rejects=tuple(sorted([*listing.rejects, *strays])))
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
@@ -77,7 +77,7 @@ class Gunzipped:
         """Kind and name."""
         return {**self.plain.describe(), "kind": self.kind}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The compressed tars."""
         return [packed for packed, _ in self.pairs]
 
@@ -88,48 +88,48 @@ class Gunzipped:
                 _gunzip(packed, write)
 
 
-def missing(pairs: tuple[tuple[Path, Path], ...]) -> Iterator[tuple[Path, Path]]:
+def missing(pairs: tuple[tuple[Place, Path], ...]) -> Iterator[tuple[Place, Path]]:
     """The pairs whose expanded file is not there yet, with a bar on a terminal: this can take hours.
 
     Raises SourceError where there is no room.
     """
-    todo = {packed: (plain, packed.stat().st_size) for packed, plain in pairs if not plain.exists()}
+    todo = {packed: (plain, packed.size()) for packed, plain in pairs if not plain.exists()}
     if not todo:
         return
     folder = pairs[0][1].parent
-    check_space(list(todo), folder)
     total = sum(size for _, size in todo.values())
+    check_space(total, folder, pairs[0][0].parent)
     with tqdm(total=total, unit="B", unit_scale=True, desc=f"expand to {folder}", disable=None) as bar:
         for packed, (plain, size) in todo.items():
             yield packed, plain
             bar.update(size)
 
 
-def check_space(packed: list[Path], folder: Path) -> None:
+def check_space(need: int, folder: Path, source: Place) -> None:
     """Raises SourceError where even the packed bytes would not fit: images hardly shrink."""
-    need = sum(path.stat().st_size for path in packed)
     home = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(home).free
     if need > free:
         raise SourceError(
-            f"{packed[0].parent} has to be expanded, which takes {human_bytes(need)} or more, and {home} has "
+            f"{source} has to be expanded, which takes {human_bytes(need)} or more, and {home} has "
             f"{human_bytes(free)} free: name a larger disk with --scratch"
         )
 
 
 @contextmanager
-def expanding(packed: Path, plain: Path) -> Iterator[Callable[[bytes], None]]:
+def expanding(packed: Place, plain: Path) -> Iterator[Callable[[bytes], None]]:
     """Give a function that appends to `plain`, which appears under its name when all is written.
 
     Raises SourceError at a disk that is full, and at more bytes than a data set of images makes of `packed`.
     """
-    limit = max(LARGEST_RATIO * packed.stat().st_size, ALWAYS_ALLOWED)
+    size = packed.size()
+    limit = max(LARGEST_RATIO * size, ALWAYS_ALLOWED)
     temporary = plain.with_name(f"{plain.name}.{os.urandom(4).hex()}.tmp")
 
     def write(data: bytes) -> None:
         if file.tell() + len(data) > limit:
             raise SourceError(
-                f"{packed} expands to more than {human_bytes(limit)}, {human_bytes(packed.stat().st_size)} packed: "
+                f"{packed} expands to more than {human_bytes(limit)}, {human_bytes(size)} packed: "
                 "that is no data set of images"
             )
         file.write(data)
@@ -140,7 +140,7 @@ def expanding(packed: Path, plain: Path) -> Iterator[Callable[[bytes], None]]:
             yield write
         os.replace(temporary, plain)
     except OSError as error:
-        if isinstance(error.filename, str | Path) and Path(error.filename) == packed:
+        if error.filename is not None and os.fspath(error.filename) == str(packed):
             raise
         advice = "name a larger disk with --scratch" if no_space(error) else "name another folder with --scratch"
         raise SourceError(f"cannot expand {packed} to {plain.parent} ({error.strerror or error}): {advice}") from None
@@ -148,9 +148,9 @@ def expanding(packed: Path, plain: Path) -> Iterator[Callable[[bytes], None]]:
         temporary.unlink(missing_ok=True)
 
 
-def _gunzip(packed: Path, write: Callable[[bytes], None]) -> None:
+def _gunzip(packed: Place, write: Callable[[bytes], None]) -> None:
     """The expanded bytes of a .gz, in pieces. Raises SourceError unless it is whole."""
-    with packed.open("rb") as raw:
+    with packed.open() as raw:
         try:
             with igzip.open(raw, "rb") as file:  # type: ignore[no-untyped-call]
                 while piece := file.read(PIECE):

@@ -4,62 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
-from .archive import images, member_name, tar_members, why_not, window
-from .base import Reject, made_listing, read_range
-from .folders import files_in
+from .archive import Image, images, member_name, tar_members, why_not, window
+from .base import Found, Reject, Source, made_listing, nobody
+from .place import Place, each
 
 
 @dataclass(frozen=True)
-class ClassTars:
+class ClassTars(Source):
     """A folder with one plain tar per class: members by offset and size."""
 
     name: str
-    root: Path
+    root: Place
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Index the members of every tar, sorted by name."""
-        tars = files_in(self.root, ".tar")
+        tars = self.root.files(".tar")
         classes = sorted(name[: -len(".tar")] for name in tars)
-        rejects: list[Reject] = [(entry, "not in a class") for entry in files_in(self.root) if entry not in set(tars)]
-        builder = EntriesBuilder()
-        for label, class_name in enumerate(classes):
-            path = self.root / f"{class_name}.tar"
-            with window(path) as file:
-                builder.add(label, images(file, str(path), f"{class_name}/", rejects))
+        rejects: list[Reject] = [(entry, "not in a class") for entry in self.root.files() if entry not in set(tars)]
+        builder = EntriesBuilder(found)
+        scanned = each(lambda name: _indexed(self.root / f"{name}.tar"), classes, self.threads)
+        for label, (members, refused) in enumerate(scanned):
+            builder.add(label, members)
+            rejects += refused
         return made_listing(classes, builder.build(), rejects, self.root)
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The member's bytes, without reading what lies before it."""
-        return read_range(self.root / f"{class_name}.tar", int(entries.offset[i]), int(entries.size[i]))
+        return (self.root / f"{class_name}.tar").range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "class-tars", "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The tars."""
-        return [self.root / name for name in files_in(self.root, ".tar")]
+        return [self.root / name for name in self.root.files(".tar")]
 
-    def stage(self) -> None:
-        """Nothing to do."""
+    @property
+    def threads(self) -> int:
+        """Those of the store."""
+        return self.root.store.threads
+
+
+def _indexed(tar: Place) -> tuple[list[Image], list[Reject]]:
+    """The images of a class tar, and what is none."""
+    rejects: list[Reject] = []
+    with window(tar) as file:
+        return images(file, str(tar), f"{tar.stem}/", rejects), rejects
 
 
 @dataclass(frozen=True)
-class TarOfTars:
+class TarOfTars(Source):
     """One tar of class tars, as ILSVRC2012_img_train.tar and fall11_whole.tar: members by their place in it."""
 
     name: str
-    path: Path
+    path: Place
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Index the members of every class tar, sorted by name."""
         rejects: list[Reject] = []
-        found = {}
-        builder = EntriesBuilder()
+        inner: dict[str, slice] = {}
         with window(self.path) as outer:
             for member in tar_members(outer, str(self.path)):
                 name = member_name(member)
@@ -70,26 +78,36 @@ class TarOfTars:
                     rejects.append((name, reason))
                     continue
                 class_name = PurePosixPath(name).stem
-                if class_name in found:
+                if class_name in inner:
                     raise SourceError(f"{self.path} holds two tars of the class {class_name}: keep one")
-                found[class_name] = outer.within(member.offset_data, member.size)
-            classes = sorted(found)
-            for label, class_name in enumerate(classes):
-                where = f"{class_name}.tar in {self.path}"
-                builder.add(label, images(found[class_name], where, f"{class_name}/", rejects))
+                inner[class_name] = slice(member.offset_data, member.offset_data + member.size)
+        classes = sorted(inner)
+        builder = EntriesBuilder(found)
+        scanned = each(lambda name: self._class(name, inner[name]), classes, self.threads)
+        for label, (members, refused) in enumerate(scanned):
+            builder.add(label, members)
+            rejects += refused
         return made_listing(classes, builder.build(), rejects, self.path)
+
+    def _class(self, name: str, part: slice) -> tuple[list[Image], list[Reject]]:
+        """The images of the class tar in `part` of the whole, and what is none."""
+        rejects: list[Reject] = []
+        with window(self.path, part) as file:
+            return images(file, f"{name}.tar in {self.path}", f"{name}/", rejects), rejects
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The member's bytes, by its offset in the outer tar."""
-        return read_range(self.path, int(entries.offset[i]), int(entries.size[i]))
+        return self.path.range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "tar-of-tars", "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The one tar."""
         return [self.path]
 
-    def stage(self) -> None:
-        """Nothing to do."""
+    @property
+    def threads(self) -> int:
+        """Those of the store."""
+        return self.path.store.threads

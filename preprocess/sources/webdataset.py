@@ -6,22 +6,24 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
-from .archive import Window, member_name, tar_members, why_not, window
+from .archive import Image, Window, member_name, tar_members, why_not, window
 from .base import (
     LARGEST_IMAGE,
     LARGEST_LABEL,
+    Found,
     Reject,
+    Source,
     built,
     made_listing,
+    nobody,
     numbered_classes,
-    read_range,
     text,
     too_large,
 )
+from .place import Place, each
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
 LABELS = (".cls", ".json")
@@ -33,41 +35,29 @@ LARGEST_TEXT = 2**20
 class _Sample:
     """What one key of a shard has. image: name, offset, size.  refused: a member of it is among the rejects."""
 
-    image: tuple[bytes, int, int] | None = None
+    image: Image | None = None
     label: dict[str, bytes] = field(default_factory=dict)
     refused: bool = False
 
 
 @dataclass(frozen=True)
-class WebDataset:
+class WebDataset(Source):
     """Shards in order. classes: the names by index, or none where only numbers are known."""
 
     name: str
-    shards: tuple[Path, ...]
+    shards: tuple[Place, ...]
     classes: tuple[str, ...] = ()
 
-    def scan(self) -> Listing:
+    def scan(self, found: Found = nobody) -> Listing:
         """Index the images of every shard and read their labels."""
         rejects: list[Reject] = []
-        builder = EntriesBuilder()
+        builder = EntriesBuilder(found)
         index = {name: label for label, name in enumerate(self.classes)}
         most = -1
-        for number, shard in enumerate(self.shards):
-            rows = []
-            with window(shard) as file:
-                samples = _samples(file, shard, rejects)
-            for key, sample in samples.items():
-                if sample.image is None:
-                    if not sample.refused:
-                        rejects.append((f"{shard.name}/{key}", "a label without an image"))
-                    continue
-                label, reason = _label(sample, index)
-                if reason:
-                    rejects.append((f"{shard.name}/{text(sample.image[0])}", reason))
-                else:
-                    rows.append((label, *sample.image))
-                    most = max(most, label)
+        for number, (rows, refused) in enumerate(each(lambda shard: _rows(shard, index), self.shards, self.threads)):
+            most = max(most, max((row[0] for row in rows), default=-1))
             builder.add_rows(rows, number)
+            rejects += refused
         where = self.shards[0].parent
         entries = built(builder, [shard.stem for shard in self.shards])
         return made_listing(
@@ -76,19 +66,40 @@ class WebDataset:
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The member's bytes, by its offset in its shard."""
-        return read_range(self.shards[int(entries.file[i])], int(entries.offset[i]), int(entries.size[i]))
+        return self.shards[int(entries.file[i])].range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
         """Kind and name."""
         return {"kind": "webdataset", "name": self.name}
 
-    def files(self) -> Iterable[Path]:
+    def files(self) -> Iterable[Place]:
         """The shards, and the names of the classes."""
         folders = dict.fromkeys(place for shard in self.shards for place in (shard.parent, shard.parent.parent))
         return [*self.shards, *(folder / CLASSES for folder in folders if (folder / CLASSES).is_file())]
 
-    def stage(self) -> None:
-        """Nothing to do."""
+    @property
+    def threads(self) -> int:
+        """Those of the store."""
+        return self.shards[0].store.threads
+
+
+def _rows(shard: Place, index: dict[str, int]) -> tuple[list[tuple[int, bytes, int, int]], list[Reject]]:
+    """The (label, name, offset, size) of the images of a shard, and what has no place among them."""
+    rows: list[tuple[int, bytes, int, int]] = []
+    rejects: list[Reject] = []
+    with window(shard) as file:
+        samples = _samples(file, shard, rejects)
+    for key, sample in samples.items():
+        if sample.image is None:
+            if not sample.refused:
+                rejects.append((f"{shard.name}/{key}", "a label without an image"))
+            continue
+        label, reason = _label(sample, index)
+        if reason:
+            rejects.append((f"{shard.name}/{text(sample.image[0])}", reason))
+        else:
+            rows.append((label, *sample.image))
+    return rows, rejects
 
 
 def _label(sample: _Sample, index: dict[str, int]) -> tuple[int, str]:
@@ -107,7 +118,7 @@ def _label(sample: _Sample, index: dict[str, int]) -> tuple[int, str]:
     return label, ""
 
 
-def _samples(file: Window, shard: Path, rejects: list[Reject]) -> dict[str, _Sample]:
+def _samples(file: Window, shard: Place, rejects: list[Reject]) -> dict[str, _Sample]:
     """The samples of a shard by key: what stands before the last dot of a member's name."""
     samples: dict[str, _Sample] = {}
     for member in tar_members(file, str(shard)):
@@ -141,11 +152,11 @@ def looks_like(names: Iterable[str]) -> bool:
     return any(found & set(LABELS) for found in endings.values())
 
 
-def read_classes(folders: Iterable[Path]) -> tuple[str, ...]:
+def read_classes(folders: Iterable[Place]) -> tuple[str, ...]:
     """The lines of the first classes.txt in `folders`; none without one. Raises SourceError, OSError."""
     for folder in folders:
         if (folder / CLASSES).is_file():
-            lines = (folder / CLASSES).read_bytes().decode("utf-8", "surrogateescape").splitlines()
+            lines = (folder / CLASSES).read().decode("utf-8", "surrogateescape").splitlines()
             classes = tuple(line.strip() for line in lines if line.strip())
             if not classes or len(set(classes)) < len(classes):
                 raise SourceError(f"{folder / CLASSES} must name each class once, one a line")
