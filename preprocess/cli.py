@@ -134,6 +134,10 @@ def split(
     """
     import shutil
 
+    from tqdm import tqdm
+
+    from shards_manifest import is_url
+
     from .backend import Backend
     from .classes import class_note, read_class_list
     from .plan import SplitPlan, parse_bands
@@ -146,9 +150,13 @@ def split(
     plan = SplitPlan(bands=parse_bands(bands) if bands else (), classes=classes, **options).resolved()
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
-    scratch = scratch_folder(reading["scratch"], f"{out}-dry-run" if dry_run else out, source)
-    check_outside(source, reading.pop("scratch") or scratch, "--scratch")
-    job = prepare(source, plan, SourceOptions(**reading, scratch=scratch), out)
+    named = reading.pop("scratch")
+    scratch = scratch_folder(named, f"{out}-dry-run" if dry_run else out, source)
+    check_outside(source, named or scratch, "--scratch")
+    unshared = backend != "loky" and is_url(out) and not named
+    found = SourceOptions(**reading, scratch="" if unshared else scratch)
+    with tqdm(unit="img", desc=f"scan {source}", mininterval=_interval(), delay=1, leave=False) as bar:
+        job = prepare(source, plan, found, out, bar.update)
     if note := class_note(plan, len(job.listing.classes)):
         click.echo(note)
     if dry_run:

@@ -23,7 +23,7 @@ from .manifests import write_manifests
 from .plan import Row, SplitPlan, part_entries, rows, stored_order
 from .reading import Images
 from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, write_row
-from .sources import Source, SourceOptions, find_source
+from .sources import Found, Source, SourceOptions, find_source, nobody
 
 PLAN = f"{RECORDS}/plan.json"
 
@@ -79,18 +79,19 @@ def prepare(
     plan: SplitPlan,
     options: SourceOptions | None = None,
     out: str | os.PathLike[str] | None = None,
+    progress: Found = nobody,
 ) -> Job:
     """Check the options, recognise and scan the source, and plan the rows.
 
     A scan that an earlier run saved in `out`, of a source that has not changed, is taken from there.
-    Raises PlanError, SourceError, StoreError.
+    progress is told of images as they are found. Raises PlanError, SourceError, StoreError.
     """
     plan = plan.resolved()
     try:
         found = find_source(source, options or SourceOptions())
         stamp = scans.stamp(found, plan)
         saved = scans.load(open_store(out), stamp) if out is not None else None
-        listing = saved or choose_classes(found.scan(), plan)
+        listing = saved or choose_classes(found.scan(progress), plan)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename or source} ({error.strerror}): mend it and run again") from None
     if "val" in listing.parts:

@@ -93,7 +93,8 @@ def refusal(url: str, error: Exception) -> tuple[str, bool]:
     if "169.254.169.254" in text or "MissingAccount" in details or "metadata.google" in text:
         hint = "; ~/.aws is read where boto3 is installed" if scheme == "s3" else ""
         return f"{url}: no credentials were found: set {CREDENTIALS.get(scheme, '')}{hint}", False
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or said[:3] in ("401", "403"):
+    denied = status is not None and status[1][:3] in ("401", "403")
+    if denied or isinstance(error, (PermissionDeniedError, UnauthenticatedError)):
         where = f": check {CREDENTIALS[scheme]}" if scheme in CREDENTIALS else ""
         return f"{url}: access was denied ({said or 'no reason given'}){where}", False
     if "BadScheme" in details or "URL scheme is not allowed" in details:

@@ -91,7 +91,8 @@ class RemoteStore:
             return {}
         listed = self.ask(folder, lambda client: obstore.list_with_delimiter(client, folder or None))
         found = ((entry["path"], entry["size"]) for entry in listed["objects"])
-        return dict(sorted((name, size) for name, size in found if name != folder))  # some list an empty folder itself
+        marked = {folder, *listed["common_prefixes"]}  # some keep an empty object for a folder
+        return dict(sorted((name, size) for name, size in found if size or name not in marked))
 
     def folders(self, folder: str = "") -> list[str]:
         """Sorted names of the prefixes directly in `folder`; none where it is missing."""
@@ -133,8 +134,8 @@ class RemoteStore:
 
     @contextmanager
     def ranges(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
-        """A function (start, length) that does what `range` does."""
-        yield lambda start, length: self.range(name, start, length)
+        """A function (start, length) that does what `range` does; StoreError where a server sends whole files only."""
+        yield lambda start, length: self._fetch(name, start, length, in_parts=True)[0]
 
     def read(self, name: str) -> bytes:
         """The whole of `name`. Raises FileNotFoundError."""
@@ -278,8 +279,11 @@ class RemoteStore:
                 return answer
         raise AssertionError
 
-    def _fetch(self, name: str, start: int, length: int) -> tuple[bytes, int]:
-        """`length` bytes of `name` from `start`, all that follow where the server cannot end there; its whole size."""
+    def _fetch(self, name: str, start: int, length: int, in_parts: bool = False) -> tuple[bytes, int]:
+        """`length` bytes of `name` from `start`, all that follow where the server cannot end there; its whole size.
+
+        in_parts: raise StoreError for such a server, instead of fetching the whole for a part of it.
+        """
 
         def get(client: ObjectStore) -> tuple[bytes, int]:
             try:
@@ -287,6 +291,10 @@ class RemoteStore:
                 size = found.meta["size"]
                 return bytes(found.bytes()), size
             except NotSupportedError:  # a web server without ranges
+                if in_parts:
+                    raise StoreError(
+                        f"{self}/{name}: the server sends whole files only: fetch it, and name the copy"
+                    ) from None
                 whole = bytes(obstore.get(client, name).bytes())
                 return whole[start:], len(whole)
             except BaseError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -133,6 +135,17 @@ class Server:
             retry_config={"max_retries": 0},
         )
 
+    def put(self, folder: Path, prefix: str) -> None:
+        """Every file below `folder`, or the one file, under `prefix`."""
+        for path in [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file()):
+            name = f"{prefix}/{path.relative_to(folder)}".removesuffix("/.")
+            obstore.put(self.client(), name, path.read_bytes())
+
+    @property
+    def web(self) -> str:
+        """The bucket as a plain web server has it, which can be read and lists nothing."""
+        return f"http://{HOST}:{self._ports['filer']}/buckets/{BUCKET}"
+
     def tree(self, prefix: str) -> dict[str, bytes]:
         """Every object below `prefix`, by relative name."""
         client = self.client(prefix)
@@ -235,3 +248,57 @@ def _header(head: bytes, name: bytes) -> bytes:
         if key.strip().lower() == name:
             return value.strip()
     return b""
+
+
+class SlowProxy:
+    """Loopback TCP in a process of its own: every answer's bytes arrive `seconds` later, at the full rate."""
+
+    def __init__(self, target: int, seconds: float) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(target), str(seconds)], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait(10)
+
+
+async def _delay(target: int, seconds: float) -> None:
+    async def straight(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 18):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
+
+        async def receive() -> None:
+            while data := await reader.read(1 << 18):
+                await waiting.put((time.monotonic() + seconds, data))
+            await waiting.put((0, b""))
+
+        receiver = asyncio.create_task(receive())
+        while (item := await waiting.get())[1]:
+            await asyncio.sleep(item[0] - time.monotonic())
+            writer.write(item[1])
+            await writer.drain()
+        await receiver
+
+    async def serve(client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            server, requests = await asyncio.open_connection(HOST, target)
+            await asyncio.gather(straight(client, requests), late(server, answers), return_exceptions=True)
+            requests.close()
+            answers.close()
+
+    listener = await asyncio.start_server(serve, HOST, 0)
+    print(listener.sockets[0].getsockname()[1], flush=True)
+    await listener.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_delay(int(sys.argv[1]), float(sys.argv[2])))

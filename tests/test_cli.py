@@ -88,7 +88,7 @@ def test_one_sentence_for_each_wrong_source(tmp_path: Path) -> None:
     split = ("spectral-prep", "split", "--factor", "4")
     sentence = fails(*split, "empty", cwd=tmp_path)
     assert sentence.startswith(
-        "Error: empty holds neither class folders nor class tars nor another known form, but nothing; "
+        f"Error: {tmp_path}/empty holds neither class folders nor class tars nor another known form, but nothing; "
         "what is known is folders: one folder of images a class (ImageFolder); tars: "
     )
     assert fails(*split, "nowhere", cwd=tmp_path) == "Error: nowhere does not exist"

@@ -105,6 +105,12 @@ def test_scratch_goes_on_and_notices_other_files(folders: Path, tmp_path: Path) 
     assert len(list((tmp_path / "disk").iterdir())) == 2
 
 
+def test_a_cluster_needs_a_scratch_that_its_workers_share(folders: Path, tmp_path: Path) -> None:
+    source = forms.class_tars_gz(folders, tmp_path / "set")
+    command = ("spectral-prep", "split", "--factor", "4", source, "--backend", "dask", "--out", "s3://bucket/out")
+    assert "name a folder that they share with --scratch" in fails(*command)
+
+
 def test_no_room_to_expand(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = forms.class_tars_gz(folders, tmp_path / "set")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)

@@ -34,9 +34,9 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for kind in (ClassFolders, ClassTars):
         real = kind.scan
 
-        def scan(self: object, real: object = real, name: str = kind.__name__) -> object:
+        def scan(self: object, *found: object, real: object = real, name: str = kind.__name__) -> object:
             done.append(name)
-            return real(self)  # type: ignore[operator]
+            return real(self, *found)  # type: ignore[operator]
 
         monkeypatch.setattr(kind, "scan", scan)
     return done

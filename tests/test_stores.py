@@ -64,6 +64,42 @@ def test_what_is_missing(store: Store) -> None:
     assert store.sizes("none") == {}
 
 
+def test_folders_at_any_depth(store: Store) -> None:
+    names = ["a/x", "a/y", "a/b/z", "a/b/c/w", "other/v", "a.b/u"]
+    for name in names:
+        store.write(name, name.encode())
+    assert sorted(name for name, _ in store.walk("a")) == ["a/b/c/w", "a/b/z", "a/x", "a/y"]
+    assert sorted(name for name, _ in store.walk("")) == sorted(names)
+    assert {size for _, size in store.walk("a/b")} <= {-1, len("a/b/z"), len("a/b/c/w")}
+    assert [store.is_folder(name) for name in ("", "a", "a/b", "a/x", "none")] == [True, True, True, False, False]
+    stamp = store.stamp("a/x")
+    assert stamp == store.stamp("a/x") != store.stamp("a/b/c/w")
+    store.write("a/x", b"changed")
+    assert store.stamp("a/x") != stamp
+
+
+def test_walking_goes_on_page_by_page(cloud: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shards_manifest import remote
+
+    monkeypatch.setattr(remote, "PAGE", 3)
+    store = open_store(f"{cloud}/pages")
+    for i in range(8):
+        store.write(f"d/{i}", b"")
+    pages = remote.obstore.list
+    broken: list[str | None] = []
+
+    def fails_after_one(client: object, prefix: str, offset: str | None, chunk_size: int) -> Iterator[object]:
+        broken.append(offset)
+        for number, page in enumerate(pages(client, prefix, offset=offset, chunk_size=chunk_size)):
+            if number == 1:
+                raise remote.BaseError("HTTP error: the answer broke off")
+            yield page
+
+    monkeypatch.setattr(remote.obstore, "list", fails_after_one)
+    assert sorted(name for name, _ in store.walk("d")) == [f"d/{i}" for i in range(8)]
+    assert broken == [None, "d/2", "d/5"]
+
+
 def test_ranges_and_readers(store: Store) -> None:
     store.write("x", bytes(range(100)))
     assert store.range("x", 10, 5) == bytes(range(10, 15))
@@ -136,7 +172,7 @@ def test_large_objects_through_faults(server: Server, tmp_path: Path, monkeypatc
     try:
         for name, value in environment(proxy.port).items():
             monkeypatch.setenv(name, value)
-        store = open_store(f"s3://{BUCKET}/faults/{tmp_path.name}")
+        store = open_store(f"s3://{BUCKET}/large/{tmp_path.name}")
         data = os.urandom(LARGE)
         tries = 0
         while not store.exists("00/l.tar"):  # it ends well or is refused in a sentence: never half of it is there

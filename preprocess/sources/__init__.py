@@ -4,8 +4,8 @@ base.py says what a source is; one module for each form; find.py recognises them
 expanded once into a scratch folder and read in place there (scratch.py).
 """
 
-from .base import Source, SourceOptions, fingerprint
+from .base import Found, Source, SourceOptions, fingerprint, nobody
 from .find import find_source
 from .scratch import scratch_folder
 
-__all__ = ["Source", "SourceOptions", "find_source", "fingerprint", "scratch_folder"]
+__all__ = ["Found", "Source", "SourceOptions", "find_source", "fingerprint", "nobody", "scratch_folder"]

@@ -31,6 +31,7 @@ from .webdataset import WebDataset, looks_like, read_classes
 
 VAL_NAMES = ("val", "validation", "test")
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+FILES = (".tar", *GZIPPED, ".parquet")
 _LOOK = 16  # members at the start of a tar that tell what it is
 
 
@@ -49,20 +50,21 @@ def find_source(path: str | os.PathLike[str], options: SourceOptions = _LOOKING)
     text = os.fspath(path)
     root = Place.of(text)
     name = root.name if is_url(text) else Path(text).resolve().name
+    web = text.startswith("http")  # lists no folders, and may have a page where one is
     if root.is_dir():
         return _Finder(escape(name), options).folder(root)
-    if root.is_file():
-        return _Finder(escape(name.partition(".")[0]), options)._part(root)
-    if "{" in root.name:
+    if "{" in root.name and (web or not root.is_file()):
         return _Finder(escape(root.parent.name), options).several(root)
-    if text.startswith("http"):  # a server that lists nothing: what the files are called is known of ImageNet alone
-        if any((root / tar).is_file() for tar in (TRAIN_TAR, VAL_TAR)):
-            return _Finder(escape(name), options)._imagenet(root)
-        raise SourceError(
-            f"{text} is no file, and web servers list no folders: name one file, or several with braces as in "
-            "train-{000..146}.tar"
-        )
-    raise SourceError(f"{text} does not exist")
+    if (not web or name.endswith(FILES)) and root.is_file():
+        return _Finder(escape(name.partition(".")[0]), options)._part(root)
+    if not web or name.endswith(FILES):
+        raise SourceError(f"{text} does not exist")
+    if any((root / tar).is_file() for tar in (TRAIN_TAR, VAL_TAR)):
+        return _Finder(escape(name), options)._imagenet(root)
+    raise SourceError(
+        f"{text} is no {' or '.join(FILES)} file, and web servers list no folders: name one file, or several with "
+        "braces as in train-{000..146}.tar"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Found:
 
     def kind(self, place: Place) -> str:
         """The form of what is there. Raises SourceError where it is none, or several."""
-        there = {
+        there: dict[str, Sequence[str]] = {
             "class folders": self.folders[:1],
             "tars": [path.name for path in self.tars[:1]],
             "compressed tars": [path.name for path in self.packed[:1]],
@@ -243,6 +245,11 @@ class _Finder:
 
     def _scratch(self, files: Sequence[Place]) -> Path:
         """A folder in scratch for what comes of these files; another one when they have changed."""
+        if self.options.scratch == "":
+            raise SourceError(
+                f"{files[0].parent} has to be expanded to where all workers of the cluster can read it: "
+                "name a folder that they share with --scratch"
+            )
         home = Path(self.options.scratch).absolute() if self.options.scratch else temporary_folder()
         found = [(path.name, path.stamp()) for path in files]
         return home / hashlib.sha256(os.fsencode(repr((str(files[0].parent), found)))).hexdigest()[:16]
