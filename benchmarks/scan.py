@@ -103,7 +103,7 @@ def measured(what: str, samples: int, work: Callable[[], T]) -> T:
 
 def committed(job: Job) -> list[tuple[Row, RowRecord]]:
     """Records of all rows as if they had been written."""
-    one = tuple(BandRow(Shard("x.tar", 0, 0, 0, "0" * 64), (0,) * 3, (0,) * 3, (1,) * 3) for _ in job.plan.bands)
+    one = tuple(BandRow(Shard("x.tar", 0, 0, 0, "0" * 64), b"", (0,) * 3, (0,) * 3, (1,) * 3) for _ in job.plan.bands)
     return [(row, RowRecord(row.name, len(row.indices), (), one)) for row in job.rows]
 
 

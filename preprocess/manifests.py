@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from shards_manifest import (
     Store,
     band_folder,
     dump,
+    index_name,
     tables,
 )
 
@@ -58,7 +60,13 @@ def write_manifests(
 
     summaries = []
     for position, band in enumerate(plan.bands):
-        manifest = _band_manifest(plan, listing, ordered, parts, identity["source"]["name"], position)
+        indices = {
+            part: b"".join(record.bands[position].index for row, record in ordered if row.part == part)
+            for part in parts
+        }
+        for part, index in indices.items():
+            _put(store, f"{band_folder(band)}/{index_name(part)}", index)
+        manifest = _band_manifest(plan, listing, ordered, parts, indices, identity["source"]["name"], position)
         _put(store, f"{band_folder(band)}/{MANIFEST}", dump(manifest))
         rows = [record.bands[position] for _, record in ordered]
         summaries.append(
@@ -108,6 +116,7 @@ def _band_manifest(
     listing: Listing,
     ordered: list[tuple[Row, RowRecord]],
     parts: dict[str, PartSummary],
+    indices: dict[str, bytes],
     dataset: str,
     position: int,
 ) -> BandManifest:
@@ -134,6 +143,7 @@ def _band_manifest(
             part: Part(
                 summary.samples,
                 summary.digest,
+                hashlib.sha256(indices[part]).hexdigest(),
                 tuple(record.bands[position].shard for row, record in ordered if row.part == part),
             )
             for part, summary in parts.items()

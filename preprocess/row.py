@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from shards_manifest import Shard, ShardWriter, Store, band_folder, canonical_json, compress_block, compressor_name
+from shards_manifest import (
+    ENTRY,
+    Shard,
+    ShardWriter,
+    Store,
+    band_folder,
+    canonical_json,
+    compress_block,
+    compressor_name,
+)
 
 from .blocks import BandBlocks
 from .decode import Decoder, decoder_name, resizer_name
@@ -35,9 +44,10 @@ class RowTask:
 
 @dataclass(frozen=True)
 class BandRow:
-    """What a row put into one band: the shard, and per channel int sums over its stored values."""
+    """What a row put into one band: the shard with its index, and per channel int sums over its stored values."""
 
     shard: Shard
+    index: bytes
     clipped: tuple[int, ...]
     total: tuple[int, ...]
     squares: tuple[int, ...]
@@ -54,7 +64,9 @@ class RowRecord:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        bands = [{**vars(b.shard), "clipped": b.clipped, "total": b.total, "squares": b.squares} for b in self.bands]
+        bands = [{**vars(b.shard), **vars(b), "index": b.index.hex()} for b in self.bands]
+        for band in bands:
+            del band["shard"]
         return canonical_json({"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands})
 
     @staticmethod
@@ -64,6 +76,7 @@ class RowRecord:
         bands = tuple(
             BandRow(
                 Shard(b["name"], b["samples"], b["blocks"], b["bytes"], b["sha256"]),
+                bytes.fromhex(b["index"]),
                 tuple(b["clipped"]),
                 tuple(b["total"]),
                 tuple(b["squares"]),
@@ -108,18 +121,18 @@ def write_row(task: RowTask, store: Store) -> RowRecord:
         with threadpool_limits(1), store.writing(names) as files:
             shards = _write_shards(task, files, blocks, rejects)
         bands = tuple(
-            BandRow(shard, _ints(clipped), _ints(total), _ints(squares))
-            for shard, clipped, total, squares in zip(shards, *blocks.counts, strict=True)
+            BandRow(shard, index, _ints(clipped), _ints(total), _ints(squares))
+            for (shard, index), clipped, total, squares in zip(shards, *blocks.counts, strict=True)
         )
-        record = RowRecord(task.name, shards[0].samples, tuple(rejects), bands)
+        record = RowRecord(task.name, shards[0][0].samples, tuple(rejects), bands)
         store.write(record_name(task.name), record.to_bytes())
     return record
 
 
 def _write_shards(
     task: RowTask, files: list[BinaryIO], blocks: BandBlocks, rejects: list[tuple[int, str]]
-) -> list[Shard]:
-    """Decode, split and write the images of a row, noting those that cannot be used."""
+) -> list[tuple[Shard, bytes]]:
+    """Decode, split and write the images of a row, noting those that cannot be used: shards and their indices."""
     plan = task.plan
     side = plan.size + plan.margin
     group = max(min(GROUP, GROUP_BYTES // (4 * side**2)), 1)
@@ -140,7 +153,7 @@ def _write_shards(
     _split(decoder, labels, blocks, writers)
     if blocks.count:
         _flush(blocks, writers)
-    return [writer.finish(f"{task.name}.tar") for writer in writers]
+    return [(writer.finish(f"{task.name}.tar"), np.array(writer.index, ENTRY).tobytes()) for writer in writers]
 
 
 def _split(decoder: Decoder, labels: list[int], blocks: BandBlocks, writers: list[ShardWriter]) -> None:

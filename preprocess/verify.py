@@ -8,19 +8,24 @@ from dataclasses import dataclass
 
 import joblib
 import numpy as np
+from numpy.typing import NDArray
 
 from shards_manifest import (
     DTYPES,
     MANIFEST,
     BandManifest,
     FormatError,
+    Geometry,
     Part,
+    PartIndex,
     Shard,
     ShardError,
     SplitManifest,
     Store,
+    block_entries,
     check_bytes,
     index_shard,
+    load_index,
     open_data,
     read_band,
     read_block,
@@ -57,20 +62,27 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
                 bad.append(str(error))
         bad += _check_split(manifest, bands, store)
         order = _tables(manifest, store, bad)
+    indices = {folder: _indices(store, folder, band, bad) for folder, band in bands.items()}
     work = [
-        (folder, band, part, shard)
+        (folder, band, part, number)
         for folder, band in bands.items()
-        for part in band.parts.values()
-        for shard in part.shards
+        for part in band.parts
+        for number in range(len(band.parts[part].shards))
     ]
     parallel = joblib.Parallel(n_jobs=max(min(jobs, len(work)), 1), return_as="generator")
     results = parallel(
-        joblib.delayed(_check_shard)(store, folder, shard, band.geometry.dtype, band.geometry.plane)
-        for folder, band, _, shard in work
+        joblib.delayed(_check_shard)(
+            store,
+            folder,
+            band.parts[part].shards[number],
+            band.geometry,
+            indices[folder][part].of_shard(number) if part in indices[folder] else None,
+        )
+        for folder, band, part, number in work
     )
-    for (folder, band, part, shard), (problem, labels) in zip(work, results, strict=True):
+    for (folder, band, name, number), (problem, labels) in zip(work, results, strict=True):
         progress(1)
-        name = next(n for n, p in band.parts.items() if p is part)
+        shard = band.parts[name].shards[number]
         if problem:
             bad.append(problem)
         expected = order.get(name, {}).get(shard.name)
@@ -82,7 +94,7 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
     return Report(
         len(work),
         sum(p.samples for b in list(bands.values())[:1] for p in b.parts.values()),
-        sum(shard.bytes for *_, shard in work),
+        sum(shard.bytes for band in bands.values() for part in band.parts.values() for shard in part.shards),
         bad,
     )
 
@@ -91,8 +103,13 @@ def _join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _check_shard(store: Store, folder: str, shard: Shard, dtype: str, plane: int) -> tuple[str, str]:
-    """A sentence if the shard is bad, else nothing; and a digest of its labels."""
+def _check_shard(
+    store: Store, folder: str, shard: Shard, geometry: Geometry, index: NDArray[np.void] | None
+) -> tuple[str, str]:
+    """A sentence if the shard is bad, else nothing; and a digest of its labels.
+
+    index: ENTRY (blocks,), where that is good.
+    """
     name = _join(folder, shard.name)
     where = f"{store}/{name}"
     labels = hashlib.sha256()
@@ -100,10 +117,12 @@ def _check_shard(store: Store, folder: str, shard: Shard, dtype: str, plane: int
         view = store.view(name)
         check_bytes(view, shard, where)
         blocks = index_shard(view, where)
+        if index is not None and not np.array_equal(block_entries(view, blocks), index):
+            raise ShardError(f"{where} is not what its index says: the index is damaged")
         samples = 0
         for block in blocks:
             x, y = read_block(view, block, where)
-            if x.dtype != DTYPES[dtype] or x.shape[1:] != (3, plane, plane):
+            if x.dtype != DTYPES[geometry.dtype] or x.shape[1:] != (3, geometry.plane, geometry.plane):
                 raise ShardError(f"{where} holds {x.dtype} samples of {x.shape[1:]}, not what its manifest says")
             samples += len(y)
             labels.update(y.tobytes())
@@ -160,6 +179,17 @@ def _tables(manifest: SplitManifest, store: Store, bad: list[str]) -> dict[str, 
             for shard, end in zip(part.shards, ends.tolist(), strict=True)
         }
     return expected
+
+
+def _indices(store: Store, folder: str, band: BandManifest, bad: list[str]) -> dict[str, PartIndex]:
+    """The index of every part that has a good one."""
+    found = {}
+    for name, part in band.parts.items():
+        try:
+            found[name] = load_index(store, folder, name, part, band.block)
+        except ShardError as error:
+            bad.append(str(error))
+    return found
 
 
 def _extra_shards(store: Store, bands: dict[str, BandManifest]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from .compress import compress_block, compressor_name
 from .errors import FormatError, ShardError, SpectralError, StoreError
+from .index import ENTRY, PartIndex, block_entries, block_of, index_name, load_index, part_index
 from .local import LocalStore
 from .opening import is_url, open_band, open_data, open_split, open_store, read_band
 from .schema import (
@@ -36,6 +37,7 @@ from .store import Store
 
 __all__ = [
     "DTYPES",
+    "ENTRY",
     "MANIFEST",
     "NPY_HEADER",
     "PARTS",
@@ -46,6 +48,7 @@ __all__ = [
     "Geometry",
     "LocalStore",
     "Part",
+    "PartIndex",
     "PartSummary",
     "Shard",
     "ShardError",
@@ -55,14 +58,18 @@ __all__ = [
     "Store",
     "StoreError",
     "band_folder",
+    "block_entries",
+    "block_of",
     "canonical_json",
     "check_bytes",
     "compress_block",
     "compressor_name",
     "dump",
+    "index_name",
     "index_shard",
     "is_url",
     "load_band",
+    "load_index",
     "load_split",
     "manifest_kind",
     "npy_header",
@@ -70,6 +77,7 @@ __all__ = [
     "open_data",
     "open_split",
     "open_store",
+    "part_index",
     "read_band",
     "read_block",
     "read_labels",

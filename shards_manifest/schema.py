@@ -35,10 +35,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Part:
-    """The shards of train or of val, in order. `digest` is the SHA-256 of the sample table's text."""
+    """The shards of train or of val, in order.
+
+    digest: SHA-256 of the sample table's text.  index: SHA-256 of the part's index (index.py).
+    """
 
     samples: int
     digest: str
+    index: str
     shards: tuple[Shard, ...]
 
 
@@ -255,7 +259,7 @@ def _part(raw: Mapping[str, Any], block: int) -> Part:
         raise ValueError("its shards do not add up to its samples")
     if block < 1 or any(s.blocks != -(-s.samples // block) for s in shards):
         raise ValueError("its shards' blocks do not add up to their samples")
-    return Part(int(raw["samples"]), str(raw["digest"]), shards)
+    return Part(int(raw["samples"]), str(raw["digest"]), str(raw["index"]), shards)
 
 
 def _floats(values: Any) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from isal import igzip_lib
+from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
 from .errors import ShardError
@@ -37,26 +37,31 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 class ShardWriter:
-    """Append blocks to an open file, counting and hashing what goes by."""
+    """Append blocks to an open file, counting and hashing what goes by.
+
+    index: (bytes, CRC-32) of every block's pair of members, as `index.py` has them.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
-        self.blocks = 0
+        self.index: list[tuple[int, int]] = []
         self.samples = 0
         self.bytes = 0
 
     def add(self, x: bytes, labels: NDArray[np.int64]) -> None:
         """Append one block: x as `compress_block` made it, labels int64 of shape (n,)."""
         y = npy_header(_LABEL, labels.shape) + labels.astype(_LABEL).tobytes()
-        self._put(_member(f"{self.blocks:06d}.x.npy.gz", x) + _member(f"{self.blocks:06d}.y.npy", y))
-        self.blocks += 1
+        number = len(self.index)
+        pair = _member(f"{number:06d}.x.npy.gz", x) + _member(f"{number:06d}.y.npy", y)
+        self._put(pair)
+        self.index.append((len(pair), isal_zlib.crc32(pair)))
         self.samples += len(labels)
 
     def finish(self, name: str) -> Shard:
         """Write the end of the archive and return the shard's entry. The file stays open."""
         self._put(bytes(2 * TAR_BLOCK))
-        return Shard(name, self.samples, self.blocks, self.bytes, self._hash.hexdigest())
+        return Shard(name, self.samples, len(self.index), self.bytes, self._hash.hexdigest())
 
     def _put(self, data: bytes) -> None:
         self._file.write(data)
@@ -85,7 +90,7 @@ def index_shard(view: memoryview, where: str) -> list[Block]:
     """
     blocks: list[Block] = []
     pending: slice | None = None
-    for name, span in _members(view, where):
+    for name, span in members(view, where):
         wanted = f"{len(blocks):06d}." + ("x.npy.gz" if pending is None else "y.npy")
         if name != wanted:
             raise ShardError(f"{where} holds {name!r} where {wanted!r} should be: it is not a shard, or damaged")
@@ -99,9 +104,13 @@ def index_shard(view: memoryview, where: str) -> list[Block]:
     return blocks
 
 
-def _members(view: memoryview, where: str) -> Iterator[tuple[str, slice]]:
+def members(view: memoryview, where: str, whole: bool = True) -> Iterator[tuple[str, slice]]:
+    """Names and ranges of the members of an archive, which ends as it should; or of a part of one, not whole.
+
+    Raises ShardError, naming `where`.
+    """
     at = 0
-    while True:
+    while whole or at < len(view):
         header = bytes(view[at : at + TAR_BLOCK])
         if len(header) < TAR_BLOCK:
             raise ShardError(f"{where} is cut short at byte {len(view)}: copy it again")
