@@ -15,6 +15,7 @@ from shards_manifest import open_band
 from train import recipes
 from train.loop import Session
 from train.plan import TrainPlan
+from train.reader import Batch
 
 
 @click.command()
@@ -27,7 +28,7 @@ def main(band: str, network: str, batch_size: int, steps: int, runs: int) -> Non
     """Print images/s of whole steps: medians of some runs, after one that warms up."""
     _, manifest = open_band(band)
     side = manifest.geometry.plane
-    batch = (
+    batch = Batch(
         torch.randint(-50, 50, (batch_size, 3, side, side), dtype=torch.int8),
         torch.randint(0, len(manifest.classes), (batch_size,)),
     )

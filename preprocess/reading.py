@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+
+from shards_manifest import ahead
 
 from .errors import RejectedImage, SourceError
 from .listing import Entries
 from .sources import Source
-
-AHEAD = 4  # images asked for at once, for each thread that reads
-AHEAD_BYTES = 64 << 20  # of them, but for a single image that is larger
 
 
 @dataclass(frozen=True)
@@ -40,26 +37,8 @@ class Images:
 
     def __iter__(self) -> Iterator[bytes | RejectedImage]:
         """Every image, or why it cannot be used. Raises StoreError, SourceError."""
-        threads = self.source.threads
-        if threads == 1:
-            yield from map(self._outcome, range(len(self)))
-            return
         sizes = self.entries.size.clip(min=0).tolist()
-        waiting: deque[tuple[int, Future[bytes | RejectedImage]]] = deque()
-        held = 0
-        pool = ThreadPoolExecutor(threads)
-        try:
-            for i, size in enumerate(sizes):
-                waiting.append((size, pool.submit(self._outcome, i)))
-                held += size
-                while len(waiting) >= AHEAD * threads or (held > AHEAD_BYTES and len(waiting) > 1):
-                    first, outcome = waiting.popleft()
-                    yield outcome.result()
-                    held -= first
-            for _, outcome in waiting:
-                yield outcome.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return ahead(self._outcome, zip(range(len(self)), sizes, strict=True), self.source.threads)
 
     def _outcome(self, i: int) -> bytes | RejectedImage:
         try:

@@ -1,5 +1,6 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
+from .ahead import ahead
 from .compress import compress_block, compressor_name
 from .errors import FormatError, ShardError, SpectralError, StoreError
 from .index import ENTRY, PartIndex, block_entries, block_of, index_name, load_index, part_index
@@ -57,6 +58,7 @@ __all__ = [
     "SplitManifest",
     "Store",
     "StoreError",
+    "ahead",
     "band_folder",
     "block_entries",
     "block_of",

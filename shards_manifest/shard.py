@@ -26,6 +26,7 @@ DTYPES: dict[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype
 _LABEL = np.dtype("<i8")
 _DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, EOFError)  # type: ignore[assignment]
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
+_KNOWN: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int]] = {}  # headers read before: nearly all are the same
 
 
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
@@ -90,7 +91,7 @@ def index_shard(view: memoryview, where: str) -> list[Block]:
     """
     blocks: list[Block] = []
     pending: slice | None = None
-    for name, span in members(view, where):
+    for name, span in _members(view, where):
         wanted = f"{len(blocks):06d}." + ("x.npy.gz" if pending is None else "y.npy")
         if name != wanted:
             raise ShardError(f"{where} holds {name!r} where {wanted!r} should be: it is not a shard, or damaged")
@@ -104,13 +105,9 @@ def index_shard(view: memoryview, where: str) -> list[Block]:
     return blocks
 
 
-def members(view: memoryview, where: str, whole: bool = True) -> Iterator[tuple[str, slice]]:
-    """Names and ranges of the members of an archive, which ends as it should; or of a part of one, not whole.
-
-    Raises ShardError, naming `where`.
-    """
+def _members(view: memoryview, where: str) -> Iterator[tuple[str, slice]]:
     at = 0
-    while whole or at < len(view):
+    while True:
         header = bytes(view[at : at + TAR_BLOCK])
         if len(header) < TAR_BLOCK:
             raise ShardError(f"{where} is cut short at byte {len(view)}: copy it again")
@@ -139,13 +136,16 @@ def read_labels(view: memoryview, block: Block, where: str) -> NDArray[np.int64]
     return _array(view[block.y], where)
 
 
-def read_block(view: memoryview, block: Block, where: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def read_block(
+    view: memoryview, block: Block, where: str, expected: int = 1 << 14
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """One block, decompressed: x of shape (n, 3, H, W), read-only, and y of shape (n,).
 
+    expected: bytes of x; more than a guess saves copying as the output grows.
     Raises ShardError, naming `where`, if it does not decode or x and y differ in length.
     """
     try:
-        npy = igzip_lib.decompress(view[block.x], igzip_lib.DECOMP_GZIP)
+        npy = igzip_lib.decompress(view[block.x], igzip_lib.DECOMP_GZIP, 15, expected + NPY_HEADER + 1)
     except _DAMAGED as error:
         raise ShardError(f"{where} does not decompress at byte {block.x.start} ({error}): copy it again") from None
     x, y = _array(memoryview(npy), where), read_labels(view, block, where)
@@ -156,14 +156,20 @@ def read_block(view: memoryview, block: Block, where: str) -> tuple[NDArray[Any]
 
 def _array(npy: memoryview, where: str) -> NDArray[Any]:
     """A C-order .npy of a known type, without copying its data."""
+    if (known := _KNOWN.get(head := bytes(npy[:NPY_HEADER]))) is not None and len(npy) == known[2]:
+        return np.frombuffer(npy, known[0], offset=NPY_HEADER).reshape(known[1])
     try:
         if bytes(npy[:8]) != _NPY_MAGIC:
             raise ValueError("no version 1.0 .npy header")
         start = 10 + int.from_bytes(npy[8:10], "little")
-        head = ast.literal_eval(bytes(npy[10:start]).decode("latin-1").strip())
-        if head["fortran_order"] or np.dtype(head["descr"]) not in (*DTYPES.values(), _LABEL):
-            raise ValueError(f"unexpected array {head}")
-        return np.frombuffer(npy[start:], np.dtype(head["descr"])).reshape(head["shape"])
+        said = ast.literal_eval(bytes(npy[10:start]).decode("latin-1").strip())
+        dtype, shape = np.dtype(said["descr"]), said["shape"]
+        if said["fortran_order"] or dtype not in (*DTYPES.values(), _LABEL):
+            raise ValueError(f"unexpected array {said}")
+        found = np.frombuffer(npy[start:], dtype).reshape(shape)
+        if start == NPY_HEADER and len(_KNOWN) < 1024:
+            _KNOWN[head] = dtype, shape, len(npy)
+        return found
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise ShardError(f"{where} has a damaged array ({error}): copy it again") from None
 

@@ -22,11 +22,12 @@ from test_forms import MAKERS, OPTIONS, WNIDS, ilsvrc, split_of
 
 from preprocess.errors import RejectedImage, SourceError
 from preprocess.listing import Entries, EntriesBuilder, Listing
-from preprocess.reading import AHEAD, AHEAD_BYTES, Images
+from preprocess.reading import Images
 from preprocess.sources import Source, SourceOptions, find_source
 from preprocess.sources.archive import window
 from preprocess.sources.base import Found, nobody
 from preprocess.sources.place import Place
+from shards_manifest.ahead import AHEAD, AHEAD_BYTES
 from shards_manifest.remote import RemoteStore
 
 COMMAND = ["spectral-prep", "split", "--factor", "4", "--size", "16"]

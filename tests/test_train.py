@@ -61,14 +61,15 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
 
 def test_a_checkpoint_is_enough_to_evaluate(runs: Path, sub4: Path) -> None:
     from shards_manifest import open_band
+    from train.blocks import PartBlocks
     from train.inputs import Inputs
-    from train.reader import EvalStream, PartReader
 
     network = checkpoint.load_network(runs / "02" / "checkpoint.pt")
     store, manifest = open_band(str(sub4 / "02"))
     with torch.inference_mode():
-        ((x, _),) = EvalStream(PartReader(store, manifest, "val"), 100)
-        logits = network(Inputs(manifest).eval()(x))
+        val = PartBlocks(store, manifest, "val")
+        x = np.concatenate([val.read(block)[0] for block in range(len(val.samples))])
+        logits = network(Inputs(manifest).eval()(torch.from_numpy(x)))
     assert np.allclose(logits.numpy(), np.load(runs / "02" / "val-logits.npy"), atol=0.05)
 
 
@@ -127,11 +128,12 @@ def test_loss_falls_and_bands_can_be_told_apart(sub4: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("network", sorted(networks.NETWORKS))
 def test_every_network_takes_a_step(network: str, precision: str, sub4: Path) -> None:
     from train.loop import Session
+    from train.reader import Batch
 
     manifest = load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
     session = Session(manifest, TrainPlan(network, recipes.load("imagenet1k"), precision=precision))
     before = [p.detach().clone() for p in session.network.parameters()]
-    batch = (torch.randint(-50, 50, (8, 3, 12, 12), dtype=torch.int8), torch.randint(0, 3, (8,)))
+    batch = Batch(torch.randint(-50, 50, (8, 3, 12, 12), dtype=torch.int8), torch.randint(0, 3, (8,)))
     loss, correct = session.step(batch, 0.1)
     assert torch.isfinite(loss)
     assert 0 <= int(correct) <= 8

@@ -16,10 +16,12 @@ from tqdm import tqdm
 from shards_manifest import BandManifest, open_band
 
 from . import checkpoint, networks
+from .blocks import PartBlocks
 from .errors import TrainError
 from .inputs import Inputs
+from .order import Epochs, Span
 from .plan import TrainPlan
-from .reader import Batch, EvalStream, PartReader, TrainStream, loader
+from .reader import Batch, EvalStream, TrainStream, loader
 from .runs import CHECKPOINT, Result, RunFolder
 from .schedule import learning_rate
 
@@ -54,10 +56,9 @@ class Session:
         """The precision of forward passes."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def on_device(self, batch: Batch) -> Batch:
+    def on_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch on the device; the copy overlaps with computing where memory is pinned."""
-        x, y = batch
-        return x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        return batch.x.to(self.device, non_blocking=True), batch.y.to(self.device, non_blocking=True)
 
     def step(self, batch: Batch, lr: float) -> tuple[torch.Tensor, torch.Tensor]:
         """One optimizer step; the summed loss and the correct answers of the batch, left on the device."""
@@ -87,9 +88,11 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
     if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
         raise TrainError(f"{shards} has fewer than two training samples")
     session = Session(manifest, plan)
-    stream = TrainStream(PartReader(store, manifest, "train"), plan.recipe.batch_size, plan.seed, 0, plan.recipe.epochs)
+    blocks = PartBlocks(store, manifest, "train")
+    epochs = Epochs.of(blocks.samples, plan.recipe.batch_size, blocks.block_bytes, plan.seed)
+    stream = TrainStream(blocks, epochs, Span(0, epochs.batch_size), range(plan.recipe.epochs))
     has_val = "val" in manifest.parts and manifest.parts["val"].samples > 0
-    val = PartReader(store, manifest, "val") if has_val else None
+    val = PartBlocks(store, manifest, "val") if has_val else None
     run.begin()
 
     started = time.perf_counter()
@@ -97,10 +100,10 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
     train_top1 = 0.0
     batches = loader(stream, plan.workers, session.device.type == "cuda")
     for epoch in range(plan.recipe.epochs):
-        loss, train_top1, waited, seconds = _train_epoch(session, stream, batches, epoch, quiet)
+        loss, train_top1, waited, seconds = _train_epoch(session, epochs, batches, epoch, quiet)
         line = {
             "epoch": epoch + 1,
-            "samples": (epoch + 1) * stream.batches * stream.batch_size,
+            "samples": (epoch + 1) * epochs.batches * epochs.batch_size,
             "train_loss": loss,
             "train_top1": train_top1,
             "train_seconds": seconds,
@@ -129,7 +132,7 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
 
 
 def _train_epoch(
-    session: Session, stream: TrainStream, batches: Iterator[Batch], epoch: int, quiet: bool
+    session: Session, epochs: Epochs, batches: Iterator[Batch], epoch: int, quiet: bool
 ) -> tuple[float, float, float, float]:
     """One epoch: mean loss, accuracy under augmentation, fraction of the time without data, seconds."""
     session.network.train()
@@ -137,19 +140,19 @@ def _train_epoch(
     loss_sum = torch.zeros((), device=session.device)
     correct = torch.zeros((), dtype=torch.int64, device=session.device)
     started, waited = time.perf_counter(), 0.0
-    with tqdm(total=stream.batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None) as bar:
-        for number in range(stream.batches):
+    with tqdm(total=epochs.batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None) as bar:
+        for number in range(epochs.batches):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            lr = learning_rate(epoch * stream.batches + number, stream.batches, session.recipe)
+            lr = learning_rate(epoch * epochs.batches + number, epochs.batches, session.recipe)
             loss, right = session.step(batch, lr)
             loss_sum += loss
             correct += right
             if (number + 1) % REPORT == 0:
                 bar.update(REPORT)
-                bar.set_postfix(loss=f"{float(loss_sum) / ((number + 1) * stream.batch_size):.3f}")
-    samples = stream.batches * stream.batch_size
+                bar.set_postfix(loss=f"{float(loss_sum) / ((number + 1) * epochs.batch_size):.3f}")
+    samples = epochs.batches * epochs.batch_size
     mean = float(loss_sum) / samples
     if not np.isfinite(mean):
         raise TrainError(f"the loss became {mean} in epoch {epoch + 1}: choose a smaller --lr")
@@ -173,15 +176,15 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(session: Session, reader: PartReader, last: bool) -> Evaluation:
+def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
     """Evaluate on every sample once; `last` keeps the outputs as float16."""
     session.network.eval()
     session.inputs.eval()
     sums = torch.zeros(3, dtype=torch.float64, device=session.device)
     kept: list[NDArray[np.float16]] = []
     labels: list[NDArray[np.int64]] = []
-    stream = EvalStream(reader, max(session.recipe.batch_size, 256))
-    workers = session.plan.workers if reader.forks else 0  # what is fetched here is fetched once, not once an epoch
+    stream = EvalStream(blocks, range(len(blocks.samples)), max(session.recipe.batch_size, 256))
+    workers = min(session.plan.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
     for batch in loader(stream, workers, session.device.type == "cuda"):
         x, y = session.on_device(batch)
         with session.autocast():
@@ -194,7 +197,7 @@ def evaluate(session: Session, reader: PartReader, last: bool) -> Evaluation:
                 best.sum().double(),
             ]
         )
-        labels.append(batch[1].numpy())
+        labels.append(batch.y.numpy())
         if last:
             kept.append(logits.half().cpu().numpy())
     all_labels = np.concatenate(labels)

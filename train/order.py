@@ -1,38 +1,132 @@
-"""The order of an epoch: pure functions of (seed, epoch, counts from the manifest)."""
+"""Which samples come in which batch: pure functions of (seed, epoch, counts from the manifest).
+
+The blocks of an epoch are laid end to end in random order: a line of all samples. It is cut into lanes, and every
+batch takes a few samples from each lane, in turn, out of the one block that the lane is in; a block's samples come in
+random order. So a batch draws on as many random blocks as there are lanes, each block is read once, and what a rank
+or a worker has to read is a range of lanes. The batches are the same whatever reads them (docs/decisions/0010).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-WINDOW = 64  # blocks mixed together; shards are drawn at random already, so this only has to be large
+LANES = 32  # blocks that a batch draws on: 2,048 samples mixed; 64 read a tenth slower
+POOL = 128 << 20  # bytes of decompressed blocks that they may take, with large planes
+REMAINDERS = ("drop", "wrap")
 
 
-def epoch_windows(
-    block_samples: NDArray[np.int64], seed: int, epoch: int, window: int = WINDOW
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Blocks of an epoch in windows, each with the order of its samples.
+def lane_count(batch_size: int, block_bytes: int) -> int:
+    """Lanes for batches of that size. block_bytes: of a decompressed block."""
+    return max(min(LANES, max(POOL // block_bytes, 16), batch_size), 1)
 
-    block_samples: samples of every block of the split, (b,).
-    Yields (blocks, order): the indices of the blocks of a window, and a permutation of the positions of
-    their samples laid end to end. Every sample comes once. The same arguments give the same order
-    anywhere: only raw PCG64 output is used, which NumPy promises never to change.
+
+@dataclass(frozen=True)
+class Span:
+    """Positions first to last - 1 of every batch: what one rank, or one worker of it, reads."""
+
+    first: int
+    last: int
+
+    def share(self, number: int, count: int) -> Span:
+        """The part of it for `number` of `count`; the parts differ by one position at most."""
+        size = self.last - self.first
+        return Span(self.first + number * size // count, self.first + (number + 1) * size // count)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A block to read next. Rows `first` to `last` - 1 of its order are what `lane` has from `place` on.
+
+    place: rows of the lane since the epoch began.  batch: the first that needs them.
     """
-    bits = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
-    shuffled = np.argsort(bits.random_raw(len(block_samples)), kind="stable")
-    for start in range(0, len(shuffled), window):
-        blocks = shuffled[start : start + window]
-        count = int(block_samples[blocks].sum())
-        yield blocks, np.argsort(bits.random_raw(count), kind="stable")
+
+    batch: int
+    lane: int
+    place: int
+    block: int
+    first: int
+    last: int
 
 
-def train_batches(samples: int, batch_size: int) -> tuple[int, int]:
-    """Batches of a training epoch and their size; the remainder is dropped.
+@dataclass(frozen=True)
+class Epochs:
+    """The batches of every epoch.
 
-    Another permutation comes every epoch, so that nothing is left out for good. A split smaller than one
-    batch is one batch.
+    samples: int64 (blocks,), of each block of the part.  batch_size: of all ranks together; at most all samples.
+    lanes: as `lane_count` says.  remainder: 'drop' leaves out what does not fill a batch, other samples every epoch;
+    'wrap' makes one batch more, for which the line begins anew at its end: fewer than a batch of samples come twice.
     """
-    size = min(batch_size, samples)
-    return (samples // size if size else 0), size
+
+    samples: NDArray[np.int64]
+    batch_size: int
+    lanes: int
+    seed: int
+    remainder: str = "drop"
+
+    @staticmethod
+    def of(samples: NDArray[np.int64], batch_size: int, block_bytes: int, seed: int, remainder: str = "drop") -> Epochs:
+        """The batches for a wanted size, which is less where there are fewer samples."""
+        size = max(min(batch_size, int(samples.sum())), 1)
+        return Epochs(samples, size, lane_count(size, block_bytes), seed, remainder)
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        total = int(self.samples.sum())
+        return -(-total // self.batch_size) if self.remainder == "wrap" else total // self.batch_size
+
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """Where the lanes lie in a batch: int64 (lanes + 1,), positions."""
+        return np.arange(self.lanes + 1, dtype=np.int64) * self.batch_size // self.lanes
+
+    def line(self, epoch: int) -> NDArray[np.int64]:
+        """The blocks of an epoch in order, as many as its batches need; with 'wrap' the first come again at the end."""
+        # raw output only, which NumPy promises never to change
+        bits = np.random.PCG64(np.random.SeedSequence([self.seed, epoch]))
+        blocks = np.argsort(bits.random_raw(len(self.samples)), kind="stable").astype(np.int64)
+        return np.tile(blocks, 2) if self.remainder == "wrap" else blocks
+
+    def rows(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """The order of the samples of a block: int64 (samples,), a permutation."""
+        bits = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, block])
+        return np.argsort(bits.random_raw(int(self.samples[block])), kind="stable")
+
+    def loads(self, epoch: int, span: Span, first_batch: int = 0) -> Iterator[Load]:
+        """What a reader of `span` loads for an epoch from `first_batch` on, in the order of need."""
+        line, edges = self.line(epoch), self.edges
+        ends = np.cumsum(self.samples[line])
+        begins = ends - self.samples[line]
+        pieces = []
+        for lane in lanes_of(edges, span):
+            width = int(edges[lane + 1] - edges[lane])
+            start = self.batches * int(edges[lane])  # of the lane, along the line
+            begin, end = start + first_batch * width, start + self.batches * width
+            if begin < end:
+                low, high = np.searchsorted(ends, [begin, end - 1], side="right")
+                at = slice(low, high + 1)
+                first, last = np.maximum(begins[at], begin), np.minimum(ends[at], end)
+                columns = ((first - start) // width, np.full(len(first), lane), first - start, line[at])
+                pieces.append(np.stack([*columns, first - begins[at], last - begins[at]], axis=1))
+        if pieces:
+            loads = np.concatenate(pieces)
+            loads = loads[np.lexsort((loads[:, 2], loads[:, 1], loads[:, 0]))]
+            for chunk in np.array_split(loads, max(len(loads) // 1024, 1)):  # few Python objects at a time
+                yield from (Load(*row) for row in chunk.tolist())
+
+
+def lanes_of(edges: NDArray[np.int64], span: Span) -> range:
+    """The lanes that a span has positions in."""
+    if span.first >= span.last:
+        return range(0)
+    low = int(np.searchsorted(edges, span.first, side="right")) - 1
+    return range(low, int(np.searchsorted(edges, span.last, side="left")))
+
+
+def evaluation_blocks(blocks: int, rank: int, ranks: int) -> range:
+    """The blocks that a rank evaluates: every block once in all, in stored order."""
+    return range(rank * blocks // ranks, (rank + 1) * blocks // ranks)

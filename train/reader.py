@@ -1,130 +1,177 @@
-"""One band, read from its shards: whole blocks, mixed to single samples, out in batches."""
+"""One part of a band as batches: the planned rows of the blocks that are planned, in this process or in others."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards_manifest import (
-    DTYPES,
-    BandManifest,
-    Block,
-    ShardError,
-    SpectralError,
-    Store,
-    check_bytes,
-    index_shard,
-    read_block,
-)
+from shards_manifest import ShardError, SpectralError
 
-from .order import epoch_windows, train_batches
-
-Batch = tuple[torch.Tensor, torch.Tensor]
+from .blocks import Fetched, PartBlocks
+from .order import Epochs, Load, Span
 
 
-class PartReader:
-    """The blocks of one part of a band, by their number.
+@dataclass(frozen=True)
+class Batch:
+    """int8 (or float16) x (n, 3, H, W), int64 y (n,); lost: a sentence and a count for what could not be read."""
 
-    A shard is mapped, and its size and SHA-256 are compared with the manifest, when its first block is
-    read. Raises ShardError, naming the shard.
-    """
+    x: torch.Tensor
+    y: torch.Tensor
+    lost: tuple[tuple[str, int], ...] = ()
 
-    def __init__(self, store: Store, manifest: BandManifest, part: str) -> None:
-        self._store = store
-        self._shards = manifest.parts[part].shards
-        geometry = manifest.geometry
-        self.shape = (3, geometry.plane, geometry.plane)
-        self.dtype = DTYPES[geometry.dtype]
-        self._opened: dict[int, tuple[memoryview, list[Block]]] = {}
-        self.forks = store.forks
-        places = [(number, index) for number, shard in enumerate(self._shards) for index in range(shard.blocks)]
-        self._places = places
-        full = manifest.block  # every block is full but the last of a shard
-        left = [self._shards[number].samples - index * full for number, index in places]
-        self.block_samples = np.minimum(np.array(left, np.int64), full)
-
-    def read(self, block: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """One block: x (n, 3, H, W) and labels (n,)."""
-        number, index = self._places[block]
-        where = f"{self._store}/{self._shards[number].name}"
-        view, blocks = self._opened.get(number) or self._open(number, where)
-        x, y = read_block(view, blocks[index], where)
-        if x.shape[1:] != self.shape or x.dtype != self.dtype or len(x) != self.block_samples[block]:
-            raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
-        return x, y
-
-    def _open(self, number: int, where: str) -> tuple[memoryview, list[Block]]:
-        try:
-            view = self._store.view(self._shards[number].name)
-        except FileNotFoundError:
-            raise ShardError(f"{where} is missing: copy the band again") from None
-        check_bytes(view, self._shards[number], where)
-        self._opened[number] = view, index_shard(view, where)
-        return self._opened[number]
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which copies to a GPU overlap with computing."""
+        return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory())
 
 
 class TrainStream(IterableDataset[Batch]):
-    """Shuffled batches of all epochs from `first_epoch` on, one after another.
+    """The part of every batch that lies in `span`, from batch `first_batch` of `first_epoch` to the last epoch's end.
 
-    Batches are int8 (or float16) tensors (N, 3, H, W) with int64 labels (N,), all of one size. The order
-    depends on the seed and the epoch alone.
+    In a loader's worker process, the worker's share of that span. skip: a block that cannot be read is replaced by
+    the next one that can, so that batches stay whole, and reported; otherwise its ShardError is raised.
     """
 
-    def __init__(self, reader: PartReader, batch_size: int, seed: int, first_epoch: int, epochs: int) -> None:
-        self._reader, self.forks = reader, reader.forks
-        self._seed, self._epochs = seed, range(first_epoch, epochs)
-        self.batches, self.batch_size = train_batches(int(reader.block_samples.sum()), batch_size)
+    def __init__(
+        self,
+        blocks: PartBlocks,
+        plan: Epochs,
+        span: Span,
+        epochs: range,
+        first_batch: int = 0,
+        skip: bool = False,
+    ) -> None:
+        self._blocks, self._plan, self._span, self._skip = blocks, plan, span, skip
+        self._epochs, self._first_batch = epochs, first_batch
+        self.forks = blocks.forks
 
     def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        span = self._span.share(worker.id, worker.num_workers) if worker else self._span
+        planned: deque[tuple[int, Load]] = deque()
+        fetched = self._blocks.stream(self._wanted(span, planned))  # ahead, into the next epoch too
+        following = next(fetched, None)
         for epoch in self._epochs:
-            yield from self._epoch(epoch)
+            dealer = _Dealer(self._blocks, self._plan, span, epoch, self._skip)
+            for batch in range(self._start(epoch), self._plan.batches):
+                while following is not None and (planned[0][0], planned[0][1].batch) == (epoch, batch):
+                    dealer.deal(planned.popleft()[1], following)
+                    following = next(fetched, None)
+                yield dealer.take(batch)
 
-    def _epoch(self, epoch: int) -> Iterator[Batch]:
-        x = np.empty((self.batch_size, *self._reader.shape), self._reader.dtype)
-        y = np.empty(self.batch_size, np.int64)
-        filled = 0
-        for blocks, order in epoch_windows(self._reader.block_samples, self._seed, epoch):
-            pool = [self._reader.read(int(block)) for block in blocks]
-            pool_x = np.concatenate([block_x for block_x, _ in pool])
-            pool_y = np.concatenate([block_y for _, block_y in pool])
-            taken = 0
-            while taken < len(order):
-                chosen = order[taken : taken + self.batch_size - filled]
-                np.take(pool_x, chosen, axis=0, out=x[filled : filled + len(chosen)])
-                np.take(pool_y, chosen, axis=0, out=y[filled : filled + len(chosen)])
-                filled += len(chosen)
-                taken += len(chosen)
-                if filled == self.batch_size:
-                    yield torch.from_numpy(x), torch.from_numpy(y)
-                    x, y, filled = np.empty_like(x), np.empty_like(y), 0
+    def _wanted(self, span: Span, planned: deque[tuple[int, Load]]) -> Iterator[int]:
+        """The blocks to fetch; what they are for is appended to `planned`."""
+        for epoch in self._epochs:
+            for load in self._plan.loads(epoch, span, self._start(epoch)):
+                planned.append((epoch, load))
+                yield load.block
+
+    def _start(self, epoch: int) -> int:
+        return self._first_batch if epoch == self._epochs.start else 0
+
+
+class _Dealer:
+    """Deals the rows of blocks out to the batches of an epoch that they belong to.
+
+    All at once, when a block is decompressed and still in the cache: that is a fifth faster than keeping the block
+    and taking a few rows for each batch, and takes the same memory.
+    """
+
+    def __init__(self, blocks: PartBlocks, plan: Epochs, span: Span, epoch: int, skip: bool) -> None:
+        self._blocks, self._plan, self._span, self._epoch, self._skip = blocks, plan, span, epoch, skip
+        self._edges = plan.edges.tolist()
+        self._open: dict[int, tuple[NDArray[Any], NDArray[np.int64]]] = {}
+        self._lost: list[tuple[str, int]] = []
+
+    def deal(self, load: Load, fetched: Fetched) -> None:
+        """Deal the rows of a block that was fetched as planned. Raises ShardError."""
+        wanted = load.last - load.first
+        block, x, y = self._decoded(fetched, wanted)
+        rows = self._plan.rows(self._epoch, block)[load.first : load.last]
+        if len(rows) < wanted:  # of a smaller block in its place
+            rows = np.resize(self._plan.rows(self._epoch, block), wanted)
+        y = y[rows]
+        start, end = self._edges[load.lane], self._edges[load.lane + 1]
+        batch, position = load.place // (end - start), start + load.place % (end - start)
+        done = 0
+        while done < len(rows):
+            count = min(end - position, len(rows) - done)
+            low, high = max(position, self._span.first), min(position + count, self._span.last)
+            if low < high:
+                x_out, y_out = self._open.get(batch) or self._opened(batch)
+                to = slice(low - self._span.first, high - self._span.first)
+                some = slice(done + low - position, done + high - position)
+                x.take(rows[some], 0, x_out[to], "clip")  # never clips; checking would copy twice
+                y_out[to] = y[some]
+            done, batch, position = done + count, batch + 1, start
+
+    def take(self, batch: int) -> Batch:
+        """A batch, all of whose blocks have been dealt."""
+        x, y = self._open.get(batch) or self._opened(batch)  # nothing is dealt to an empty span
+        del self._open[batch]
+        lost, self._lost = tuple(self._lost), []
+        return Batch(torch.from_numpy(x), torch.from_numpy(y), lost)
+
+    def _opened(self, batch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        size = self._span.last - self._span.first
+        made = np.empty((size, *self._blocks.shape), self._blocks.dtype), np.empty(size, np.int64)
+        self._open[batch] = made
+        return made
+
+    def _decoded(self, fetched: Fetched, wanted: int) -> tuple[int, NDArray[Any], NDArray[np.int64]]:
+        """The block's number and samples, or another's in its place."""
+        try:
+            return fetched.block, *self._blocks.decoded(fetched)
+        except ShardError as error:
+            if not self._skip:
+                raise
+            self._lost.append((str(error), wanted))
+        count = len(self._blocks.samples)
+        for block in ((fetched.block + step) % count for step in range(1, count)):
+            try:
+                return block, *self._blocks.read(block)
+            except ShardError:
+                continue
+        raise ShardError(f"{self._blocks.where(fetched.block)}: no block of this part can be read: copy the band again")
 
 
 class EvalStream(IterableDataset[Batch]):
-    """Every sample of a part once, in stored order, block by block gathered to about `batch_size`."""
+    """The samples of some blocks, each once, in stored order, gathered to batches of about `batch_size`.
 
-    def __init__(self, reader: PartReader, batch_size: int) -> None:
-        self._reader, self.forks = reader, reader.forks
-        self._batch_size = batch_size
+    In one worker process at most. skip: a block that cannot be read is left out and reported.
+    """
+
+    def __init__(self, blocks: PartBlocks, chosen: range, batch_size: int, skip: bool = False) -> None:
+        self._blocks, self._chosen, self._batch_size, self._skip = blocks, chosen, batch_size, skip
+        self.forks = blocks.forks
 
     def __iter__(self) -> Iterator[Batch]:
         held: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
-        for block in range(len(self._reader.block_samples)):
-            held.append(self._reader.read(block))
+        lost: list[tuple[str, int]] = []
+        for fetched in self._blocks.stream(self._chosen):
+            try:
+                held.append(self._blocks.decoded(fetched))
+            except ShardError as error:
+                if not self._skip:
+                    raise
+                lost.append((str(error), int(self._blocks.samples[fetched.block])))
             if sum(len(y) for _, y in held) >= self._batch_size:
-                yield _join(held)
-                held = []
-        if held:
-            yield _join(held)
+                yield _joined(held, lost)
+                held, lost = [], []
+        if held or lost:
+            held.append((np.empty((0, *self._blocks.shape), self._blocks.dtype), np.empty(0, np.int64)))
+            yield _joined(held, lost)
 
 
-def _join(held: list[tuple[NDArray[Any], NDArray[np.int64]]]) -> Batch:
-    x = np.concatenate([block_x for block_x, _ in held])
-    return torch.from_numpy(x), torch.from_numpy(np.concatenate([block_y for _, block_y in held]))
+def _joined(held: list[tuple[NDArray[Any], NDArray[np.int64]]], lost: list[tuple[str, int]]) -> Batch:
+    x, y = (np.concatenate(column) for column in zip(*held, strict=True))
+    return Batch(torch.from_numpy(x), torch.from_numpy(y), tuple(lost))
 
 
 class _Guarded(IterableDataset[Batch | SpectralError]):
@@ -141,15 +188,23 @@ class _Guarded(IterableDataset[Batch | SpectralError]):
 
 
 def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterator[Batch]:
-    """Run a stream in at most one background process: it keeps far ahead of any network.
+    """Run a stream in this process, or in `workers` others, each of which reads its share of every batch.
 
-    pin: put batches into page-locked memory, from which copies to a GPU overlap with computing.
-    Raises what the stream raises.
+    pin: put batches into page-locked memory. Raises what the stream raises.
     """
     context = None if stream.forks or not workers else "spawn"
-    for batch in DataLoader(
-        _Guarded(stream), batch_size=None, num_workers=min(workers, 1), pin_memory=pin, multiprocessing_context=context
-    ):
-        if isinstance(batch, SpectralError):
-            raise batch
-        yield batch
+    loaded = DataLoader(_Guarded(stream), batch_size=None, num_workers=workers, multiprocessing_context=context)
+    shares: list[Batch] = []
+    for share in loaded:
+        if isinstance(share, SpectralError):
+            raise share
+        shares.append(share)
+        if len(shares) >= workers:  # they come in turn
+            batch = shares[0] if len(shares) == 1 else _together(shares)
+            shares = []
+            yield batch.pin_memory() if pin else batch
+
+
+def _together(shares: list[Batch]) -> Batch:
+    lost = tuple(entry for share in shares for entry in share.lost)
+    return Batch(torch.cat([share.x for share in shares]), torch.cat([share.y for share in shares]), lost)

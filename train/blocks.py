@@ -1,0 +1,116 @@
+"""The blocks of one part of a band: fetched, checked, decompressed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards_manifest import (
+    DTYPES,
+    BandManifest,
+    PartIndex,
+    ShardError,
+    Store,
+    ahead,
+    block_of,
+    load_index,
+    read_block,
+)
+
+from .cache import BlockCache
+
+OPEN = 256  # shards held open: fewer than a process may have
+
+Block = tuple[NDArray[Any], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A block's checked bytes, or why there are none."""
+
+    block: int
+    data: bytes | ShardError
+
+
+class PartBlocks:
+    """The blocks of one part, by their number in stored order.
+
+    samples: int64 (blocks,).  shape, dtype: of a sample.  block_bytes: of the samples of a full block.
+    forks: whether a forked process may use it.
+    Raises ShardError for a missing or damaged index, StoreError.
+    """
+
+    def __init__(self, store: Store, manifest: BandManifest, part: str, cache: BlockCache | None = None) -> None:
+        self._store = store
+        self.index: PartIndex = load_index(store, "", part, manifest.parts[part], manifest.block)
+        self.samples = self.index.samples
+        geometry = manifest.geometry
+        self.shape = (3, geometry.plane, geometry.plane)
+        self.dtype = DTYPES[geometry.dtype]
+        self.block_bytes = int(self.samples.max(initial=1)) * int(np.prod(self.shape)) * self.dtype.itemsize
+        self.forks = store.forks
+        self._remote = store.threads > 1
+        self._cache = cache if self._remote else None
+        self._open: dict[str, tuple[ExitStack, Callable[[int, int], bytes]]] = {}
+
+    def where(self, block: int) -> str:
+        """The shard of a block, for messages."""
+        return f"{self._store}/{self.index.place(block)[0]}"
+
+    def read(self, block: int) -> Block:
+        """One block. Raises ShardError, StoreError."""
+        return self.decoded(self._attempt(block))
+
+    def stream(self, blocks: Iterable[int]) -> Iterator[Fetched]:
+        """Every block, in order, as `decoded` takes it; from a server fetched ahead of use. Raises StoreError."""
+        items = ((block, int(self.index.size[block])) for block in blocks)
+        return ahead(self._attempt, items, self._store.threads)
+
+    def decoded(self, fetched: Fetched) -> Block:
+        """x (n, 3, H, W), read-only, and labels (n,) of a block. Raises ShardError, naming its shard."""
+        if isinstance(fetched.data, ShardError):
+            raise fetched.data
+        where, view = self.where(fetched.block), memoryview(fetched.data)
+        x, y = read_block(view, block_of(view, where), where, self.block_bytes)
+        if x.shape != (self.samples[fetched.block], *self.shape) or x.dtype != self.dtype:
+            raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
+        return x, y
+
+    def _attempt(self, block: int) -> Fetched:
+        try:
+            return Fetched(block, self._fetched(block))
+        except ShardError as error:  # it belongs where the block is used
+            return Fetched(block, error)
+
+    def _fetched(self, block: int) -> bytes:
+        """The checked bytes of a block."""
+        name, start, size = self.index.place(block)
+        if self._cache is not None:
+            data = self._cache.get(self.index, block)
+            if data is not None:
+                return data
+        where = f"{self._store}/{name}"
+        try:
+            data = self._ranges(name)(start, size)
+        except FileNotFoundError:
+            raise ShardError(f"{where} is missing: copy the band again") from None
+        self.index.check(block, data, where)
+        if self._cache is not None:
+            self._cache.put(self.index, block, data)
+        return data
+
+    def _ranges(self, name: str) -> Callable[[int, int], bytes]:
+        """The ranges of a shard, which stays open; the one that was opened first is closed for one too many."""
+        if self._remote:
+            return lambda start, length: self._store.range(name, start, length)
+        if name not in self._open:
+            stack = ExitStack()
+            self._open[name] = stack, stack.enter_context(self._store.ranges(name))
+            if len(self._open) > OPEN:
+                self._open.pop(next(iter(self._open)))[0].close()
+        return self._open[name][1]
