@@ -23,6 +23,7 @@ from .schema import Shard
 TAR_BLOCK = 512
 NPY_HEADER = 128
 DTYPES: dict[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
+_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _LABEL = np.dtype("<i8")
 _DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, EOFError)  # type: ignore[assignment]
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
@@ -54,7 +55,7 @@ class ShardWriter:
         """Append one block: x as `compress_block` made it, labels int64 of shape (n,)."""
         y = npy_header(_LABEL, labels.shape) + labels.astype(_LABEL).tobytes()
         number = len(self.index)
-        pair = _member(f"{number:06d}.x.npy.gz", x) + _member(f"{number:06d}.y.npy", y)
+        pair = b"".join((*_member(f"{number:06d}.x.npy.gz", x), *_member(f"{number:06d}.y.npy", y)))
         self._put(pair)
         self.index.append((len(pair), isal_zlib.crc32(pair)))
         self.samples += len(labels)
@@ -70,10 +71,11 @@ class ShardWriter:
         self.bytes += len(data)
 
 
-def _member(name: str, data: bytes) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
+def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Header, data and padding of a member. tarfile takes ten times as long for a header: 1 % of a split."""
+    start = b"%s%011o\0%s" % (name.encode("ascii").ljust(100, b"\0") + _HEADER[100:124], len(data), _HEADER[136:148])
+    checksum = sum(start) + 8 * 0x20 + sum(_HEADER[156:])
+    return b"%s%06o\0 %s" % (start, checksum, _HEADER[156:]), data, bytes(-len(data) % TAR_BLOCK)
 
 
 @dataclass(frozen=True)
