@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define TILE 64  /* columns, that is pixels of every phase, worked on at once: they stay in the cache */
+#define TILE 128 /* columns, that is pixels of every phase, worked on at once: they stay in the cache */
 #define GROUP 6   /* bands worked on at once: their sums stay in registers */
 #define MAX_PHASES 36
 #define INLINE static inline __attribute__((always_inline))

@@ -9,6 +9,8 @@ INLINE void NAMED(load)(const Job *job, const uint32_t *pixels, int start, int c
     uint32_t packed[TILE];
     memset(packed, 0, sizeof packed);
     const int s = job->grid, plane = job->plane;
+    float m[12];
+    memcpy(m, job->color, sizeof m);
     for (int k = 0; k < job->phases; k++) {
         int row = start / plane, column = start % plane;
         for (int n = 0; n < count; row++, column = 0) {
@@ -17,18 +19,16 @@ INLINE void NAMED(load)(const Job *job, const uint32_t *pixels, int start, int c
             for (; n < end; n++, from += s)
                 packed[n] = *from;
         }
-        for (int c = 0; c < 3; c++) {
-            const float r = job->color[4 * c], g = job->color[4 * c + 1], b = job->color[4 * c + 2];
-            const float offset = job->color[4 * c + 3];
-            float *to = phases[c][k];
-            for (int n = 0; n < TILE; n++) {
-                const float value = r * (float)(int32_t)(packed[n] & 255) + g * (float)(int32_t)(packed[n] >> 8 & 255) +
-                                    b * (float)(int32_t)(packed[n] >> 16 & 255) + offset;
-                to[n] = (value + ROUND) - ROUND;
-            }
-            for (int n = count; n < TILE; n++)
-                to[n] = 0; /* counts nothing */
+        float *y = phases[0][k], *u = phases[1][k], *v = phases[2][k];
+        for (int n = 0; n < TILE; n++) {
+            const float r = (float)(int32_t)(packed[n] & 255), g = (float)(int32_t)(packed[n] >> 8 & 255);
+            const float b = (float)(int32_t)(packed[n] >> 16 & 255);
+            y[n] = (m[0] * r + m[1] * g + m[2] * b + m[3] + ROUND) - ROUND;
+            u[n] = (m[4] * r + m[5] * g + m[6] * b + m[7] + ROUND) - ROUND;
+            v[n] = (m[8] * r + m[9] * g + m[10] * b + m[11] + ROUND) - ROUND;
         }
+        for (int n = count; n < TILE; n++)
+            y[n] = u[n] = v[n] = 0; /* counts nothing */
     }
 }
 
