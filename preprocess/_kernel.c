@@ -19,8 +19,10 @@ static const float ROUND = 12582912.0f; /* 3 * 2**22 */
 typedef struct {
     int grid, plane, phases, bands;
     int sums;  /* the first so many bands take sums of mirrored phases, the others differences; -1: phases */
+    int again; /* the first so many of those take sums of mirrored sums, the others their differences; -1: sums */
+    int terms; /* of a row of weights: phases, or half of them; rows that are folded again use half of that */
     const float *color;    /* (3, 4) */
-    const float *weights;  /* (3, bands, phases, or half of them) */
+    const float *weights;  /* (3, bands, terms) */
     const int32_t *places; /* (bands): which band of the output each row of weights makes */
     int8_t *out;           /* band b, channel c at out + b * stride + c * plane * plane */
     Py_ssize_t stride;
@@ -86,12 +88,14 @@ static int describe(Job *job, const Py_buffer *pixels, const Py_buffer *out, con
     }
     if (!wrong) {
         job->bands = (int)out->shape[0];
-        const int terms = job->sums < 0 ? job->phases : job->phases / 2;
+        job->terms = job->sums < 0 ? job->phases : job->phases / 2;
         if (job->sums < -1 || job->sums > job->bands || (job->sums >= 0 && job->phases % 2))
             wrong = "sums is out of range";
+        else if (job->again < -1 || job->again > job->sums || (job->again >= 0 && job->terms % 2))
+            wrong = "again is out of range";
         else if (color->len != 12 * (Py_ssize_t)sizeof(float))
             wrong = "color is not float32 (3, 4)";
-        else if (weights->len != 3 * (Py_ssize_t)job->bands * terms * (Py_ssize_t)sizeof(float))
+        else if (weights->len != 3 * (Py_ssize_t)job->bands * job->terms * (Py_ssize_t)sizeof(float))
             wrong = "weights are not float32 (3, bands, terms)";
         else if (places->len != job->bands * (Py_ssize_t)sizeof(int32_t))
             wrong = "places are not int32 (bands,)";
@@ -124,8 +128,8 @@ static PyObject *split(PyObject *Py_UNUSED(self), PyObject *args)
                                  PyBUF_WRITABLE};
     Job job = {0};
     int held = 0, done = 0;
-    if (!PyArg_ParseTuple(args, "OOOOOOii", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
-                          &objects[5], &job.grid, &job.sums))
+    if (!PyArg_ParseTuple(args, "OOOOOOiii", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
+                          &objects[5], &job.grid, &job.sums, &job.again))
         return NULL;
     while (held < 6 && PyObject_GetBuffer(objects[held], &buffers[held], flags[held]) == 0)
         held++;
@@ -143,7 +147,7 @@ static PyObject *split(PyObject *Py_UNUSED(self), PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"split", split, METH_VARARGS, "split(pixels, out, color, weights, places, counts, grid, sums): see _kernel.pyi"},
+    {"split", split, METH_VARARGS, "split(pixels, out, color, weights, places, counts, grid, sums, again): see _kernel.pyi"},
     {NULL, NULL, 0, NULL},
 };
 

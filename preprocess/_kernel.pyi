@@ -1,5 +1,5 @@
 from typing import Any
 
 def split(
-    pixels: Any, out: Any, color: Any, weights: Any, places: Any, counts: Any, grid: int, sums: int, /
+    pixels: Any, out: Any, color: Any, weights: Any, places: Any, counts: Any, grid: int, sums: int, again: int, /
 ) -> None: ...

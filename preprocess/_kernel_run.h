@@ -32,7 +32,7 @@ INLINE void NAMED(load)(const Job *job, const uint32_t *pixels, int start, int c
     }
 }
 
-/* In place of the phases: sums of those that mirror each other, then differences. */
+/* In place of 2 * half inputs: sums of those that mirror each other, then differences, the last pair first. */
 INLINE void NAMED(fold)(int half, float phases[MAX_PHASES][TILE])
 {
     for (int k = 0; k < half; k++) {
@@ -71,11 +71,11 @@ INLINE void NAMED(store)(const Job *job, const float *values, int place, int cha
 }
 
 /* `bands` (at most GROUP, a constant where this is used) bands of one channel of a tile.
-   x: the `terms` inputs, `apart` floats from one to the next. */
+   x: the first so many inputs that they have terms, `apart` floats from one to the next. */
 INLINE void NAMED(mix)(const Job *job, const int bands, int first, int channel, int terms, const float *x,
                        Py_ssize_t apart, int start, int count)
 {
-    const float *weights = job->weights + ((Py_ssize_t)channel * job->bands + first) * terms;
+    const float *weights = job->weights + ((Py_ssize_t)channel * job->bands + first) * job->terms;
     float values[GROUP][TILE];
     for (int n = 0; n < TILE; n += 2 * LANES) {
         VEC sum[GROUP][2] = {{{0}}};
@@ -83,8 +83,8 @@ INLINE void NAMED(mix)(const Job *job, const int bands, int first, int channel, 
             const VEC *from = (const VEC *)(x + k * apart + n);
             const VEC x0 = from[0], x1 = from[1];
             for (int b = 0; b < bands; b++) {
-                sum[b][0] += weights[b * terms + k] * x0;
-                sum[b][1] += weights[b * terms + k] * x1;
+                sum[b][0] += weights[b * job->terms + k] * x0;
+                sum[b][1] += weights[b * job->terms + k] * x1;
             }
         }
         for (int b = 0; b < bands; b++) {
@@ -120,7 +120,7 @@ INLINE void NAMED(mix_all)(const Job *job, int first, int last, int channel, int
 static void NAMED(run)(const Job *job, const uint32_t *pixels)
 {
     float phases[3][MAX_PHASES][TILE];
-    const int columns = job->plane * job->plane, half = job->phases / 2;
+    const int columns = job->plane * job->plane, half = job->phases / 2, quarter = half / 2;
     for (int start = 0; start < columns; start += TILE) {
         const int count = columns - start < TILE ? columns - start : TILE;
         NAMED(load)(job, pixels, start, count, phases);
@@ -130,7 +130,13 @@ static void NAMED(run)(const Job *job, const uint32_t *pixels)
                 continue;
             }
             NAMED(fold)(half, phases[c]);
-            NAMED(mix_all)(job, 0, job->sums, c, half, phases[c][0], TILE, start, count);
+            if (job->again < 0) {
+                NAMED(mix_all)(job, 0, job->sums, c, half, phases[c][0], TILE, start, count);
+            } else {
+                NAMED(fold)(quarter, phases[c]);
+                NAMED(mix_all)(job, 0, job->again, c, quarter, phases[c][0], TILE, start, count);
+                NAMED(mix_all)(job, job->again, job->sums, c, quarter, phases[c][half - 1], -TILE, start, count);
+            }
             NAMED(mix_all)(job, job->sums, job->bands, c, half, phases[c][2 * half - 1], -TILE, start, count);
         }
     }

@@ -70,19 +70,34 @@ class Compiled(Coefficients):
     def __init__(self, plan: SplitPlan) -> None:
         super().__init__(plan)
         self._color = self._color * np.array([1, 1, 1, 128], np.float32)
-        # rows of a DCT mirror themselves, with one sign or the other: folding the phases halves the products
-        mirrored = self._weights[:, :, ::-1]
-        even = (self._weights == mirrored).all(axis=(0, 2))
-        odd = (self._weights == -mirrored).all(axis=(0, 2))
-        order, self._sums, terms = np.arange(len(plan.bands)), -1, plan.factor
-        if plan.factor % 2 == 0 and (even | odd).all():
-            order, self._sums, terms = np.argsort(~even, kind="stable"), int(even.sum()), plan.factor // 2
-        self._places = order.astype(np.int32)
-        self._terms = np.ascontiguousarray(self._weights[:, order, :terms])
+        # rows of a DCT mirror themselves, with one sign or the other: folding the phases halves the products; the even
+        # rows of the DCT over all phases are a DCT of half the length, and are folded again
+        self._sums = self._again = -1
+        places, terms, even = np.arange(len(plan.bands)), self._weights, _mirrored(self._weights)
+        if even is not None:
+            places, terms, self._sums = (
+                np.argsort(~even, kind="stable"),
+                terms[:, :, : plan.factor // 2],
+                int(even.sum()),
+            )
+            again = _mirrored(terms[:, even])
+            if again is not None:
+                places[: self._sums] = places[: self._sums][np.argsort(~again, kind="stable")]
+                self._again = int(again.sum())
+        self._places = places.astype(np.int32)
+        self._terms = np.ascontiguousarray(terms[:, places])
 
     def __call__(self, pixels: NDArray[np.uint8], out: NDArray[Any]) -> None:
         """Split one image."""
-        _kernel.split(pixels, out, self._color, self._terms, self._places, self.counts, self._grid, self._sums)
+        _kernel.split(
+            pixels, out, self._color, self._terms, self._places, self.counts, self._grid, self._sums, self._again
+        )
+
+
+def _mirrored(weights: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+    """Which rows of (channels, rows, terms) equal themselves reversed; None unless the others are the negative of that."""
+    even, odd = ((weights == sign * weights[:, :, ::-1]).all(axis=(0, 2)) for sign in (1, -1))
+    return even if weights.shape[2] % 2 == 0 and (even | odd).all() else None
 
 
 class Portable(Coefficients):

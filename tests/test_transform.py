@@ -186,12 +186,12 @@ def test_the_kernel_checks_what_it_is_given() -> None:
     plan = SplitPlan(factor=4, size=8).resolved()
     split = Compiled(plan)
     pixels, out = np.zeros((8, 8, 4), np.uint8), np.zeros((4, 3, 16), np.int8)
-    good = [pixels, out, split._color, split._terms, split._places, split.counts, 2, split._sums]
+    good = [pixels, out, split._color, split._terms, split._places, split.counts, 2, split._sums, split._again]
     _kernel.split(*good)
     short = {0: pixels[:6, :6].copy(), 1: out[:, :, :15], 2: split._color[:2], 3: split._terms[:2]}
-    bad = {**short, 4: split._places + 1, 5: split.counts[:2], 6: 3, 7: 5}
+    bad = {**short, 4: split._places + 1, 5: split.counts[:2], 6: 3, 7: 5, 8: 3}
     for position, value in bad.items():
-        with pytest.raises(ValueError, match=r"pixels|out|color|weights|place|counts|grid|sums"):
+        with pytest.raises(ValueError, match=r"pixels|out|color|weights|place|counts|grid|sums|again"):
             _kernel.split(*good[:position], value, *good[position + 1 :])
     with pytest.raises((ValueError, BufferError)):
         _kernel.split(pixels, np.zeros((4, 3, 32), np.int8)[:, :, ::2], *good[2:])
