@@ -95,7 +95,7 @@ class Compiled(Coefficients):
 
 
 def _mirrored(weights: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    """Which rows of (channels, rows, terms) equal themselves reversed; None unless the others are the negative of that."""
+    """Which rows of (channels, rows, terms) equal themselves reversed; None unless the rest equal their negative."""
     even, odd = ((weights == sign * weights[:, :, ::-1]).all(axis=(0, 2)) for sign in (1, -1))
     return even if weights.shape[2] % 2 == 0 and (even | odd).all() else None
 

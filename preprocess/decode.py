@@ -50,6 +50,7 @@ class Decoder:
     def __init__(self, side: int, fit: str, smallest: int, slots: int = 1) -> None:
         self._side, self._fit, self._smallest = side, fit, smallest
         self._scratch = np.empty(0, np.uint8)
+        self._mapped: dict[tuple[int, int], Image.Image] = {}  # onto the scratch, by size: 1 % of a split to make anew
         self.pixels: NDArray[np.uint8] = np.empty((slots, side, side, 4), np.uint8)
         # pasting into an image mapped onto a slot is one copy; exporting a PIL image is three
         self._targets = [Image.frombuffer("RGBX", (side, side), slot, "raw", "RGBX", 0, 1) for slot in self.pixels]
@@ -91,13 +92,27 @@ class Decoder:
             rows, columns = -(-height // scale), -(-width // scale)
             if self._scratch.size < rows * columns * 4:
                 self._scratch = np.empty(rows * columns * 4, np.uint8)
+                self._mapped.clear()
             pixels = simplejpeg.decode_jpeg(
                 data, "RGBX", min_height=rows, min_width=columns, min_factor=scale, buffer=self._scratch
             )
         except ValueError:
             return None
-        image = Image.frombuffer("RGBX", (columns, rows), pixels, "raw", "RGBX", 0, 1)
-        return image, width / scale, height / scale  # the last pixel is not a whole one where these are fractions
+        if pixels.shape[:2] != (rows, columns):
+            return None
+        # the last pixel is not a whole one where these are fractions
+        return self._on_scratch(columns, rows), width / scale, height / scale
+
+    def _on_scratch(self, columns: int, rows: int) -> Image.Image:
+        """The pixels in the scratch as an image, without a copy."""
+        image = self._mapped.get((columns, rows))
+        if image is None:
+            if len(self._mapped) == 64:
+                self._mapped.clear()
+            pixels = self._scratch[: rows * columns * 4]
+            image = Image.frombuffer("RGBX", (columns, rows), pixels, "raw", "RGBX", 0, 1)
+            self._mapped[columns, rows] = image
+        return image
 
     def _scale(self, edge: int) -> int:
         """What to divide the sides by while decoding: the decoder is fast at powers of two."""
