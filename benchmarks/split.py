@@ -10,6 +10,7 @@ folder and commits it, as `spectral-prep split --jobs 1` does.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ def whole_split(job: Job) -> float:
 
 
 def repeated(source: Path, folder: Path, times: int, large: bool) -> Path:
-    """The class folders of `source`: every image `times` over as links, or once, enlarged to 1600x1200 or more."""
+    """The class folders of `source`: every image `times` over, or once, enlarged to 1600x1200 or more."""
     for path in sorted(source.glob("*/*")):
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         if large:
@@ -50,8 +51,10 @@ def repeated(source: Path, folder: Path, times: int, large: bool) -> Path:
                 enlarged = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
             enlarged.save(folder / path.parent.name / path.name, "JPEG", quality=90)
             continue
-        for copy in range(times):
-            (folder / path.parent.name / f"{copy}-{path.name}").symlink_to(path.resolve())
+        first = folder / path.parent.name / f"0-{path.name}"
+        shutil.copyfile(path, first)
+        for copy in range(1, times):  # a symbolic link would take longer to open than a file
+            first.with_name(f"{copy}-{path.name}").hardlink_to(first)
     return folder
 
 

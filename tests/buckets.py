@@ -264,6 +264,8 @@ class SlowProxy:
         """End the process."""
         self._process.terminate()
         self._process.wait(10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 async def _delay(target: int, seconds: float) -> None:

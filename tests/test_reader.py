@@ -128,7 +128,7 @@ def test_nothing_left_to_read(sub4: Path, tmp_path: Path) -> None:
     band = Path(shutil.copytree(sub4 / "00", tmp_path / "00"))
     for path in band.glob("train-*.tar"):
         path.unlink()
-    with pytest.raises(ShardError, match="no block of this part can be read"):
+    with pytest.raises(ShardError, match=r"no block of train of .* can be read"):
         list(stream_of(band, 9, range(1), skip=True))
 
 

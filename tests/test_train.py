@@ -16,7 +16,7 @@ from train import checkpoint, networks, recipes
 from train.ensemble import ensemble
 from train.errors import EnsembleError, TrainError
 from train.loop import train_band
-from train.plan import TrainPlan
+from train.plan import Reading, TrainPlan
 from train.schedule import learning_rate
 
 QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16", "--workers", "0")
@@ -24,7 +24,7 @@ QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size
 
 def quick(**fields: object) -> TrainPlan:
     recipe = recipes.load("quick", **{"epochs": 2, "batch_size": 16, **fields})
-    return TrainPlan("cnn", recipe, workers=0)
+    return TrainPlan("cnn", recipe, reading=Reading(workers=0))
 
 
 @pytest.fixture(scope="module")

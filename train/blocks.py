@@ -40,13 +40,14 @@ class Fetched:
 class PartBlocks:
     """The blocks of one part, by their number in stored order.
 
-    samples: int64 (blocks,).  shape, dtype: of a sample.  block_bytes: of the samples of a full block.
-    forks: whether a forked process may use it.
+    name: of the part, for messages.  samples: int64 (blocks,).  shape, dtype: of a sample.  block_bytes: of the
+    samples of a full block.  forks: whether a forked process may use it.
     Raises ShardError for a missing or damaged index, StoreError.
     """
 
     def __init__(self, store: Store, manifest: BandManifest, part: str, cache: BlockCache | None = None) -> None:
         self._store = store
+        self.name = f"{part} of {store}"
         self.index: PartIndex = load_index(store, "", part, manifest.parts[part], manifest.block)
         self.samples = self.index.samples
         geometry = manifest.geometry

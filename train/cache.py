@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -50,14 +51,19 @@ class BlockCache:
         self._open: dict[str, _Entry] = {}
         self._added = CHECK  # look before the first
         self._full = self._broken = False
+        self._lock = threading.Lock()  # nobody closes a descriptor that another thread is about to use
 
     def __reduce__(self) -> tuple[type[BlockCache], tuple[Path, int]]:
         return BlockCache, (self.folder, self.limit)
 
+    def __del__(self) -> None:
+        for entry in self.__dict__.get("_open", {}).values():
+            entry.close()
+
     def get(self, index: PartIndex, block: int) -> bytes | None:
         """The bytes of a block, checked; None if it is not there."""
         number, shard = self._number(index, block)
-        with suppress(OSError):
+        with self._lock, suppress(OSError):
             entry = self._entry(shard, create=False)
             if entry is None or os.pread(entry.map, 1, number) != b"\1":
                 return None
@@ -72,8 +78,11 @@ class BlockCache:
 
     def put(self, index: PartIndex, block: int, data: bytes) -> None:
         """Keep the bytes of a block, if there is room."""
-        if self._broken:
-            return
+        with self._lock:
+            if not self._broken:
+                self._put(index, block, data)
+
+    def _put(self, index: PartIndex, block: int, data: bytes) -> None:
         try:
             if self._added >= CHECK:
                 self._full = not self._make_room()
@@ -87,7 +96,7 @@ class BlockCache:
             os.pwrite(entry.blocks, data, int(index.start[block]))
             os.pwrite(entry.map, b"\1", number)
         except OSError as error:
-            warnings.warn(f"{self.folder} takes no more ({error.strerror}): going on without", stacklevel=2)
+            warnings.warn(f"{self.folder} takes no more ({error.strerror}): going on without", stacklevel=3)
             self._broken = True
 
     @staticmethod

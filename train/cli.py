@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,10 +44,18 @@ if TYPE_CHECKING:
 @click.option("--compile", is_flag=True, help="Compile the network (torch.compile).")
 @click.option(
     "--workers",
-    type=click.IntRange(0, 1),
+    type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="1 reads in a background process, 0 in this one.",
+    help="Background processes that share the reading; 0 reads in this one.",
+)
+@click.option(
+    "--remainder", default="drop", show_default=True, help="What does not fill a batch: drop, or wrap to fill it."
+)
+@click.option("--cache", type=click.Path(), help="Folder that keeps what is read of a band in a bucket.")
+@click.option("--cache-size", default="50GB", show_default=True, help="Of the cache; the least recently used goes.")
+@click.option(
+    "--on-bad-shard", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="Skip counts losses."
 )
 def cli(shards: str, out: str | None, **options: Any) -> None:
     """Train the network of a band; for a whole split of each band in turn, skipping those that are finished."""
@@ -77,17 +86,34 @@ def _plan(
     device: str,
     precision: str,
     compile: bool,
-    workers: int,
-    **overrides: Any,
+    **rest: Any,
 ) -> TrainPlan:
     from . import recipes
     from .networks import check
-    from .plan import TrainPlan
+    from .plan import Reading, TrainPlan
 
     check(network)
-    plan = TrainPlan(network, recipes.load(recipe, **overrides), seed, device, precision, compile, workers)
+    reading = Reading(
+        workers=rest.pop("workers"),
+        remainder=rest.pop("remainder"),
+        cache=rest.pop("cache"),
+        cache_bytes=_bytes(rest.pop("cache_size")),
+        skip=rest.pop("on_bad_shard") == "skip",
+    )
+    plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading)
     plan.dtype(plan.torch_device())  # raises before any work
     return plan
+
+
+def _bytes(size: str) -> int:
+    """A size as 500MB or 50GB, in bytes. Raises TrainError."""
+    from .errors import TrainError
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", size.strip(), re.IGNORECASE)
+    value = float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ") if found else 0
+    if value < 10**8:
+        raise TrainError(f"--cache-size {size}: write a size of 100MB or more, as in 50GB")
+    return int(value)
 
 
 def _train_one(shards: str, out: Path, plan: TrainPlan) -> None:

@@ -88,19 +88,20 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
     if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
         raise TrainError(f"{shards} has fewer than two training samples")
     session = Session(manifest, plan)
-    blocks = PartBlocks(store, manifest, "train")
-    epochs = Epochs.of(blocks.samples, plan.recipe.batch_size, blocks.block_bytes, plan.seed)
-    stream = TrainStream(blocks, epochs, Span(0, epochs.batch_size), range(plan.recipe.epochs))
+    reading, cache = plan.reading, plan.reading.open_cache()
+    blocks = PartBlocks(store, manifest, "train", cache)
+    epochs = Epochs.of(blocks.samples, plan.recipe.batch_size, blocks.block_bytes, plan.seed, reading.remainder)
+    stream = TrainStream(blocks, epochs, Span(0, epochs.batch_size), range(plan.recipe.epochs), skip=reading.skip)
     has_val = "val" in manifest.parts and manifest.parts["val"].samples > 0
-    val = PartBlocks(store, manifest, "val") if has_val else None
+    val = PartBlocks(store, manifest, "val", cache) if has_val else None
     run.begin()
 
     started = time.perf_counter()
     evaluation: Evaluation | None = None
     train_top1 = 0.0
-    batches = loader(stream, plan.workers, session.device.type == "cuda")
+    batches = loader(stream, reading.workers, session.device.type == "cuda")
     for epoch in range(plan.recipe.epochs):
-        loss, train_top1, waited, seconds = _train_epoch(session, epochs, batches, epoch, quiet)
+        loss, train_top1, waited, seconds, lost = _train_epoch(session, epochs, batches, epoch, quiet)
         line = {
             "epoch": epoch + 1,
             "samples": (epoch + 1) * epochs.batches * epochs.batch_size,
@@ -108,11 +109,13 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
             "train_top1": train_top1,
             "train_seconds": seconds,
             "waited": waited,
+            "lost": lost,
             "lr": session.optimizer.param_groups[0]["lr"],
         }
         if val is not None:
             evaluation = evaluate(session, val, last=epoch + 1 == plan.recipe.epochs)
             line |= {"val_loss": evaluation.loss, "val_top1": evaluation.top1, "val_top5": evaluation.top5}
+            line |= {"val_lost": evaluation.lost}
         run.log(line)
         checkpoint.save(run.store, CHECKPOINT, session.network, session.optimizer, plan, manifest, epoch + 1)
         if not quiet:
@@ -133,18 +136,19 @@ def train_band(shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet:
 
 def _train_epoch(
     session: Session, epochs: Epochs, batches: Iterator[Batch], epoch: int, quiet: bool
-) -> tuple[float, float, float, float]:
-    """One epoch: mean loss, accuracy under augmentation, fraction of the time without data, seconds."""
+) -> tuple[float, float, float, float, int]:
+    """One epoch: mean loss, accuracy under augmentation, fraction of the time without data, seconds, samples lost."""
     session.network.train()
     session.inputs.train()
     loss_sum = torch.zeros((), device=session.device)
     correct = torch.zeros((), dtype=torch.int64, device=session.device)
-    started, waited = time.perf_counter(), 0.0
+    started, waited, lost = time.perf_counter(), 0.0, 0
     with tqdm(total=epochs.batches, desc=f"epoch {epoch + 1}", leave=False, disable=quiet or None) as bar:
         for number in range(epochs.batches):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
+            lost += _reported(batch)
             lr = learning_rate(epoch * epochs.batches + number, epochs.batches, session.recipe)
             loss, right = session.step(batch, lr)
             loss_sum += loss
@@ -157,11 +161,18 @@ def _train_epoch(
     if not np.isfinite(mean):
         raise TrainError(f"the loss became {mean} in epoch {epoch + 1}: choose a smaller --lr")
     seconds = time.perf_counter() - started
-    return mean, float(correct) / samples, waited / seconds, seconds
+    return mean, float(correct) / samples, waited / seconds, seconds, lost
+
+
+def _reported(batch: Batch) -> int:
+    """Say what could not be read for a batch; the count of samples."""
+    for sentence, samples in batch.lost:
+        tqdm.write(f"{sentence}: going on without {samples} samples")
+    return sum(samples for _, samples in batch.lost)
 
 
 class Evaluation:
-    """Loss and accuracies over a part; with the outputs, in stored order, if they were asked for."""
+    """Loss and accuracies over a part; with the outputs, in stored order, if they were asked for and none was lost."""
 
     def __init__(
         self,
@@ -170,8 +181,9 @@ class Evaluation:
         top5: float,
         logits: NDArray[np.float16] | None,
         labels: NDArray[np.int64],
+        lost: int,
     ) -> None:
-        self.loss, self.top1, self.top5 = loss, top1, top5
+        self.loss, self.top1, self.top5, self.lost = loss, top1, top5, lost
         self.logits, self.labels = logits, labels
 
 
@@ -183,9 +195,11 @@ def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
     sums = torch.zeros(3, dtype=torch.float64, device=session.device)
     kept: list[NDArray[np.float16]] = []
     labels: list[NDArray[np.int64]] = []
-    stream = EvalStream(blocks, range(len(blocks.samples)), max(session.recipe.batch_size, 256))
-    workers = min(session.plan.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
+    reading, lost = session.plan.reading, 0
+    stream = EvalStream(blocks, range(len(blocks.samples)), max(session.recipe.batch_size, 256), reading.skip)
+    workers = min(reading.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
     for batch in loader(stream, workers, session.device.type == "cuda"):
+        lost += _reported(batch)
         x, y = session.on_device(batch)
         with session.autocast():
             logits = session.network(session.inputs(x).contiguous(memory_format=torch.channels_last)).float()
@@ -201,8 +215,10 @@ def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
         if last:
             kept.append(logits.half().cpu().numpy())
     all_labels = np.concatenate(labels)
+    if not len(all_labels):
+        raise TrainError(f"no sample of {blocks.name} can be read: copy the band again")
     loss, top1, top5 = (sums / len(all_labels)).tolist()
-    return Evaluation(loss, top1, top5, np.concatenate(kept) if last else None, all_labels)
+    return Evaluation(loss, top1, top5, np.concatenate(kept) if last and not lost else None, all_labels, lost)
 
 
 def _table_row(epoch: int, epochs: int, line: dict[str, float]) -> str:

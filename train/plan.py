@@ -7,10 +7,39 @@ from typing import Any
 
 import torch
 
+from .cache import BlockCache
 from .errors import TrainError
+from .order import REMAINDERS
 from .recipes import Recipe
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read.
+
+    workers: background processes that share the reading; 0 reads in this one.  remainder: drop or wrap (order.py).
+    cache: folder for the blocks of a band in a bucket, of about cache_bytes at most; none to fetch them anew.
+    skip: go on without shards that are missing or damaged.
+    """
+
+    workers: int = 1
+    remainder: str = "drop"
+    cache: str | None = None
+    cache_bytes: int = 50 * 10**9
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.remainder not in REMAINDERS:
+            raise TrainError(f"--remainder {self.remainder}: choose {', '.join(REMAINDERS)}")
+
+    def open_cache(self) -> BlockCache | None:
+        """The cache, if there is to be one. Raises TrainError."""
+        try:
+            return BlockCache(self.cache, self.cache_bytes) if self.cache else None
+        except OSError as error:
+            raise TrainError(f"--cache {self.cache} cannot be used ({error.strerror}): choose another folder") from None
 
 
 @dataclass(frozen=True)
@@ -18,7 +47,7 @@ class TrainPlan:
     """The options of one run, apart from the band.
 
     precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
-    workers: 1 reads in a background process, 0 in this one.  compile: use torch.compile.
+    compile: use torch.compile.
     """
 
     network: str
@@ -27,7 +56,7 @@ class TrainPlan:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
-    workers: int = 1
+    reading: Reading = Reading()
 
     def torch_device(self) -> torch.device:
         """The device; auto is a GPU if there is one. Raises TrainError."""
@@ -60,6 +89,7 @@ class TrainPlan:
             "network": self.network,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
+            "remainder": self.reading.remainder,
             "precision": str(self.dtype(self.torch_device())).removeprefix("torch."),
         }
 

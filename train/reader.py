@@ -138,7 +138,7 @@ class _Dealer:
                 return block, *self._blocks.read(block)
             except ShardError:
                 continue
-        raise ShardError(f"{self._blocks.where(fetched.block)}: no block of this part can be read: copy the band again")
+        raise ShardError(f"no block of {self._blocks.name} can be read: copy the band again")
 
 
 class EvalStream(IterableDataset[Batch]):
