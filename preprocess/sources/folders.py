@@ -40,7 +40,8 @@ class ClassFolders(Source):
         size = int(entries.size[i])  # not known on a disk: then what is too large is seen when it is read
         check_size(size)
         data = place.store.range(place.key, 0, size if size >= 0 else LARGEST_IMAGE + 1)
-        check_size(len(data))
+        if len(data) > LARGEST_IMAGE:
+            check_size(place.size())
         return data
 
     def describe(self) -> dict[str, str]:
