@@ -13,9 +13,9 @@ import torch
 
 from shards_manifest import open_band
 from train import recipes
-from train.loop import Session
 from train.plan import TrainPlan
 from train.reader import Batch
+from train.session import Session
 
 
 @click.command()
@@ -41,7 +41,7 @@ def main(band: str, network: str, batch_size: int, steps: int, runs: int) -> Non
         for name, session in sessions.items():
             started = time.perf_counter()
             for _ in range(steps):
-                loss, _ = session.step(batch, 0.01)
+                loss, _ = session.step(batch, 0, 0.01)
             float(loss)  # waits for the device
             rates[name].append(steps * batch_size / (time.perf_counter() - started))
     for name, values in rates.items():

@@ -8,7 +8,7 @@ from conftest import picture
 
 from preprocess.transform import band_frequency, band_matrix, forward
 from shards_manifest import MANIFEST, BandManifest, load_band
-from train.inputs import Inputs
+from train.inputs import Inputs, draws
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_flip_is_the_flip_of_the_image_for_the_separable_dct(factor: int, mani
         plain = Inputs(one).eval()(torch.from_numpy(bands[None, :, band]))[0]
         wanted = Inputs(one).eval()(torch.from_numpy(mirrored[None, :, band]))[0]
         kinds = set()
-        for got in inputs(x, torch.Generator().manual_seed(0)):
+        for got in inputs(x, draws(0, 0, 64)):
             same, flipped = torch.allclose(got, plain, atol=1e-4), torch.allclose(got, wanted, atol=1e-4)
             assert same or flipped
             kinds.add((same, flipped))
@@ -65,21 +65,32 @@ def test_crops(manifest: BandManifest) -> None:
     x = torch.arange(144, dtype=torch.float32).view(1, 1, 12, 12).expand(500, 3, 12, 12)
     centre = Inputs(wide).eval()(x[:1])
     assert torch.equal(centre, x[:1, :, 2:10, 2:10])
-    got = Inputs(wide).train()(x, torch.Generator().manual_seed(0))
+    got = Inputs(wide).train()(x, draws(0, 0, 500))
     corners = {(int(v) // 12, int(v) % 12) for v in got[:, 0, 0, 0]}
     assert corners == {(top, left) for top in range(5) for left in range(5)}
     for sample in got:
         top, left = divmod(int(sample[0, 0, 0]), 12)
         assert torch.equal(sample, x[0, :, top : top + 8, left : left + 8])
     narrow = replace(wide, geometry=replace(wide.geometry, size=24, margin=0))
-    moved = Inputs(narrow, shift=1).train()(x + 1, torch.Generator().manual_seed(0))
+    moved = Inputs(narrow, shift=1).train()(x + 1, draws(0, 0, 500))
     assert moved.shape == x.shape
     assert {int(v) for v in moved[:, 0, 5, 5]} == {1 + (5 + i) * 12 + 5 + j for i in (-1, 0, 1) for j in (-1, 0, 1)}
     assert (moved == 0).any()
 
 
-def test_the_same_generator_gives_the_same_batch(manifest: BandManifest) -> None:
+def test_a_step_is_augmented_in_the_same_way_again(manifest: BandManifest) -> None:
     inputs = Inputs(manifest, flip=True, shift=2).train()
-    first, second = (inputs(stored(), torch.Generator().manual_seed(7)) for _ in range(2))
+    first, second = (inputs(stored(), draws(7, 30, 6)) for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, inputs(stored(), torch.Generator().manual_seed(8)))
+    assert not torch.equal(first, inputs(stored(), draws(8, 30, 6)))
+    assert not torch.equal(first, inputs(stored(), draws(7, 31, 6)))
+    assert torch.equal(first[2:5], inputs(stored()[2:5], draws(7, 30, 6)[:, 2:5]))  # the share of a rank
+
+
+def test_draws_are_even() -> None:
+    numbers = draws(3, 5, 30_000)
+    assert (numbers.shape, numbers.dtype) == ((3, 30_000), torch.float32)
+    assert 0 <= float(numbers.min()) < float(numbers.max()) < 1
+    counts = torch.stack([torch.histc(row, 10, 0, 1) for row in numbers])
+    assert ((counts - 3000).abs() < 5 * 3000**0.5).all()
+    assert torch.corrcoef(numbers).fill_diagonal_(0).abs().max() < 0.03

@@ -44,6 +44,7 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
             "checkpoint.pt",
             "metrics.jsonl",
             "run.json",
+            "steps.jsonl",
             "val-labels.npy",
             "val-logits.npy",
         ]
@@ -127,14 +128,14 @@ def test_loss_falls_and_bands_can_be_told_apart(sub4: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("network", sorted(networks.NETWORKS))
 def test_every_network_takes_a_step(network: str, precision: str, sub4: Path) -> None:
-    from train.loop import Session
     from train.reader import Batch
+    from train.session import Session
 
     manifest = load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
     session = Session(manifest, TrainPlan(network, recipes.load("imagenet1k"), precision=precision))
     before = [p.detach().clone() for p in session.network.parameters()]
     batch = Batch(torch.randint(-50, 50, (8, 3, 12, 12), dtype=torch.int8), torch.randint(0, 3, (8,)))
-    loss, correct = session.step(batch, 0.1)
+    loss, correct = session.step(batch, 0, 0.1)
     assert torch.isfinite(loss)
     assert 0 <= int(correct) <= 8
     assert all((a != b).any() for a, b in zip(before, session.network.parameters(), strict=True))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .plan import TrainPlan
+    from .ranks import Ranks
     from .runs import Result
 
 
@@ -57,21 +58,34 @@ if TYPE_CHECKING:
 @click.option(
     "--on-bad-shard", type=click.Choice(["stop", "skip"]), default="stop", show_default=True, help="Skip counts losses."
 )
+@click.option(
+    "--save-every",
+    type=click.FloatRange(0),
+    default=10,
+    show_default=True,
+    help="Minutes between checkpoints within an epoch; the same command goes on from the last.",
+)
 def cli(shards: str, out: str | None, **options: Any) -> None:
-    """Train the network of a band; for a whole split of each band in turn, skipping those that are finished."""
+    """Train the network of a band; for a whole split of each band in turn, skipping those that are finished.
+
+    Under torchrun, its processes train each band together.
+    """
     from shards_manifest import BandManifest, open_data
 
+    from .ranks import Ranks
     from .runs import local_folder, run_path, split_runs_path
 
-    plan = _plan(**options)
+    plan, ranks = _plan(**options), Ranks.of_environment()
     _, manifest = open_data(shards)
-    if isinstance(manifest, BandManifest):
-        _train_one(shards, local_folder(out) if out else run_path(shards), plan)
-        return
-    root = local_folder(out) if out else split_runs_path(shards)
-    for band in manifest.bands:
-        _train_one(f"{shards}/{band.folder}", root / band.folder, plan)
-    click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
+    with ranks.joined(plan.torch_device(ranks.local)):
+        if isinstance(manifest, BandManifest):
+            _train_one(shards, local_folder(out) if out else run_path(shards), plan, ranks)
+            return
+        root = local_folder(out) if out else split_runs_path(shards)
+        for band in manifest.bands:
+            _train_one(f"{shards}/{band.folder}", root / band.folder, plan, ranks)
+        if ranks.first:
+            click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
 
 
 def main() -> None:
@@ -100,7 +114,8 @@ def _plan(
         cache_bytes=_bytes(rest.pop("cache_size")),
         skip=rest.pop("on_bad_shard") == "skip",
     )
-    plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading)
+    save_every = 60 * rest.pop("save_every")
+    plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading, save_every)
     plan.dtype(plan.torch_device())  # raises before any work
     return plan
 
@@ -116,26 +131,31 @@ def _bytes(size: str) -> int:
     return int(value)
 
 
-def _train_one(shards: str, out: Path, plan: TrainPlan) -> None:
+def _train_one(shards: str, out: Path, plan: TrainPlan, ranks: Ranks) -> None:
     from shards_manifest import open_band
 
     from .loop import train_band
     from .runs import RunFolder
 
     _, manifest = open_band(shards)
-    earlier = RunFolder(out).finished(manifest, plan)
+
+    def say(sentence: str) -> None:
+        if ranks.first:
+            click.echo(sentence)
+
+    earlier = ranks.shared(lambda: RunFolder(out).finished(manifest, plan))
     if earlier is not None:
-        click.echo(f"{out} is finished: {_summary(earlier)}")
+        say(f"{out} is finished: {_summary(earlier)}")
         return
     side, recipe = manifest.geometry.crop, plan.recipe
-    click.echo(
+    say(
         f"{shards}: {plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, "
         f"{manifest.parts['train'].samples} samples, {recipe.epochs} epochs of recipe {recipe.name} into {out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
-        click.echo("No val part: nothing is evaluated, and the run cannot be fused")
-    result = train_band(shards, out, plan)
-    click.echo(f"{out}: {_summary(result)} in {result.seconds:.0f} s")
+        say("No val part: nothing is evaluated, and the run cannot be fused")
+    result = train_band(shards, out, plan, ranks=ranks)
+    say(f"{out}: {_summary(result)} in {result.seconds:.0f} s")
 
 
 def _summary(result: Result) -> str:

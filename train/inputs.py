@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
 from shards_manifest import BandManifest
+
+DRAWS = 3  # random numbers a sample: flip, row, column
+
+
+def draws(seed: int, step: int, batch_size: int) -> torch.Tensor:
+    """The random numbers that augment the batch of a step: float32 (3, batch_size) in [0, 1).
+
+    A pure function, so that the augmentation is the same on every device, for any ranks, and after a resume.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1, step)))
+    raw = bits.random_raw(DRAWS * batch_size) >> np.uint64(40)  # raw output only, which NumPy promises never to change
+    return torch.from_numpy((raw.astype(np.float32) * np.float32(2**-24)).reshape(DRAWS, batch_size))
 
 
 class Inputs(nn.Module):
@@ -32,13 +45,14 @@ class Inputs(nn.Module):
         for name, values in (("step", manifest.step), ("mean", manifest.mean), ("std", manifest.std)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
-    def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Network input; augmented in training mode, with random numbers from `generator`."""
+    def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
+        """Network input. random: of `draws`, (3, N), for training mode, in which it is augmented."""
         sign: torch.Tensor | float = 1.0
         if self.training:
-            x = self._random_crop(x, generator)
+            assert random is not None
+            x = self._random_crop(x, random[1:])
             if self.flip:
-                flipped = _random(len(x), generator, x.device) < 0.5
+                flipped = random[0] < 0.5
                 x = torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
                 sign = torch.where(flipped, self.sign, 1.0).view(-1, 1, 1, 1)
         else:
@@ -50,20 +64,16 @@ class Inputs(nn.Module):
         top = (x.shape[-1] - self.crop) // 2
         return x[..., top : top + self.crop, top : top + self.crop]
 
-    def _random_crop(self, x: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def _random_crop(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         if self.shift:
             x = nn.functional.pad(x, (self.shift,) * 4)
         room = x.shape[-1] - self.crop
         if not room:
             return x
-        corner = (_random((2, len(x)), generator, x.device) * (room + 1)).long()
+        corner = (random * (room + 1)).long()  # 1 - 2**-24 times n rounds below n
         span = torch.arange(self.crop, device=x.device)
         rows = (corner[0, :, None] + span)[:, None, :, None]
         columns = (corner[1, :, None] + span)[:, None, None, :]
         samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
         channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
         return x[samples, channels, rows, columns]
-
-
-def _random(shape: int | tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
-    return torch.rand(shape, generator=generator, device=device)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import TrainError
+
 LANES = 32  # blocks that a batch draws on: 2,048 samples mixed; 64 read a tenth slower
 POOL = 128 << 20  # bytes of decompressed blocks that they may take, with large planes
 REMAINDERS = ("drop", "wrap")
@@ -95,6 +97,18 @@ class Epochs:
         """The order of the samples of a block: int64 (samples,), a permutation."""
         bits = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, block])
         return np.argsort(bits.random_raw(int(self.samples[block])), kind="stable")
+
+    def state_dict(self, epoch: int, batches: int) -> dict[str, int]:
+        """Where a run is after `batches` batches of an epoch, for any number of ranks and workers."""
+        return {"seed": self.seed, "epoch": epoch, "samples": batches * self.batch_size}
+
+    def position(self, state: dict[str, int]) -> tuple[int, int]:
+        """The epoch and the batch that come next. Raises TrainError for the state of other batches."""
+        batch, rest = divmod(state["samples"], self.batch_size)
+        if state["seed"] != self.seed or rest or batch > self.batches:
+            where = f"{state['samples']} samples of epoch {state['epoch'] + 1} with seed {state['seed']}"
+            raise TrainError(f"batches of {self.batch_size} with seed {self.seed} cannot go on after {where}")
+        return (state["epoch"], batch) if batch < self.batches else (state["epoch"] + 1, 0)
 
     def loads(self, epoch: int, span: Span, first_batch: int = 0) -> Iterator[Load]:
         """What a reader of `span` loads for an epoch from `first_batch` on, in the order of need."""

@@ -47,7 +47,7 @@ class TrainPlan:
     """The options of one run, apart from the band.
 
     precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
-    compile: use torch.compile.
+    compile: use torch.compile.  save_every: seconds between checkpoints within an epoch, about.
     """
 
     network: str
@@ -57,13 +57,13 @@ class TrainPlan:
     precision: str = "auto"
     compile: bool = False
     reading: Reading = Reading()
+    save_every: float = 600.0
 
-    def torch_device(self) -> torch.device:
-        """The device; auto is a GPU if there is one. Raises TrainError."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def torch_device(self, local: int = 0) -> torch.device:
+        """The device of process `local` of this machine; auto is a GPU if there is one. Raises TrainError."""
+        name = "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device
         try:
-            device = torch.device(self.device)
+            device = torch.device("cpu" if name == "auto" else f"cuda:{local}" if name == "cuda" else name)
         except RuntimeError:
             raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N") from None
         if device.type not in ("cpu", "cuda"):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from tqdm import tqdm
 
 from shards_manifest import ShardError, SpectralError
 
@@ -208,3 +209,10 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
 def _together(shares: list[Batch]) -> Batch:
     lost = tuple(entry for share in shares for entry in share.lost)
     return Batch(torch.cat([share.x for share in shares]), torch.cat([share.y for share in shares]), lost)
+
+
+def reported(batch: Batch) -> int:
+    """Say what could not be read for a batch; the count of samples."""
+    for sentence, samples in batch.lost:
+        tqdm.write(f"{sentence}: going on without {samples} samples")
+    return sum(samples for _, samples in batch.lost)

@@ -1,7 +1,8 @@
 """Run folders: what a finished run leaves behind, and how a rerun recognises it.
 
 metrics.jsonl     one line an epoch
-checkpoint.pt     the network after the last epoch, with its configuration
+steps.jsonl       the training loss between, one line for some steps
+checkpoint.pt     the network with its configuration and all that is needed to go on
 val-logits.npy    float16 (samples, classes), in stored order; val-labels.npy int64 (samples,)
 run.json          written last: the band, the options, the result
 """
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
 
+from . import checkpoint
 from .errors import TrainError
 from .plan import TrainPlan
 
@@ -27,6 +29,7 @@ FORMAT = "spectral-run"
 VERSION = 1
 RUN = "run.json"
 METRICS = "metrics.jsonl"
+STEPS = "steps.jsonl"
 CHECKPOINT = "checkpoint.pt"
 LOGITS = "val-logits.npy"
 LABELS = "val-labels.npy"
@@ -86,32 +89,41 @@ class RunFolder:
         if not self.store.exists(RUN):
             return None
         found = read_run(self.path)
-        wanted = _identity(manifest, plan)
-        for section in ("band", "options"):
-            for key, value in json.loads(canonical_json(wanted[section])).items():
-                there = found[section].get(key)
-                if there == value:
-                    continue
-                what = (
-                    f"{key} {there} there, {value} here" if not isinstance(value, dict) else _first(key, there, value)
-                )
-                raise TrainError(
-                    f"{self.path} holds a finished run of another kind ({what}): choose another --out, or delete it"
-                )
+        self._check(found, identity(manifest, plan), "a finished run")
         return Result(**found["result"])
 
-    def begin(self) -> None:
-        """Make the folder ready; what an unfinished run left is removed."""
+    def unfinished(self, manifest: BandManifest, plan: TrainPlan) -> dict[str, Any] | None:
+        """The checkpoint to go on from; None for a new run.
+
+        Raises TrainError for a damaged one, and one of a run with other data or other options.
+        """
+        if not self.store.exists(CHECKPOINT):
+            return None
+        found = checkpoint.load(self.store.path(CHECKPOINT))
+        self._check(found["identity"], identity(manifest, plan), "an unfinished run")
+        return found
+
+    def begin(self, samples: int) -> None:
+        """Make the folder ready to go on after so many samples; what was written later is removed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainError(f"cannot write to {self.path}: {error.strerror}") from None
-        for name in (METRICS, CHECKPOINT, LOGITS, LABELS):
+        for name in (LOGITS, LABELS):
             self.store.remove(name)
+        for name in (METRICS, STEPS):
+            lines = self.store.read(name).splitlines(keepends=True) if self.store.exists(name) else []
+            # a process that was killed may have written half a line
+            whole = [line for line in lines if line.endswith(b"\n") and json.loads(line)["samples"] <= samples]
+            self.store.write(name, b"".join(whole))
 
-    def log(self, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
-        with self.store.path(METRICS).open("a") as file:
+    def save(self, content: bytes) -> None:
+        """Write the checkpoint, whole or not at all."""
+        self.store.write(CHECKPOINT, content)
+
+    def log(self, values: dict[str, Any], name: str = METRICS) -> None:
+        """Append one line to metrics.jsonl or steps.jsonl; `values` has the samples of the run so far."""
+        with self.store.path(name).open("a") as file:
             file.write(json.dumps(values, sort_keys=True) + "\n")
 
     def write_logits(self, logits: NDArray[np.float16], labels: NDArray[np.int64]) -> None:
@@ -122,7 +134,18 @@ class RunFolder:
 
     def finish(self, manifest: BandManifest, plan: TrainPlan, result: Result) -> None:
         """Write run.json: from now on the run is finished."""
-        self.store.write(RUN, canonical_json({**_identity(manifest, plan), "result": asdict(result)}))
+        self.store.write(RUN, canonical_json({**identity(manifest, plan), "result": asdict(result)}))
+
+    def _check(self, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+        for section in ("band", "options"):
+            for key, value in json.loads(canonical_json(wanted[section])).items():
+                there = found[section].get(key)
+                if there == value:
+                    continue
+                reason = _first(key, there, value) if isinstance(value, dict) else f"{key} {there} there, {value} here"
+                raise TrainError(
+                    f"{self.path} holds {what} of another kind ({reason}): choose another --out, or delete it"
+                )
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -140,7 +163,8 @@ def read_run(path: Path) -> dict[str, Any]:
     return found
 
 
-def _identity(manifest: BandManifest, plan: TrainPlan) -> dict[str, Any]:
+def identity(manifest: BandManifest, plan: TrainPlan) -> dict[str, Any]:
+    """What a run is known by: the data and the options that change its result, as JSON values."""
     return {
         "format": FORMAT,
         "version": VERSION,

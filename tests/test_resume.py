@@ -1,0 +1,208 @@
+"""Runs that are killed and go on, in one process and in several that torchrun starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import fails, program
+
+from shards_manifest import open_band
+from shards_manifest.store import TEMPORARY
+from train import checkpoint
+from train.blocks import PartBlocks
+from train.errors import TrainError
+from train.order import Epochs
+
+WITHOUT_NORM = str(Path(__file__).with_name("without_norm.py"))
+OPTIONS = ("--network", "cnn", "--recipe", "quick", "--epochs", "3", "--batch-size", "2", "--lr", "0.01")
+OPTIONS += ("--save-every", "0", "--shift", "1")
+
+
+def lines(run: Path, name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()] if (run / name).exists() else []
+
+
+def command(shards: Path, out: Path, ranks: int, workers: int = 0) -> list[str]:
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [*launcher, WITHOUT_NORM, "--shards", str(shards), "--out", str(out), *OPTIONS, "--workers", str(workers)]
+
+
+def train(shards: Path, out: Path, ranks: int, workers: int = 0) -> str:
+    done = subprocess.run(command(shards, out, ranks, workers), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def killed(shards: Path, out: Path, ranks: int, steps: int, workers: int = 0) -> None:
+    """Run until so many lines of the loss have been added, then SIGKILL every process of it."""
+    had = len(lines_so_far(out))
+    process = subprocess.Popen(
+        command(shards, out, ranks, workers),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "SLOW_STEPS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(lines_so_far(out)) < had + steps and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it could be killed"
+    finally:
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()
+        process.wait()
+    assert not (out / "run.json").exists()
+
+
+def lines_so_far(run: Path) -> list[str]:
+    path = run / "steps.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@contextmanager
+def under_way(shards: Path, out: Path, workers: int) -> Iterator[subprocess.Popen[str]]:
+    """A slow run of a process group of its own that has made some steps."""
+    environment = {**os.environ, "SLOW_STEPS": "1"}
+    process = subprocess.Popen(
+        command(shards, out, 1, workers), stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not lines_so_far(out) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def whole(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run in one process. Not to be changed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(sub4 / "01", out, 1)
+    return out
+
+
+def close(run: Path, other: Path, exactly: bool) -> None:
+    """The curves and the weights are the same, exactly or to rounding."""
+    for name, keys in (("steps.jsonl", ("loss", "lr")), ("metrics.jsonl", ("train_loss", "train_top1", "val_loss"))):
+        one, two = lines(run, name), lines(other, name)
+        assert [line["samples"] for line in one] == [line["samples"] for line in two]
+        for key in keys:
+            values = np.array([[line[key] for line in each] for each in (one, two)])
+            assert np.array_equal(*values) if exactly else np.allclose(*values, rtol=2e-3, atol=1e-5), (key, values)
+    weights = [checkpoint.load(each / "checkpoint.pt")["network"] for each in (run, other)]
+    for name, tensor in weights[0].items():
+        same = torch.equal if exactly else lambda a, b: torch.allclose(a, b, rtol=1e-2, atol=1e-3)
+        assert same(tensor, weights[1][name]), name
+    logits = [np.load(each / "val-logits.npy").astype(np.float32) for each in (run, other)]
+    assert np.array_equal(*logits) if exactly else np.allclose(*logits, atol=2e-2)
+
+
+def test_killed_three_times_as_if_nothing_had_happened(sub4: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for workers, steps in ((0, 1), (2, 2), (1, 1)):
+        killed(sub4 / "01", run, 1, steps, workers)
+    assert "going on after" in train(sub4 / "01", run, 1)
+    assert len(lines(whole, "steps.jsonl")) == 6
+    close(run, whole, exactly=True)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(sub4: Path, whole: Path, tmp_path: Path) -> None:
+    """The same batches, augmentation and mean gradients; val is evaluated once in all."""
+    train(sub4 / "01", tmp_path / "run", 2, workers=1)
+    close(tmp_path / "run", whole, exactly=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_going_on_with_another_number_of_ranks(
+    before: int, after: int, sub4: Path, whole: Path, tmp_path: Path
+) -> None:
+    killed(sub4 / "01", tmp_path / "run", before, 3)
+    assert "going on after" in train(sub4 / "01", tmp_path / "run", after)
+    close(tmp_path / "run", whole, exactly=False)
+
+
+def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
+    store, manifest = open_band(str(sub4 / "00"))
+    samples = PartBlocks(store, manifest, "train").samples
+    plan = Epochs.of(samples, 20, 100, seed=3)
+    assert plan.position(plan.state_dict(2, 3)) == (2, 3)
+    assert plan.position(plan.state_dict(2, plan.batches)) == (3, 0)
+    assert Epochs.of(samples, 10, 100, seed=3).position(plan.state_dict(2, 3)) == (2, 6)
+    for other in (Epochs.of(samples, 20, 100, seed=4), Epochs.of(samples, 8, 100, seed=3)):
+        with pytest.raises(TrainError, match="cannot go on after"):
+            other.position(plan.state_dict(2, 3))
+
+
+def test_an_unfinished_run_of_another_kind_is_not_overwritten(sub4: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoint.pt").write_bytes((whole / "checkpoint.pt").read_bytes())
+    train_it = ("spectral-train", "--shards", sub4 / "01", "--out", run, *OPTIONS)
+    assert "holds an unfinished run of another kind (seed 0 there, 1 here)" in fails(*train_it, "--seed", "1")
+    (run / "checkpoint.pt").write_bytes(b"junk")
+    assert "checkpoint.pt is not a checkpoint, or damaged" in fails(*train_it)
+
+
+def test_a_run_killed_before_its_last_file_only_writes_that(sub4: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("checkpoint.pt", "steps.jsonl", "metrics.jsonl"):
+        (run / name).write_bytes((whole / name).read_bytes())
+    train(sub4 / "01", run, 1)
+    close(run, whole, exactly=True)
+    first, again = (json.loads((each / "run.json").read_text())["result"] for each in (whole, run))
+    assert first == again
+
+
+def test_sentences_for_what_torchrun_says(sub4: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANK", "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = program("spectral-train", "--shards", sub4 / "01", "--out", tmp_path / "run", *OPTIONS)
+    assert done.returncode == 2
+    assert "RANK, WORLD_SIZE and LOCAL_RANK are not numbers" in done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_ends_at_once_and_leaves_nothing(workers: int, sub4: Path, tmp_path: Path) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    with under_way(sub4 / "01", tmp_path / "run", workers) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= workers
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to workers too
+        _, said = process.communicate(timeout=20)  # two seconds on a machine that does nothing else
+        assert process.returncode == 130
+        assert said.splitlines()[-1] == "Interrupted: run the same command again to go on"
+        assert "Traceback" not in said
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert set(os.listdir("/dev/shm")) <= shared
+    assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(TEMPORARY)]
+
+
+def test_workers_die_with_a_process_that_was_killed(sub4: Path, tmp_path: Path) -> None:
+    shared = set(os.listdir("/dev/shm"))
+    with under_way(sub4 / "01", tmp_path / "run", 2) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
+    assert set(os.listdir("/dev/shm")) <= shared

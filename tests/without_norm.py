@@ -1,0 +1,41 @@
+"""spectral-train with a cnn whose loss does not depend on how a batch is dealt to ranks: no batch norm.
+
+What one process and two compute then differs by rounding only, if they read the same batches. With SLOW_STEPS in the
+environment a step takes some milliseconds more, so that a run can be killed where a test wants it.
+"""
+
+import os
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from train import loop, networks
+from train.cli import main
+from train.session import Session
+
+
+def plain(plane: int, classes: int) -> nn.Module:
+    side = ((plane - 3) // 2 + 1) - 2
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * side * side, classes),
+    )
+
+
+class SlowSession(Session):
+    def step(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        time.sleep(0.005)
+        return super().step(*arguments)
+
+
+if __name__ == "__main__":
+    networks.NETWORKS["cnn"] = plain
+    if "SLOW_STEPS" in os.environ:
+        loop.Session = SlowSession  # type: ignore[attr-defined]
+    main()
