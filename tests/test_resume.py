@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import fails, program
+from buckets import BUCKET, Server, SlowProxy, environment
+from conftest import SUB4, fails, make_split, program
 
 from shards_manifest import open_band
 from shards_manifest.store import TEMPORARY
@@ -32,14 +33,14 @@ def lines(run: Path, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()] if (run / name).exists() else []
 
 
-def command(shards: Path, out: Path, ranks: int, workers: int = 0) -> list[str]:
+def command(shards: Path | str, out: Path, ranks: int, workers: int = 0) -> list[str]:
     launcher = [sys.executable]
     if ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     return [*launcher, WITHOUT_NORM, "--shards", str(shards), "--out", str(out), *OPTIONS, "--workers", str(workers)]
 
 
-def train(shards: Path, out: Path, ranks: int, workers: int = 0) -> str:
+def train(shards: Path | str, out: Path, ranks: int, workers: int = 0) -> str:
     done = subprocess.run(command(shards, out, ranks, workers), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -138,6 +139,26 @@ def test_going_on_with_another_number_of_ranks(
     killed(sub4 / "01", tmp_path / "run", before, 3)
     assert "going on after" in train(sub4 / "01", tmp_path / "run", after)
     close(tmp_path / "run", whole, exactly=False)
+
+
+@pytest.mark.slow
+def test_two_ranks_read_three_shards_from_a_slow_server(
+    server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three shards for two ranks, and one of val: nobody waits for ever, and the curve is that of one local process."""
+    split = make_split(photos, tmp_path / "sub4", **{**SUB4, "samples_per_shard": 32, "bands": (3,)})
+    assert len(list((split / "03").glob("train-*.tar"))) == 3
+    assert len(list((split / "03").glob("val-*.tar"))) == 1
+    server.put(split / "03", "ranks/03")
+    train(split / "03", tmp_path / "local", 1)
+    slow = SlowProxy(server.port, 0.02)
+    try:
+        for name, value in environment(slow.port).items():
+            monkeypatch.setenv(name, value)
+        train(f"s3://{BUCKET}/ranks/03", tmp_path / "remote", 2, workers=1)
+    finally:
+        slow.close()
+    close(tmp_path / "remote", tmp_path / "local", exactly=False)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
