@@ -92,7 +92,8 @@ def main(samples: int, shard: int, classes: int, runs: int) -> None:
         ]
     opened, planned, before, after, batches = zip(*outcomes, strict=True)
     click.echo(f"opened in {median(opened):.3f} s ({min(opened):.3f} to {max(opened):.3f}), n = {runs}")
-    click.echo(f"first block of {batches[0]:.0f} batches planned in {median(planned):.3f} s ({max(planned):.3f} at most)")
+    spread = f"{median(planned):.3f} s ({max(planned):.3f} at most)"
+    click.echo(f"first block of {batches[0]:.0f} batches planned in {spread}")
     click.echo(f"memory of the process {median(after):.0f} MB, before with its libraries {median(before):.0f} MB")
 
 
