@@ -188,6 +188,8 @@ def test_a_run_killed_before_its_last_file_only_writes_that(sub4: Path, whole: P
     run.mkdir()
     for name in ("checkpoint.pt", "steps.jsonl", "metrics.jsonl"):
         (run / name).write_bytes((whole / name).read_bytes())
+    with (run / "steps.jsonl").open("a") as file:
+        file.write('{"samples": 3')  # half a line, as a kill leaves it
     train(sub4 / "01", run, 1)
     close(run, whole, exactly=True)
     first, again = (json.loads((each / "run.json").read_text())["result"] for each in (whole, run))

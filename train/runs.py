@@ -113,9 +113,7 @@ class RunFolder:
             self.store.remove(name)
         for name in (METRICS, STEPS):
             lines = self.store.read(name).splitlines(keepends=True) if self.store.exists(name) else []
-            # a process that was killed may have written half a line
-            whole = [line for line in lines if line.endswith(b"\n") and json.loads(line)["samples"] <= samples]
-            self.store.write(name, b"".join(whole))
+            self.store.write(name, b"".join(line for line in lines if 0 < _samples(line) <= samples))
 
     def save(self, content: bytes) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -161,6 +159,14 @@ def read_run(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise TrainError(f"{where} is damaged ({error})") from None
     return found
+
+
+def _samples(line: bytes) -> float:
+    """The samples that a line of metrics or steps names; 0 for half a line, as a killed process may leave."""
+    try:
+        return float(json.loads(line)["samples"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def identity(manifest: BandManifest, plan: TrainPlan) -> dict[str, Any]:
