@@ -17,7 +17,7 @@ install: $(INSTALLED)
 	  print('transforming with', kernel_name(), 'code'); \
 	  from shards_manifest import compressor_name; print('compressing with', compressor_name())"
 
-$(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h shards_manifest/_deflate.c
+$(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h shards_manifest/_deflate.c shards_manifest/_inflate.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[train,demo]'
 	@$(MAKE) --no-print-directory pillow-simd

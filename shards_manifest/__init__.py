@@ -1,7 +1,7 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
 from .ahead import ahead
-from .compress import compress_block, compressor_name
+from .compress import Room, compress_block, compressor_name, decompress_block
 from .errors import FormatError, ShardError, SpectralError, StoreError
 from .index import ENTRY, PartIndex, block_entries, block_of, index_name, load_index, part_index
 from .local import LocalStore
@@ -51,6 +51,7 @@ __all__ = [
     "Part",
     "PartIndex",
     "PartSummary",
+    "Room",
     "Shard",
     "ShardError",
     "ShardWriter",
@@ -66,6 +67,7 @@ __all__ = [
     "check_bytes",
     "compress_block",
     "compressor_name",
+    "decompress_block",
     "dump",
     "index_name",
     "index_shard",

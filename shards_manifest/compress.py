@@ -1,6 +1,7 @@
-"""A block's .npy file to gzip: by our own compiled DEFLATE where there is one, else by ISA-L.
+"""A block's .npy file to gzip and back: by our own compiled DEFLATE where there is one, else by ISA-L.
 
-They make different bytes, so which one it was is part of what a split is (docs/decisions/0006).
+They make different bytes, so which one it was is part of what a split is (docs/decisions/0006). Back they give the
+same (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ import struct
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from isal import igzip_lib, isal_zlib
+from numpy.typing import NDArray
 
 try:
-    from . import _deflate
+    from . import _deflate, _inflate
 except ImportError:  # no compiler where this was installed
-    _deflate = None  # type: ignore[assignment]
+    _deflate = _inflate = None  # type: ignore[assignment]
 
 # RFC 1952: no flags, no name, no time, no system
 _GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255))
+
+
+MOST = 1032  # bytes that DEFLATE makes of one at most: a run of 258 for two bits
+_DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, EOFError)  # type: ignore[assignment]
 
 
 def compressor_name() -> str:
@@ -44,3 +51,35 @@ def compress_with_isal(npy: Any, plane: int) -> bytes:
     """
     window = min(max((plane // 3).bit_length() - 1, 9), 15)  # log2 of its bytes, within what DEFLATE has
     return bytes(igzip_lib.compress(npy, 1, igzip_lib.COMP_GZIP, hist_bits=window))
+
+
+class Room:
+    """Memory for one decompressed block after the other; it grows as they do."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def of(self, size: int) -> NDArray[np.uint8]:
+        """At least so many bytes."""
+        if len(self._bytes) < size:
+            self._bytes = np.empty(size, np.uint8)  # what still looks at the old one keeps it
+        return self._bytes
+
+
+def decompress_block(data: memoryview, room: Room | None = None) -> memoryview:
+    """The bytes of one gzip member, read-only.
+
+    room: where they may lie until the next block takes it; memory of their own otherwise.
+    Raises ValueError, saying what is wrong, for what is damaged.
+    """
+    checksum, size = struct.unpack("<II", data[-8:]) if len(data) >= 18 else (0, 0)
+    if size > MOST * len(data):
+        raise ValueError("a length that cannot be")
+    if _inflate is not None:
+        out = (room or Room()).of(size + _inflate.SLACK)
+        if _inflate.inflate(data, out) == size and isal_zlib.crc32(out[:size]) == checksum:
+            return out[:size].data.toreadonly()
+    try:
+        return memoryview(igzip_lib.decompress(data, igzip_lib.DECOMP_GZIP, 15, size + 1))
+    except _DAMAGED as error:
+        raise ValueError(str(error)) from None

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 from numpy.typing import NDArray
 
+from .compress import Room, decompress_block
 from .errors import ShardError
 from .schema import Shard
 
@@ -25,7 +26,6 @@ NPY_HEADER = 128
 DTYPES: dict[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _LABEL = np.dtype("<i8")
-_DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, EOFError)  # type: ignore[assignment]
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 _KNOWN: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int]] = {}  # headers read before: nearly all are the same
 
@@ -139,18 +139,18 @@ def read_labels(view: memoryview, block: Block, where: str) -> NDArray[np.int64]
 
 
 def read_block(
-    view: memoryview, block: Block, where: str, expected: int = 1 << 14
+    view: memoryview, block: Block, where: str, room: Room | None = None
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """One block, decompressed: x of shape (n, 3, H, W), read-only, and y of shape (n,).
 
-    expected: bytes of x; more than a guess saves copying as the output grows.
+    room: where x may lie until the next block takes it; memory of its own otherwise.
     Raises ShardError, naming `where`, if it does not decode or x and y differ in length.
     """
     try:
-        npy = igzip_lib.decompress(view[block.x], igzip_lib.DECOMP_GZIP, 15, expected + NPY_HEADER + 1)
-    except _DAMAGED as error:
+        npy = decompress_block(view[block.x], room)
+    except ValueError as error:
         raise ShardError(f"{where} does not decompress at byte {block.x.start} ({error}): copy it again") from None
-    x, y = _array(memoryview(npy), where), read_labels(view, block, where)
+    x, y = _array(npy, where), read_labels(view, block, where)
     if x.ndim != 4 or y.ndim != 1 or len(x) != len(y):
         raise ShardError(f"{where} has a block of {x.shape} samples with {y.shape} labels: it is damaged")
     return x, y

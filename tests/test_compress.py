@@ -1,8 +1,9 @@
-"""Our DEFLATE against two inflates that are not ours."""
+"""Our DEFLATE against two inflates that are not ours, and our inflate against both."""
 
 import gzip
 import hashlib
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from shards_manifest import compress, compress_block, compressor_name
+from shards_manifest import Room, compress, compress_block, compressor_name, decompress_block
 
 compiled = pytest.mark.skipif(compress._deflate is None, reason="nothing was compiled here")
 
@@ -23,6 +24,9 @@ def survives(data: bytes, plane: int) -> bytes:
     assert stream.decompress(packed) == data
     assert stream.eof
     assert not stream.unused_data
+    assert decompress_block(memoryview(packed)) == data
+    if data and compress._deflate is not None:  # by ours, not because ISA-L was asked in its place
+        assert compress._inflate.inflate(packed, bytearray(len(data) + compress._inflate.SLACK)) == len(data)
     return packed
 
 
@@ -106,3 +110,87 @@ def test_what_cannot_be_compressed_is_refused() -> None:
         compress._deflate.deflate(b"abc", 0)
     with pytest.raises(TypeError):
         compress._deflate.deflate("abc", 1)  # type: ignore[arg-type]
+
+
+WORKING = 64  # bytes behind what our inflate may touch
+
+
+def inflated(packed: bytes, room: int) -> bytes | None:
+    """What our inflate makes of `packed` in so much room; checks that it stays there."""
+    slack = compress._inflate.SLACK
+    out = np.full(room + slack + WORKING, 0xA5, np.uint8)
+    count = compress._inflate.inflate(packed, out[: room + slack])
+    assert -1 <= count <= room
+    assert (out[room + slack :] == 0xA5).all()
+    return None if count < 0 else out[:count].tobytes()
+
+
+@compiled
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(pieces, min_size=1, max_size=8).map(b"".join),
+    st.integers(1, 5000),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
+    st.floats(0, 1),
+)
+def test_damage_is_found(data: bytes, plane: int, changes: list[tuple[float, int]], kept: float) -> None:
+    packed = bytearray(compress_block(data, plane))
+    for place, value in changes:
+        packed[int(place * len(packed))] = value
+    for some in (bytes(packed), bytes(packed[: int(kept * len(packed))])):
+        for room in (len(data), len(data) // 2, 0):
+            inflated(some, room)
+        with suppress(ValueError):  # or a time in the header changed, and nothing is lost
+            assert decompress_block(memoryview(some)) == data
+
+
+@compiled
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=600), st.integers(0, 2000))
+def test_any_bytes_are_safe_to_read(stream: bytes, room: int) -> None:
+    header = compress._GZIP_HEADER
+    inflated(stream, room)
+    inflated(header + stream, room)
+    inflated(header + bytes([stream[0] & 0xF8 | 5] if stream else b"") + stream[1:], room)  # a block with codes
+
+
+@compiled
+@settings(max_examples=100, deadline=None)
+@given(st.lists(pieces, max_size=8).map(b"".join), st.integers(1, 9), st.sampled_from([0, 1, 2, 3, 4]))
+def test_what_others_compress_is_read_or_left_to_them(data: bytes, level: int, strategy: int) -> None:
+    stream = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
+    trailer = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    packed = compress._GZIP_HEADER + stream.compress(data) + stream.flush() + trailer
+    assert inflated(packed, len(data)) in (None, data)
+    assert decompress_block(memoryview(packed)) == data
+    assert decompress_block(memoryview(compress.compress_with_isal(data, 100))) == data
+
+
+@compiled
+def test_zeros_are_up_to_six_to_a_look_up() -> None:
+    """The shortest codes, the longest, and runs next to each other."""
+    random = np.random.default_rng(0)
+    for share in (0.02, 0.1, 0.3, 0.6):
+        noise = random.integers(1, 256, 50_000, np.uint8)
+        survives(np.where(random.random(50_000) < share, noise, 0).astype(np.uint8).tobytes(), 3136)
+
+
+def test_a_room_is_used_again_and_grows() -> None:
+    room = Room()
+    for size in (100, 5000, 200, 100_000):
+        data = laplacian(2, size)
+        assert decompress_block(memoryview(compress_block(data, 3136)), room) == data
+
+
+@pytest.mark.parametrize("size", [0, 5, 17, 18, 40])
+def test_what_is_no_member_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=r"length that cannot be|Error|incomplete"):
+        decompress_block(memoryview(b"\xff" * size))
+
+
+def test_without_a_compiler_isa_l_decompresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = compress_block(laplacian(2, 50_000), 3136)
+    monkeypatch.setattr(compress, "_inflate", None)
+    assert decompress_block(memoryview(packed), Room()) == laplacian(2, 50_000)
+    with pytest.raises(ValueError, match=r"length that cannot be|Error|incomplete"):
+        decompress_block(memoryview(packed[:-20]))

@@ -14,6 +14,7 @@ from shards_manifest import (
     DTYPES,
     BandManifest,
     PartIndex,
+    Room,
     ShardError,
     Store,
     ahead,
@@ -72,12 +73,15 @@ class PartBlocks:
         items = ((block, int(self.index.size[block])) for block in blocks)
         return ahead(self._attempt, items, self._store.threads)
 
-    def decoded(self, fetched: Fetched) -> Block:
-        """x (n, 3, H, W), read-only, and labels (n,) of a block. Raises ShardError, naming its shard."""
+    def decoded(self, fetched: Fetched, room: Room | None = None) -> Block:
+        """x (n, 3, H, W), read-only, and labels (n,) of a block. Raises ShardError, naming its shard.
+
+        room: where x may lie until the next block takes it.
+        """
         if isinstance(fetched.data, ShardError):
             raise fetched.data
         where, view = self.where(fetched.block), memoryview(fetched.data)
-        x, y = read_block(view, block_of(view, where), where, self.block_bytes)
+        x, y = read_block(view, block_of(view, where), where, room)
         if x.shape != (self.samples[fetched.block], *self.shape) or x.dtype != self.dtype:
             raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
         return x, y

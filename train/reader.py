@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from shards_manifest import ShardError, SpectralError
+from shards_manifest import Room, ShardError, SpectralError
 
 from .blocks import Fetched, PartBlocks
 from .order import Epochs, Load, Span
@@ -89,6 +89,7 @@ class _Dealer:
         self._edges = plan.edges.tolist()
         self._open: dict[int, tuple[NDArray[Any], NDArray[np.int64]]] = {}
         self._lost: list[tuple[str, int]] = []
+        self._room = Room()  # all blocks are decompressed to one place, which stays in the processor's cache
 
     def deal(self, load: Load, fetched: Fetched) -> None:
         """Deal the rows of a block that was fetched as planned. Raises ShardError."""
@@ -128,7 +129,7 @@ class _Dealer:
     def _decoded(self, fetched: Fetched, wanted: int) -> tuple[int, NDArray[Any], NDArray[np.int64]]:
         """The block's number and samples, or another's in its place."""
         try:
-            return fetched.block, *self._blocks.decoded(fetched)
+            return fetched.block, *self._blocks.decoded(fetched, self._room)
         except ShardError as error:
             if not self._skip:
                 raise

@@ -1,0 +1,268 @@
+"""Ways to read the samples of one band, each run by itself: what `read.py` compares.
+
+    python loaders.py write NAME DATA
+    python loaders.py read NAME DATA
+
+DATA holds `band`, a band of a split, and where it is needed `x.npy`, `y.npy` (the same samples), and `images`, the
+class folders of the split. MosaicML Streaming and LitData need nothing of this project, whose dependencies theirs
+do not fit: they may run in an environment of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 256
+WARM, LEAST, MOST = 3.0, 5.0, 20.0  # seconds: before timing; whole epochs for at least; at most, within an epoch too
+
+Batches = Iterable[tuple[Any, Any]]  # tensors x (n, 3, H, W) and y (n,)
+
+
+def _wholes(data: Path) -> tuple[Any, Any]:
+    return np.load(data / "x.npy", mmap_mode="r"), np.load(data / "y.npy")
+
+
+def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
+    """The reader of spectral-train."""
+    from shards_manifest import open_band
+    from train.blocks import PartBlocks
+    from train.order import Epochs, Span
+    from train.reader import TrainStream, loader
+
+    store, manifest = open_band(data / "band")
+    blocks = PartBlocks(store, manifest, "train")
+    plan = Epochs.of(blocks.samples, BATCH, blocks.block_bytes, 0)
+
+    def epoch(number: int) -> Batches:
+        stream = TrainStream(blocks, plan, Span(0, plan.batch_size), range(number, number + 1))
+        return ((batch.x, batch.y) for batch in loader(stream, workers, pin=False))
+
+    return epoch
+
+
+def _alone(data: Path, decompress: Callable[[bytes], int]) -> Callable[[int], Batches]:
+    """The blocks in stored order, from memory; decompress: to bytes that nobody looks at, the count of them."""
+    from shards_manifest import open_band
+    from shards_manifest.shard import index_shard
+
+    store, manifest = open_band(data / "band")
+    blocks = []
+    for shard in manifest.parts["train"].shards:
+        view = store.view(shard.name)
+        blocks += [bytes(view[block.x]) for block in index_shard(view, shard.name)]
+    sample = 3 * manifest.geometry.plane**2
+
+    def epoch(_: int) -> Batches:
+        for block in blocks:
+            yield range((decompress(block) - 128) // sample), None
+
+    return epoch
+
+
+def by_isal(data: Path) -> Callable[[int], Batches]:
+    """Decompression alone, by ISA-L."""
+    from isal import igzip_lib
+
+    def decompress(block: bytes) -> int:
+        size = int.from_bytes(block[-4:], "little")  # told what to expect it is fastest
+        return len(igzip_lib.decompress(block, igzip_lib.DECOMP_GZIP, 15, size + 1))
+
+    return _alone(data, decompress)
+
+
+def by_ours(data: Path) -> Callable[[int], Batches]:
+    """Decompression alone, by our inflate."""
+    from shards_manifest import Room, decompress_block
+
+    room = Room()
+    return _alone(data, lambda block: len(decompress_block(memoryview(block), room)))
+
+
+def blocks_by_webdataset(data: Path) -> Callable[[int], Batches]:
+    """Our shards, read by stock webdataset as examples/stock_webdataset.py does."""
+    import webdataset
+
+    def epoch(number: int) -> Batches:
+        urls = sorted(map(str, (data / "band").glob("train-*.tar")))
+        stream = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=number).decode()
+        return _tensors(stream.to_tuple("x.npy.gz", "y.npy").unbatched().shuffle(1000).batched(BATCH))
+
+    return epoch
+
+
+def write_png(data: Path) -> None:
+    """One PNG and one label a sample, as published: webdataset's usual form."""
+    import webdataset
+    from PIL import Image
+
+    x, y = _wholes(data)
+    (data / "png").mkdir()
+    with webdataset.ShardWriter(str(data / "png" / "%06d.tar"), maxcount=20_000, verbose=0) as writer:
+        for number, (sample, label) in enumerate(zip(x, y.tolist(), strict=True)):
+            pixels = (sample.astype(np.int16) + 128).astype(np.uint8).transpose(1, 2, 0)
+            writer.write({"__key__": f"{number:08d}", "png": Image.fromarray(pixels), "cls": label})
+
+
+def png_by_webdataset(data: Path) -> Callable[[int], Batches]:
+    """One PNG a sample, by webdataset."""
+    import webdataset
+
+    def epoch(number: int) -> Batches:
+        urls = sorted(map(str, (data / "png").glob("*.tar")))
+        stream = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=number).shuffle(1000).decode("torchrgb8")
+        return _tensors(stream.to_tuple("png", "cls").batched(BATCH))
+
+    return epoch
+
+
+def _tensors(batches: Batches) -> Batches:
+    import torch
+
+    return ((torch.as_tensor(x), torch.as_tensor(y)) for x, y in batches)
+
+
+def write_mosaic(data: Path) -> None:
+    """MDS, the arrays as they are: what is decompressed once is read in this form."""
+    from streaming import MDSWriter
+
+    x, y = _wholes(data)
+    columns = {"x": f"ndarray:int8:{','.join(map(str, x.shape[1:]))}", "y": "int"}
+    with MDSWriter(out=str(data / "mosaic"), columns=columns) as writer:
+        for sample, label in zip(x, y.tolist(), strict=True):
+            writer.write({"x": np.ascontiguousarray(sample), "y": label})
+
+
+def mosaic(data: Path) -> Callable[[int], Batches]:
+    """MosaicML Streaming."""
+    from streaming import StreamingDataLoader, StreamingDataset
+    from streaming.base.util import clean_stale_shared_memory
+
+    clean_stale_shared_memory()
+    stream = StreamingDataset(local=str(data / "mosaic"), shuffle=True, batch_size=BATCH)
+    batches = StreamingDataLoader(stream, batch_size=BATCH, num_workers=0)
+    return lambda _: ((batch["x"], batch["y"]) for batch in batches)
+
+
+def _sample(data: Path, number: int) -> dict[str, Any]:
+    x, y = _wholes(data)
+    return {"x": np.array(x[number]), "y": int(y[number])}
+
+
+def write_litdata(data: Path) -> None:
+    """LitData's chunks, the arrays as they are."""
+    import litdata
+
+    numbers = list(range(len(np.load(data / "y.npy"))))
+    litdata.optimize(
+        partial(_sample, data), numbers, str(data / "litdata"), chunk_bytes="64MB", num_workers=1, verbose=False
+    )
+
+
+def litdata(data: Path) -> Callable[[int], Batches]:
+    """LitData."""
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    stream = StreamingDataset(str(data / "litdata"), shuffle=True)
+    batches = StreamingDataLoader(stream, batch_size=BATCH, num_workers=0, shuffle=True)
+    return lambda _: ((batch["x"], batch["y"]) for batch in batches)
+
+
+def imagefolder(data: Path) -> Callable[[int], Batches]:
+    """The JPEGs themselves: decoded, resized, cut by phase and transformed to the band when they are needed."""
+    import torch
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    from preprocess.transform import band_matrix
+    from shards_manifest import open_band
+
+    _, manifest = open_band(data / "band")
+    geometry = manifest.geometry
+    s = math.isqrt(geometry.factor)
+    weights = torch.from_numpy(band_matrix(geometry.transform, geometry.factor)[manifest.band].astype(np.float32))
+
+    def band(image: torch.Tensor) -> torch.Tensor:
+        plane = len(image[0]) // s
+        phases = image.reshape(3, plane, s, plane, s).permute(0, 1, 3, 2, 4).reshape(3, plane, plane, -1)
+        coefficients: torch.Tensor = phases.float() @ weights
+        return coefficients
+
+    size = geometry.size + geometry.margin
+    images = ImageFolder(str(data / "images"), v2.Compose([v2.Resize((size, size)), v2.PILToTensor(), v2.Lambda(band)]))
+
+    def epoch(number: int) -> Batches:
+        chosen = torch.Generator().manual_seed(number)
+        return iter(torch.utils.data.DataLoader(images, BATCH, shuffle=True, generator=chosen))
+
+    return epoch
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {"png": write_png, "mosaic": write_mosaic, "litdata": write_litdata}
+READERS: dict[str, Callable[[Path], Callable[[int], Batches]]] = {
+    "ours": ours,
+    "by_isal": by_isal,
+    "by_ours": by_ours,
+    "blocks": blocks_by_webdataset,
+    "png": png_by_webdataset,
+    "mosaic": mosaic,
+    "litdata": litdata,
+    "imagefolder": imagefolder,
+}
+
+
+def _counted(epoch: Callable[[int], Batches], expected: int, seconds: float) -> Iterator[int]:
+    """The running count of samples, batch by batch, until an epoch ends after `LEAST` or any batch after `seconds`.
+
+    Raises SystemExit where an epoch is not whole: a loader that loses samples has no rate.
+    """
+    count, number, started = 0, 0, time.perf_counter()
+    while time.perf_counter() - started < min(LEAST, seconds):
+        first = count
+        for x, _ in epoch(number):
+            count += len(x)
+            yield count
+            if time.perf_counter() - started > seconds:
+                return
+        if not expected - BATCH < count - first <= expected:
+            sys.exit(f"an epoch has {count - first} samples where {expected} are stored")
+        number += 1
+
+
+def peak() -> float:
+    """The largest resident set of this process so far, in MB; getrusage has its parent's, where that was larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1000
+
+
+def read(name: str, data: Path) -> dict[str, float]:
+    """Samples per second of one loader on one core, and the largest resident set of the process in MB."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    import torch
+
+    torch.set_num_threads(1)
+    before = peak()
+    expected = json.loads((data / "band" / "manifest.json").read_text())["parts"]["train"]["samples"]
+    epoch = READERS[name](data)
+    for _ in _counted(epoch, expected, WARM):
+        pass
+    started = time.perf_counter()
+    *_, count = _counted(epoch, expected, MOST)
+    seconds = time.perf_counter() - started
+    return {"rate": count / seconds, "before": before, "after": peak()}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "write":
+        WRITERS[sys.argv[2]](Path(sys.argv[3]))
+    else:
+        print(json.dumps(read(sys.argv[2], Path(sys.argv[3]))))
