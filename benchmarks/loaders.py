@@ -2,6 +2,7 @@
 
     python loaders.py write NAME DATA
     python loaders.py read NAME DATA
+    python loaders.py memory DATA
 
 DATA holds `band`, a band of a split, and where it is needed `x.npy`, `y.npy` (the same samples), and `images`, the
 class folders of the split. MosaicML Streaming and LitData need nothing of this project, whose dependencies theirs
@@ -173,7 +174,41 @@ def litdata(data: Path) -> Callable[[int], Batches]:
     from litdata import StreamingDataLoader, StreamingDataset
 
     stream = StreamingDataset(str(data / "litdata"), shuffle=True)
-    batches = StreamingDataLoader(stream, batch_size=BATCH, num_workers=0, shuffle=True)
+    batches = StreamingDataLoader(stream, batch_size=BATCH, num_workers=0)
+    return lambda _: ((batch["x"], batch["y"]) for batch in batches)
+
+
+def write_zstd(data: Path) -> None:
+    """LitData's chunks, each sample compressed by Zstandard: about the bytes of our blocks."""
+    import litdata
+
+    numbers = list(range(len(np.load(data / "y.npy"))))
+    litdata.optimize(
+        partial(_packed, data), numbers, str(data / "zstd"), chunk_bytes="64MB", num_workers=1, verbose=False
+    )
+
+
+def _packed(data: Path, number: int) -> dict[str, Any]:
+    import zstd
+
+    sample = _sample(data, number)
+    return {"x": zstd.compress(sample["x"].tobytes(), 1), "y": sample["y"]}
+
+
+def zstd_by_litdata(data: Path) -> Callable[[int], Batches]:
+    """LitData, decompressing each sample."""
+    import zstd
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    shape = np.load(data / "x.npy", mmap_mode="r").shape[1:]
+
+    class Packed(StreamingDataset):  # type: ignore[misc]
+        def __getitem__(self, index: Any) -> dict[str, Any]:
+            sample = super().__getitem__(index)
+            x = bytearray(zstd.decompress(bytes(sample["x"])))  # torch wants memory that may be written
+            return {"x": np.frombuffer(x, np.int8).reshape(shape), "y": sample["y"]}
+
+    batches = StreamingDataLoader(Packed(str(data / "zstd"), shuffle=True), batch_size=BATCH, num_workers=0)
     return lambda _: ((batch["x"], batch["y"]) for batch in batches)
 
 
@@ -207,7 +242,12 @@ def imagefolder(data: Path) -> Callable[[int], Batches]:
     return epoch
 
 
-WRITERS: dict[str, Callable[[Path], None]] = {"png": write_png, "mosaic": write_mosaic, "litdata": write_litdata}
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "png": write_png,
+    "mosaic": write_mosaic,
+    "litdata": write_litdata,
+    "zstd": write_zstd,
+}
 READERS: dict[str, Callable[[Path], Callable[[int], Batches]]] = {
     "ours": ours,
     "by_isal": by_isal,
@@ -216,6 +256,7 @@ READERS: dict[str, Callable[[Path], Callable[[int], Batches]]] = {
     "png": png_by_webdataset,
     "mosaic": mosaic,
     "litdata": litdata,
+    "zstd": zstd_by_litdata,
     "imagefolder": imagefolder,
 }
 
@@ -261,8 +302,25 @@ def read(name: str, data: Path) -> dict[str, float]:
     return {"rate": count / seconds, "before": before, "after": peak()}
 
 
+def memory(data: Path) -> float:
+    """MB that a reading process of our own shares with no other, once it has read an epoch."""
+    import multiprocessing
+
+    epoch = ours(data, workers=1)
+    largest = 0
+    for number, _ in enumerate(epoch(0)):
+        if number % 20 == 0:
+            for child in multiprocessing.active_children():
+                rollup = Path(f"/proc/{child.pid}/smaps_rollup").read_text()
+                kinds = ("Private_Clean:", "Private_Dirty:")
+                largest = max(largest, sum(int(rollup.partition(kind)[2].split()[0]) for kind in kinds))
+    return largest / 1000
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "write":
         WRITERS[sys.argv[2]](Path(sys.argv[3]))
+    elif sys.argv[1] == "memory":
+        print(memory(Path(sys.argv[2])))
     else:
         print(json.dumps(read(sys.argv[2], Path(sys.argv[3]))))

@@ -37,11 +37,12 @@ SAID = {
     "by_ours": "decompression alone, ours",
     "blocks": "webdataset on the same blocks",
     "png": "webdataset, a PNG a sample",
-    "mosaic": "MosaicML Streaming",
-    "litdata": "LitData",
+    "mosaic": "MosaicML Streaming, arrays as they are",
+    "litdata": "LitData, arrays as they are",
+    "zstd": "LitData, Zstandard a sample",
     "imagefolder": "torchvision ImageFolder, JPEGs",
 }
-OTHERS = ("mosaic", "litdata")
+OTHERS = ("mosaic", "litdata", "zstd")
 
 
 def prepared(source: Path, folder: Path, samples: int, factor: int) -> int:
@@ -118,7 +119,7 @@ def main(
         count = prepared(source, folder, samples, factor)
         for number in bands.split(","):
             data = one_band(folder, folder / "split" / number.zfill(int(math.log10(max(factor - 1, 1))) + 1))
-            for name in ("png", "mosaic", "litdata"):
+            for name in ("png", *OTHERS):
                 if name in names and not (data / name).exists():
                     run(pythons[name], "write", name, str(data))
             found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -126,6 +127,8 @@ def main(
                 for name in names:
                     found[name].append(json.loads(run(pythons[name], "read", name, str(data))))
             report(number, count, found, data)
+            own = float(run(sys.executable, "memory", str(data)))
+            click.echo(f"\na reading process of spectral-train has {own:.0f} MB of its own, beside what it shares")
 
 
 def report(band: str, samples: int, found: dict[str, list[dict[str, float]]], data: Path) -> None:
