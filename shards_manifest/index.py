@@ -60,7 +60,8 @@ class PartIndex:
         if len(data) != self.size[block]:
             raise ShardError(f"{where} is cut short: copy it again")
         if isal_zlib.crc32(data) != self.crc32[block]:
-            raise ShardError(f"{where} was altered (the CRC-32 at byte {self.start[block]} is not its index's)")
+            at = self.start[block]
+            raise ShardError(f"{where} was altered (the CRC-32 at byte {at} is not its index's): copy it again")
 
 
 def part_index(part: Part, data: bytes, block: int, where: str) -> PartIndex:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,24 @@ def test_two_ranks_read_three_shards_from_a_slow_server(
     finally:
         slow.close()
     close(tmp_path / "remote", tmp_path / "local", exactly=False)
+
+
+@pytest.mark.slow
+def test_a_bad_block_in_one_rank_ends_all_with_its_sentence(sub4: Path, tmp_path: Path) -> None:
+    band = tmp_path / "01"
+    shutil.copytree(sub4 / "01", band)
+    store, manifest = open_band(band)
+    index = PartBlocks(store, manifest, "train").index
+    name, start, size = index.place(1)
+    data = bytearray((band / name).read_bytes())
+    data[start + size // 2] ^= 255
+    (band / name).write_bytes(data)
+    done = subprocess.run(command(band, tmp_path / "run", 2), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1  # torchrun's
+    own = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert sum(f"{band}/{name} was altered" in line for line in own) == 1
+    assert all(name in line or "because another has: see what that one says" in line for line in own)
+    assert "gloo" not in done.stderr
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.version_option(package_name="spectral-shards", prog_name="spectral-train")
 @click.option("--shards", required=True, type=click.Path(), help="A band, as sub36/07, or a whole split; also a URL.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
-@click.option("--network", default="resnet34", show_default=True, help="resnet34, resnet18 or cnn.")
+@click.option("--network", default="resnet34", show_default=True, help="resnet18, 34 or 50, alexnet, vgg16 or cnn.")
 @click.option("--recipe", default="imagenet1k", show_default=True, help="imagenet1k (as published) or quick.")
 @click.option("--epochs", type=int, help="Overrides the recipe, as do the next options.")
 @click.option("--batch-size", type=int)

@@ -47,15 +47,22 @@ class Ranks:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Be connected with the other processes: by nccl between GPUs, gloo otherwise."""
+        """Be connected with the other processes: by nccl between GPUs, gloo otherwise.
+
+        Raises TrainError when another has ended. After an error the connections end with the process: to take leave
+        of ranks that wait for this one would be to wait for them.
+        """
         if self.size == 1:
             yield
             return
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         try:
             yield
-        finally:
-            distributed.destroy_process_group()
+        except RuntimeError as error:
+            if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
+                raise TrainError(f"rank {self.rank} ends because another has: see what that one says") from None
+            raise
+        distributed.destroy_process_group()
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over the processes, in each of them."""

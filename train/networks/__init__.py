@@ -8,12 +8,16 @@ from torch import nn
 
 from ..errors import TrainError
 from .cnn import cnn
-from .resnet import resnet18, resnet34
+from .plain import alexnet, vgg16
+from .resnet import resnet18, resnet34, resnet50
 
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "alexnet": alexnet,
     "cnn": cnn,
     "resnet18": resnet18,
     "resnet34": resnet34,
+    "resnet50": resnet50,
+    "vgg16": vgg16,
 }
 
 

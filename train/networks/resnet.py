@@ -25,3 +25,8 @@ def resnet18(plane: int, classes: int) -> nn.Module:
 def resnet34(plane: int, classes: int) -> nn.Module:
     """ResNet-34 for planes of any side."""
     return _fit_stem(models.resnet34(num_classes=classes), plane)
+
+
+def resnet50(plane: int, classes: int) -> nn.Module:
+    """ResNet-50 for planes of any side."""
+    return _fit_stem(models.resnet50(num_classes=classes), plane)

@@ -1,0 +1,60 @@
+"""The networks: published sizes, and any plane."""
+
+import pytest
+import torch
+
+from train import networks
+
+PLANES = (224, 112, 56, 32, 16, 8)
+
+
+def mib(name: str, plane: int, classes: int = 1000, buffers: bool = False) -> float:
+    """MiB of float32 values, as published."""
+    with torch.device("meta"):
+        network = networks.build(name, plane, classes)
+    kept = [*network.parameters(), *(network.buffers() if buffers else ())]
+    return sum(tensor.numel() * 4 for tensor in kept if tensor.dtype == torch.float32) / 2**20
+
+
+@pytest.mark.parametrize(
+    ("name", "plane", "classes", "buffers", "published"),
+    [
+        ("vgg16", 224, 1000, False, 527.79),
+        ("vgg16", 112, 1000, False, 207.82),
+        ("resnet34", 224, 1000, False, 83.15),
+        ("resnet34", 112, 1000, False, 83.15),
+        ("resnet50", 224, 1000, True, 97.69),
+        ("resnet50", 112, 1000, True, 97.69),
+        ("resnet50", 224, 10450, True, 171.56),
+    ],
+)
+def test_the_published_sizes(name: str, plane: int, classes: int, buffers: bool, published: float) -> None:
+    assert round(mib(name, plane, classes, buffers), 2) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "plane", "printed"), [("alexnet", 112, 37.73), ("alexnet", 56, 37.73), ("vgg16", 56, 128.05)]
+)
+def test_what_cannot_be_matched_is_no_larger(name: str, plane: int, printed: float) -> None:
+    assert 0.9 * printed < mib(name, plane) <= printed
+
+
+@pytest.mark.parametrize("name", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("classes", [10, 1000, 10450, 11221, 21841])
+def test_every_plane_gives_every_class(name: str, classes: int) -> None:
+    for plane in PLANES:
+        with torch.device("meta"):
+            network = networks.build(name, plane, classes)
+            assert network(torch.empty(2, 3, plane, plane)).shape == (2, classes)
+
+
+@pytest.mark.parametrize("name", sorted(networks.NETWORKS))
+def test_signal_and_gradients_reach_the_ends(name: str) -> None:
+    """Logits that differ between samples and are of ordinary size, and gradients that are in the first layer too."""
+    torch.manual_seed(0)
+    network = networks.build(name, 16, 10)
+    x = torch.randn(16, 3, 16, 16)
+    logits = network(x)
+    assert 0.01 < float(logits.detach().std(0).mean()) < 10
+    torch.nn.functional.cross_entropy(logits, torch.arange(16) % 10).backward()
+    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in network.parameters())

@@ -1,0 +1,73 @@
+"""AlexNet and VGG-16 after torchvision's, fitted to their planes: convolutions, then fully connected layers.
+
+For planes of 224 they are torchvision's own. For smaller ones the convolutions stay as they are where they can, and
+the fully connected layers, which are most of such a network, are sized for the map that is left (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.vgg import make_layers
+
+VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+VGG16_WIDTHS = ((112, 4096), (48, 2048), (0, 512))  # planes of this side and more: neurons of a hidden layer
+ALEXNET_STEMS = ((112, 11, 4), (48, 5, 2), (0, 3, 1))  # the same: kernel and stride of the first convolution
+ALEXNET_WIDTH = 640
+
+
+def vgg16(plane: int, classes: int) -> nn.Module:
+    """VGG-16; with batch norm below 224, and without the last poolings where they would leave a single pixel.
+
+    At 112 it is the published network of a sub-band, whose last map is 3x3.
+    """
+    if plane == 224:
+        return cast(nn.Module, models.vgg16(num_classes=classes))
+    layers, side = list(VGG16), plane >> VGG16.count("M")
+    while side < 2 and "M" in layers:
+        del layers[len(layers) - 1 - layers[::-1].index("M")]
+        side = plane >> layers.count("M")
+    width = next(width for least, width in VGG16_WIDTHS if plane >= least)
+    return _network(make_layers(layers, batch_norm=True), 512 * side**2, width, classes)
+
+
+def alexnet(plane: int, classes: int) -> nn.Module:
+    """AlexNet; below 224 with a last map of 6x6, as at 224, or what the plane gives."""
+    if plane == 224:
+        return cast(nn.Module, models.alexnet(num_classes=classes))
+    kernel, stride = next(stem for least, *stem in ALEXNET_STEMS if plane >= least)
+    padding = kernel // 2 if stride < 4 else 2
+    side = (plane + 2 * padding - kernel) // stride + 1
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, kernel, stride, padding), nn.ReLU(inplace=True)]
+    for channels, width, size in ((64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3)):
+        if channels < 256 and side >= 6:  # before the second and the third
+            layers.append(nn.MaxPool2d(3, 2))
+            side = (side - 3) // 2 + 1
+        layers += [nn.Conv2d(channels, width, size, padding=size // 2), nn.ReLU(inplace=True)]
+    if side >= 13:
+        layers.append(nn.MaxPool2d(3, 2))
+        side = (side - 3) // 2 + 1
+    return _network(layers, 256 * side**2, ALEXNET_WIDTH, classes)
+
+
+def _network(convolutions: Iterable[nn.Module], features: int, width: int, classes: int) -> nn.Module:
+    """With torchvision's classifier: two hidden layers, half of whose inputs are dropped in training.
+
+    Convolutions are initialised so that variances stay as they are (He et al. 2015): without batch norm and with
+    torch's own, the outputs of AlexNet hardly depend on its inputs at first.
+    """
+    hidden = [
+        layer
+        for inputs in (features, width)
+        for layer in (nn.Dropout(0.5), nn.Linear(inputs, width), nn.ReLU(inplace=True))
+    ]
+    network = nn.Sequential(*convolutions, nn.Flatten(), *hidden, nn.Linear(width, classes))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            module.bias = nn.Parameter(torch.zeros(module.out_channels))
+    return network
