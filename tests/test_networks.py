@@ -1,9 +1,13 @@
 """The networks: published sizes, and any plane."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import program
 
 from train import networks
+from train.describe import describe
 
 PLANES = (224, 112, 56, 32, 16, 8)
 
@@ -58,3 +62,26 @@ def test_signal_and_gradients_reach_the_ends(name: str) -> None:
     assert 0.01 < float(logits.detach().std(0).mean()) < 10
     torch.nn.functional.cross_entropy(logits, torch.arange(16) % 10).backward()
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in network.parameters())
+
+
+def test_a_card_counts_what_a_step_keeps() -> None:
+    """A network that can be counted by hand: 3x3 convolutions and a linear layer on planes of 8."""
+    card = describe("cnn", 8, 10)
+    widths = ((3, 64, 8), (64, 64, 8), (64, 128, 4), (128, 128, 4), (128, 256, 2), (256, 256, 2))  # in, out, side
+    assert card.parameters == sum(9 * a * b + 2 * b for a, b, _ in widths) + 256 * 10 + 10
+    assert card.buffers == sum(2 * b for _, b, _ in widths)
+    assert card.multiply_adds == sum(9 * a * b * side**2 for a, b, side in widths) + 256 * 10
+    # of each convolution its output, and batch norm's, which the rectifier overwrites; the input; pooled ones
+    least = 4 * (3 * 64 + sum(2 * b * side**2 for _, b, side in widths))
+    assert least <= card.activations < 1.4 * least
+    assert card.training_bytes(10) == 4 * (3 * card.parameters + card.buffers) + 10 * card.activations
+
+
+def test_the_card_is_printed(sub4: Path) -> None:
+    for shards in (sub4, sub4 / "01"):
+        done = program("spectral-train", "--shards", shards, "--network", "resnet34", "--describe")
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[0] == "resnet34 on 3x12x12, 3 classes"
+        assert lines[1] == "parameters     21,278,531"
+        assert lines[-1].endswith(" MiB for a training step of 256 images in float32")

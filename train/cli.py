@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Minutes between checkpoints within an epoch; the same command goes on from the last.",
 )
-def cli(shards: str, out: str | None, **options: Any) -> None:
+@click.option("--describe", is_flag=True, help="Print what the network costs, and train nothing.")
+def cli(shards: str, out: str | None, describe: bool, **options: Any) -> None:
     """Train the network of a band; for a whole split of each band in turn, skipping those that are finished.
 
     Under torchrun, its processes train each band together.
@@ -77,6 +78,9 @@ def cli(shards: str, out: str | None, **options: Any) -> None:
 
     plan, ranks = _plan(**options), Ranks.of_environment()
     _, manifest = open_data(shards)
+    if describe:
+        click.echo(_card(shards, plan))
+        return
     with ranks.joined(plan.torch_device(ranks.local)):
         if isinstance(manifest, BandManifest):
             _train_one(shards, local_folder(out) if out else run_path(shards), plan, ranks)
@@ -91,6 +95,16 @@ def cli(shards: str, out: str | None, **options: Any) -> None:
 def main() -> None:
     """Entry point."""
     console.run(cli)
+
+
+def _card(shards: str, plan: TrainPlan) -> str:
+    from shards_manifest import BandManifest, open_data, read_band
+
+    from .describe import describe
+
+    store, manifest = open_data(shards)
+    band = manifest if isinstance(manifest, BandManifest) else read_band(store, manifest.bands[0].folder)
+    return describe(plan.network, band.geometry.crop, len(band.classes)).text(plan.recipe.batch_size)
 
 
 def _plan(
