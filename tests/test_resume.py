@@ -28,30 +28,33 @@ from train.order import Epochs
 WITHOUT_NORM = str(Path(__file__).with_name("without_norm.py"))
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--epochs", "3", "--batch-size", "2", "--lr", "0.01")
 OPTIONS += ("--save-every", "0", "--shift", "1")
+EVERYTHING = ("--ema", "0.9", "--mixup", "0.2", "--cutmix", "1", "--precision", "bfloat16", "--clip", "1")
+EVERYTHING += ("--accumulate", "2", "--batch-size", "4", "--schedule", "onecycle", "--warmup", "1")
 
 
 def lines(run: Path, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / name).read_text().splitlines()] if (run / name).exists() else []
 
 
-def command(shards: Path | str, out: Path, ranks: int, workers: int = 0) -> list[str]:
+def command(shards: Path | str, out: Path, ranks: int, workers: int = 0, more: tuple[str, ...] = ()) -> list[str]:
     launcher = [sys.executable]
     if ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return [*launcher, WITHOUT_NORM, "--shards", str(shards), "--out", str(out), *OPTIONS, "--workers", str(workers)]
+    options = (*OPTIONS, "--workers", str(workers), *more)
+    return [*launcher, WITHOUT_NORM, "--shards", str(shards), "--out", str(out), *options]
 
 
-def train(shards: Path | str, out: Path, ranks: int, workers: int = 0) -> str:
-    done = subprocess.run(command(shards, out, ranks, workers), capture_output=True, text=True, timeout=240)
+def train(shards: Path | str, out: Path, ranks: int, workers: int = 0, more: tuple[str, ...] = ()) -> str:
+    done = subprocess.run(command(shards, out, ranks, workers, more), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def killed(shards: Path, out: Path, ranks: int, steps: int, workers: int = 0) -> None:
+def killed(shards: Path, out: Path, ranks: int, steps: int, workers: int = 0, more: tuple[str, ...] = ()) -> None:
     """Run until so many lines of the loss have been added, then SIGKILL every process of it."""
     had = len(lines_so_far(out))
     process = subprocess.Popen(
-        command(shards, out, ranks, workers),
+        command(shards, out, ranks, workers, more),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "SLOW_STEPS": "1"},
@@ -123,6 +126,22 @@ def test_killed_three_times_as_if_nothing_had_happened(sub4: Path, whole: Path, 
     assert "going on after" in train(sub4 / "01", run, 1)
     assert len(lines(whole, "steps.jsonl")) == 6
     close(run, whole, exactly=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_with_everything_on(ranks: int, sub4: Path, tmp_path: Path) -> None:
+    """Averaged weights, mixup and cutmix, clipping, parts of batches, bfloat16: to the bit, and in two ranks too."""
+    train(sub4 / "01", tmp_path / "whole", 1, more=EVERYTHING)
+    killed(sub4 / "01", tmp_path / "run", ranks, 2, more=EVERYTHING)
+    assert "going on after" in train(sub4 / "01", tmp_path / "run", ranks, more=EVERYTHING)
+    close(tmp_path / "run", tmp_path / "whole", exactly=ranks == 1)
+    averages = [checkpoint.load(tmp_path / name / "checkpoint.pt")["average"] for name in ("run", "whole")]
+    for name, tensor in averages[0].items():
+        if ranks == 1:
+            assert torch.equal(tensor, averages[1][name]), name
+        else:
+            assert torch.allclose(tensor, averages[1][name], rtol=1e-2, atol=2e-3), name
 
 
 @pytest.mark.slow

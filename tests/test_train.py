@@ -155,8 +155,10 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert "has no manifest.json" in fails(*train, tmp_path)
     assert "choose a local path or s3://" in fails(*train, "ftp://host/sub4/00")
     band = sub4 / "00"
-    assert fails(*train, band, "--network", "vgg") == "Error: --network vgg: choose cnn, resnet18, resnet34"
-    assert fails(*train, band, "--recipe", "none") == "Error: --recipe none: choose imagenet1k, quick"
+    networks_named = "alexnet, cnn, resnet18, resnet34, resnet50, vgg16"
+    assert fails(*train, band, "--network", "vgg") == f"Error: --network vgg: choose {networks_named}"
+    recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick"
+    assert fails(*train, band, "--recipe", "none") == f"Error: --recipe none: choose {recipes_named}"
     assert fails(*train, band, "--lr", "0") == "Error: --lr 0.0 is out of range"
     assert (
         "--device cuda: this machine has 0 CUDA devices" in fails(*train, band, "--device", "cuda")
@@ -289,7 +291,56 @@ def test_schedules() -> None:
     )
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "lr_min", "momentum", "label_smoothing", "shift"])
+def test_one_cycle_rises_and_falls() -> None:
+    recipe = recipes.load("cifar10", epochs=10, warmup=2.0, lr=1.0)
+    rates = [learning_rate(step, 10, recipe) for step in range(101)]
+    assert math.isclose(rates[0], 1 / 25)
+    assert math.isclose(rates[10], (1 / 25 + 1) / 2)
+    assert math.isclose(rates[20], 1)
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+    assert rates[100] < 1e-12
+
+
+def test_the_published_recipe_of_21k() -> None:
+    published = recipes.load("imagenet21k")
+    assert (published.epochs, published.batch_size, published.lr, published.momentum) == (100, 512, 0.001, 0.9)
+    assert [learning_rate(epoch * 10, 10, published) for epoch in (0, 30, 99)] == pytest.approx([1e-3, 1e-4, 1e-6])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "recipe"),
+    [
+        ("imagenet21k", "imagenet21k"),
+        ("ImageNet-21K-P", "imagenet21k"),
+        ("fall11_whole", "imagenet21k"),
+        ("winter21_whole", "imagenet21k"),
+        ("cifar10", "cifar10"),
+        ("imagenet", "imagenet1k"),
+        ("photos", "imagenet1k"),
+    ],
+)
+def test_the_recipe_of_a_data_set(dataset: str, recipe: str) -> None:
+    assert recipes.of_dataset(dataset) == recipe
+    assert recipe in recipes.names()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "accumulate",
+        "clip",
+        "ema",
+        "mixup",
+        "cutmix",
+        "epochs",
+        "batch_size",
+        "lr_min",
+        "momentum",
+        "label_smoothing",
+        "shift",
+    ],
+)
 def test_recipes_are_checked(field: str) -> None:
     with pytest.raises(SpectralError, match=f"--{field.replace('_', '-')} -1"):
         recipes.load("quick", **{field: -1})

@@ -70,10 +70,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_network(path: Path) -> nn.Module:
-    """The network of a checkpoint, in evaluation mode. Raises TrainError."""
+    """The network of a checkpoint, with the averaged weights if it has them, in evaluation mode. Raises TrainError."""
     found = load(path)
     geometry = found["band"]["geometry"]
     plane = geometry["size"] // round(geometry["factor"] ** 0.5)
     network = build(found["identity"]["options"]["network"], plane, len(found["band"]["classes"]))
-    network.load_state_dict(found["network"])
+    weights = found["network"]
+    if "average" in found:
+        weights = {name: found["average"][f"module.{name}"] for name in weights}
+    network.load_state_dict(weights)
     return network.eval()

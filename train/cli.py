@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from shards_manifest import console
+
+from . import recipes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,23 +21,26 @@ if TYPE_CHECKING:
     from .runs import Result
 
 
+def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for every field of a recipe."""
+    for entry in reversed(fields(recipes.Recipe)[1:]):
+        name, kind = entry.name.replace("_", "-"), type(entry.default)
+        flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+        option = click.option(flag, type=kind, default=None, help=entry.metadata["help"])
+        command = option(command)
+    return command
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="spectral-shards", prog_name="spectral-train")
 @click.option("--shards", required=True, type=click.Path(), help="A band, as sub36/07, or a whole split; also a URL.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
 @click.option("--network", default="resnet34", show_default=True, help="resnet18, 34 or 50, alexnet, vgg16 or cnn.")
-@click.option("--recipe", default="imagenet1k", show_default=True, help="imagenet1k (as published) or quick.")
-@click.option("--epochs", type=int, help="Overrides the recipe, as do the next options.")
-@click.option("--batch-size", type=int)
-@click.option("--lr", type=float, help="Highest learning rate.")
-@click.option("--lr-min", type=float)
-@click.option("--schedule", help="cosine or step.")
-@click.option("--warmup", type=float, help="Epochs of linear warm-up.")
-@click.option("--momentum", type=float)
-@click.option("--weight-decay", type=float)
-@click.option("--label-smoothing", type=float)
-@click.option("--flip/--no-flip", default=None, help="Mirror half of the samples.")
-@click.option("--shift", type=int, help="Random shifts of a plane, in its pixels.")
+@click.option(
+    "--recipe",
+    help=f"{', '.join(recipes.names())}.  [default: what the data set's name says, or {recipes.DEFAULT}]",
+)
+@_recipe_options
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
     "--device",
@@ -69,15 +76,17 @@ if TYPE_CHECKING:
 def cli(shards: str, out: str | None, describe: bool, **options: Any) -> None:
     """Train the network of a band; for a whole split of each band in turn, skipping those that are finished.
 
-    Under torchrun, its processes train each band together.
+    The recipe says how; any of its fields may be set by an option. Under torchrun, its processes train each band
+    together.
     """
     from shards_manifest import BandManifest, open_data
 
     from .ranks import Ranks
     from .runs import local_folder, run_path, split_runs_path
 
-    plan, ranks = _plan(**options), Ranks.of_environment()
     _, manifest = open_data(shards)
+    options["recipe"] = options["recipe"] or recipes.of_dataset(manifest.dataset)
+    plan, ranks = _plan(**options), Ranks.of_environment()
     if describe:
         click.echo(_card(shards, plan))
         return
@@ -116,7 +125,6 @@ def _plan(
     compile: bool,
     **rest: Any,
 ) -> TrainPlan:
-    from . import recipes
     from .networks import check
     from .plan import Reading, TrainPlan
 

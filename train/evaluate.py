@@ -35,7 +35,7 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
     """Evaluate on every sample once, all ranks together; `last` keeps the outputs. Raises TrainError, ShardError."""
-    session.network.eval()
+    network = session.judged.eval()
     session.inputs.eval()
     ranks, reading, lost = session.ranks, session.plan.reading, 0
     # loss, top-1, top-5, samples, lost
@@ -50,7 +50,7 @@ def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
             continue
         x, y = session.on_device(batch)
         with session.autocast():
-            logits = session.network(session.inputs(x).contiguous(memory_format=torch.channels_last)).float()
+            logits = network(session.inputs(x).contiguous(memory_format=torch.channels_last)).float()
         best = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
         right = [best[:, 0].sum().double(), best.sum().double()]
         loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()

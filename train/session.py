@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shards_manifest import BandManifest
 
 from . import networks
 from .errors import TrainError
 from .inputs import Inputs, draws
+from .mixing import Mixing
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
 from .reader import Batch
+from .recipes import Recipe
 
 
 class Session:
@@ -38,15 +41,19 @@ class Session:
             self._running = nn.parallel.DistributedDataParallel(self.network)
         if plan.compile:
             self._running = torch.compile(self._running)  # type: ignore[assignment]
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="sum")
+        self.optimizer = _optimizer(self.network, recipe)
+        self.average: AveragedModel | None = None
+        if recipe.ema:
+            follow = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.network, multi_avg_fn=follow)
+        self.mixing = Mixing(plan.seed, recipe.mixup, recipe.cutmix)
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated: of the averaged weights where there are any."""
+        return self.network if self.average is None else self.average.module
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of forward passes."""
@@ -65,19 +72,46 @@ class Session:
         """
         x, y = self.on_device(batch)
         total = total or len(y)
-        random = draws(self.plan.seed, number, total)[:, first : first + len(y)]
+        random = draws(self.plan.seed, number, total)[:, first : first + len(y)].to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with self.autocast():
-            inputs = self.inputs(x, random.to(self.device, non_blocking=True))
-            logits = self._running(inputs.contiguous(memory_format=torch.channels_last))
-            loss = self.criterion(logits, y)
         self.optimizer.zero_grad(set_to_none=True)
-        # the ranks' gradients are averaged: those of the sums over all samples have to come out divided by `total`
-        self.scaler.scale(loss * (self.ranks.size / total)).backward()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        parts = max(min(self.recipe.accumulate, len(y) // 2), 1)  # batch norm wants two
+        for part in range(parts):
+            at = slice(part * len(y) // parts, (part + 1) * len(y) // parts)
+            with nullcontext() if part == parts - 1 else self._apart():
+                inputs = self.inputs(x[at], random[:, at])
+                sums += self._backward(inputs, y[at], (number, first + at.start, total))
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return sums[0], sums[1]
+
+    def _backward(self, inputs: torch.Tensor, y: torch.Tensor, place: tuple[int, int, int]) -> torch.Tensor:
+        """Add to the gradients; the summed loss and the correct answers, float64 (2,).
+
+        place: the step, the first position of these samples in its batch, and the batch's samples.
+        """
+        mixed = self.mixing(inputs, y, *place) if self.mixing else None
+        with self.autocast():
+            logits = self._running((mixed.x if mixed else inputs).contiguous(memory_format=torch.channels_last))
+            losses = self.criterion(logits, y)
+            if mixed:
+                losses = torch.lerp(self.criterion(logits, mixed.other), losses, mixed.share)
+        loss = losses.sum()
+        # the ranks' gradients are averaged: those of the sums over all samples have to come out divided by the total
+        self.scaler.scale(loss * (self.ranks.size / place[2])).backward()
+        return torch.stack([loss.detach().double(), (logits.detach().argmax(1) == y).sum().double()])
+
+    def _apart(self) -> AbstractContextManager[object]:
+        """For a part of a batch that is not the last: the ranks' gradients are not averaged yet."""
+        running = getattr(self._running, "_orig_mod", self._running)  # of torch.compile
+        return running.no_sync() if isinstance(running, nn.parallel.DistributedDataParallel) else nullcontext()
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, besides the samples."""
@@ -85,6 +119,7 @@ class Session:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            **({"average": self.average.state_dict()} if self.average is not None else {}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -92,7 +127,23 @@ class Session:
         try:
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise TrainError(f"the checkpoint does not fit the network ({str(error).splitlines()[0]})") from None
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = network.parameters()
+    if recipe.optimizer == "adamw":
+        betas = (recipe.momentum, 0.999)
+        return torch.optim.AdamW(parameters, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )

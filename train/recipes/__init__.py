@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from typing import Any
 
@@ -14,46 +14,64 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SCHEDULES = ("cosine", "step")
+SCHEDULES = ("cosine", "step", "onecycle")
+OPTIMIZERS = ("sgd", "adamw")
+# what a data set is trained by, unless --recipe says otherwise; the longest name that a manifest's begins with
+OF_DATASETS = {"imagenet21k": "imagenet21k", "fall11": "imagenet21k", "winter21": "imagenet21k", "cifar10": "cifar10"}
+DEFAULT = "imagenet1k"
+
+
+def _said(default: Any, text: str) -> Any:
+    """A field that the command line has an option for."""
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; with the data and the seed all that determines the result.
-
-    Stochastic gradient descent; lr and its schedule per step (train.schedule).  warmup, step_epochs: in
-    epochs.  flip: mirror half of the samples.  shift: random shifts of planes by up to so many pixels.
-    """
+    """How a network is trained; with the data and the seed all that determines the result."""
 
     name: str
-    epochs: int = 100
-    batch_size: int = 256
-    lr: float = 0.01
-    lr_min: float = 0.0
-    schedule: str = "cosine"
-    warmup: float = 0.0
-    step_epochs: int = 30
-    gamma: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0
-    flip: bool = True
-    shift: int = 0
+    epochs: int = _said(100, "Epochs.")
+    batch_size: int = _said(256, "Samples of a step, over all processes.")
+    optimizer: str = _said("sgd", f"{' or '.join(OPTIMIZERS)}.")
+    lr: float = _said(0.01, "Highest learning rate.")
+    lr_min: float = _said(0.0, "Learning rate at the end of cosine and onecycle.")
+    schedule: str = _said("cosine", f"{', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}.")
+    warmup: float = _said(0.0, "Epochs of linear warm-up; of onecycle its rise.")
+    step_epochs: int = _said(30, "Epochs between two falls of step.")
+    gamma: float = _said(0.1, "Factor of a fall of step.")
+    momentum: float = _said(0.9, "Of sgd; of adamw its first beta.")
+    nesterov: bool = _said(False, "Nesterov's momentum.")
+    weight_decay: float = _said(1e-4, "Weight decay.")
+    clip: float = _said(0.0, "Largest norm of the gradients; 0 for any.")
+    accumulate: int = _said(1, "Parts that a batch is computed in, to save memory.")
+    ema: float = _said(0.0, "Decay, a step, of the averaged weights that are evaluated; 0 for none.")
+    label_smoothing: float = _said(0.0, "Label smoothing.")
+    mixup: float = _said(0.0, "Alpha of mixup; 0 for none.")
+    cutmix: float = _said(0.0, "Alpha of cutmix; 0 for none.")
+    flip: bool = _said(True, "Mirror half of the samples.")
+    shift: int = _said(0, "Random shifts of a plane, in its pixels.")
 
     def checked(self) -> Recipe:
         """The recipe itself, if its values make sense. Raises TrainError, naming the field."""
         for name, good in (
             ("epochs", self.epochs >= 1),
             ("batch_size", self.batch_size >= 2),
+            ("optimizer", self.optimizer in OPTIMIZERS),
             ("lr", self.lr > 0),
             ("lr_min", 0 <= self.lr_min <= self.lr),
             ("schedule", self.schedule in SCHEDULES),
             ("warmup", 0 <= self.warmup <= self.epochs),
             ("step_epochs", self.step_epochs >= 1),
+            ("gamma", 0 < self.gamma <= 1),
             ("momentum", 0 <= self.momentum < 1),
             ("weight_decay", self.weight_decay >= 0),
+            ("clip", self.clip >= 0),
+            ("accumulate", 1 <= self.accumulate <= self.batch_size // 2),
+            ("ema", 0 <= self.ema < 1),
             ("label_smoothing", 0 <= self.label_smoothing < 1),
+            ("mixup", self.mixup >= 0),
+            ("cutmix", self.cutmix >= 0),
             ("shift", self.shift >= 0),
         ):
             if not good:
@@ -64,6 +82,12 @@ class Recipe:
 def names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(f.name[:-5] for f in resources.files(__package__).iterdir() if f.name.endswith(".toml"))
+
+
+def of_dataset(dataset: str) -> str:
+    """The name of the recipe of a data set, as manifests name it."""
+    plain = "".join(letter for letter in dataset.lower() if letter.isalnum())
+    return next((recipe for name, recipe in OF_DATASETS.items() if plain.startswith(name)), DEFAULT)
 
 
 def load(name: str, **overrides: Any) -> Recipe:
