@@ -9,16 +9,26 @@ import click
 
 from .errors import SpectralError
 
+TERMINATED = 143
+INTERRUPTED = "Interrupted: run the same command again to go on"
+
 
 def run(command: Callable[..., Any]) -> None:
-    """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's."""
+    """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's.
+
+    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.
+    """
     try:
         code = command(standalone_mode=False)
+    except SystemExit as ended:
+        if ended.code == TERMINATED:
+            click.echo(INTERRUPTED, err=True)
+        raise
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted: run the same command again to go on", err=True)
+        click.echo(INTERRUPTED, err=True)
         raise SystemExit(130) from None
     except SpectralError as error:
         click.echo(f"Error: {error}", err=True)

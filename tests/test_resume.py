@@ -77,11 +77,15 @@ def lines_so_far(run: Path) -> list[str]:
 
 
 @contextmanager
-def under_way(shards: Path, out: Path, workers: int) -> Iterator[subprocess.Popen[str]]:
+def under_way(shards: Path, out: Path, workers: int, *more: str, ranks: int = 1) -> Iterator[subprocess.Popen[str]]:
     """A slow run of a process group of its own that has made some steps."""
     environment = {**os.environ, "SLOW_STEPS": "1"}
     process = subprocess.Popen(
-        command(shards, out, 1, workers), stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        command(shards, out, ranks, workers, more),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
     )
     try:
         deadline = time.monotonic() + 120
@@ -103,9 +107,13 @@ def whole(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def close(run: Path, other: Path, exactly: bool) -> None:
+CURVES = {"metrics.jsonl": ("train_loss", "train_top1", "val_loss"), "steps.jsonl": ("loss", "lr")}
+
+
+def close(run: Path, other: Path, exactly: bool, curves: tuple[str, ...] = tuple(CURVES)) -> None:
     """The curves and the weights are the same, exactly or to rounding."""
-    for name, keys in (("steps.jsonl", ("loss", "lr")), ("metrics.jsonl", ("train_loss", "train_top1", "val_loss"))):
+    for name in curves:
+        keys = CURVES[name]
         one, two = lines(run, name), lines(other, name)
         assert [line["samples"] for line in one] == [line["samples"] for line in two]
         for key in keys:
@@ -204,7 +212,7 @@ def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
     samples = PartBlocks(store, manifest, "train").samples
     plan = Epochs.of(samples, 20, 100, seed=3)
     assert plan.position(plan.state_dict(2, 3)) == (2, 3)
-    assert plan.position(plan.state_dict(2, plan.batches)) == (3, 0)
+    assert plan.position(plan.state_dict(2, plan.batches)) == (2, plan.batches)
     assert Epochs.of(samples, 10, 100, seed=3).position(plan.state_dict(2, 3)) == (2, 6)
     for other in (Epochs.of(samples, 20, 100, seed=4), Epochs.of(samples, 8, 100, seed=3)):
         with pytest.raises(TrainError, match="cannot go on after"):
@@ -242,20 +250,45 @@ def test_sentences_for_what_torchrun_says(sub4: Path, monkeypatch: pytest.Monkey
     assert "RANK, WORLD_SIZE and LOCAL_RANK are not numbers" in done.stderr
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_ends_at_once_and_leaves_nothing(workers: int, sub4: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "number", "code"), [(0, signal.SIGINT, 130), (2, signal.SIGINT, 130), (1, signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
+    workers: int, number: signal.Signals, code: int, sub4: Path, whole: Path, tmp_path: Path
+) -> None:
     shared = set(os.listdir("/dev/shm"))
-    with under_way(sub4 / "01", tmp_path / "run", workers) as process:
+    with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60") as process:
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= workers
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to workers too
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does, to workers too
+        else:
+            process.send_signal(number)  # as a batch system does
         _, said = process.communicate(timeout=20)  # two seconds on a machine that does nothing else
-        assert process.returncode == 130
+        assert process.returncode == code
         assert said.splitlines()[-1] == "Interrupted: run the same command again to go on"
         assert "Traceback" not in said
+        progress = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]
+        assert progress["reader"]["samples"] > 0
+        assert lines(tmp_path / "run", "steps.jsonl")[-1]["samples"] == progress["reader"]["samples"]
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert set(os.listdir("/dev/shm")) <= shared
     assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(TEMPORARY)]
+    assert "going on after" in train(sub4 / "01", tmp_path / "run", 1)
+    weights = [checkpoint.load(run / "checkpoint.pt")["network"] for run in (whole, tmp_path / "run")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_on_where_to_stop(sub4: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with under_way(sub4 / "01", run, 0, "--save-every", "60", ranks=2) as process:
+        process.terminate()  # torchrun hands it on
+        process.communicate(timeout=60)
+    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"]["samples"] > 0
+    assert not (run / "run.json").exists()
+    assert "going on after" in train(sub4 / "01", run, 2)
+    close(run, whole, exactly=False, curves=("metrics.jsonl",))
 
 
 def test_workers_die_with_a_process_that_was_killed(sub4: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from .reader import Batch, TrainStream, loader, reported
 from .runs import STEPS, Result, RunFolder, identity
 from .schedule import learning_rate
 from .session import Session
+from .stopping import Stop
 
 REPORT = 20  # steps between two readings of the loss, each of which waits for the device, and a line in steps.jsonl
 
@@ -72,6 +73,7 @@ class Training:
         self.sums = dict.fromkeys(("loss", "correct", "lost", "waited", "seconds"), 0.0)
         self.train_top1 = self.seconds = 0.0
         self.saved = time.perf_counter()
+        self.stop = Stop()
 
     @property
     def samples(self) -> int:
@@ -91,7 +93,14 @@ class Training:
             tqdm.write(f"going on after {self.samples} samples, in epoch {self.epoch + 1}")
 
     def run_epochs(self) -> Result:
-        """What is left of the run. Raises TrainError, ShardError, StoreError."""
+        """What is left of the run. Raises TrainError, ShardError, StoreError.
+
+        Ctrl-C and SIGTERM end it after a checkpoint.
+        """
+        with self.stop.listening():
+            return self._run_epochs()
+
+    def _run_epochs(self) -> Result:
         recipe, last = self.plan.recipe, None
         reading = self.plan.reading
         left = range(self.epoch, recipe.epochs)
@@ -152,15 +161,19 @@ class Training:
         session.inputs.train()
         label = f"epoch {self.epoch + 1}"
         hidden = self.quiet or None
-        with tqdm(total=self.epochs.batches, initial=self.batch, desc=label, leave=False, disable=hidden) as bar:
+        shown = tqdm(total=self.epochs.batches, initial=self.batch, desc=label, leave=False, disable=hidden)
+        with shown as bar, self.stop.granting():
             while self.batch < self.epochs.batches:
                 begun, waited, lost = time.perf_counter(), 0.0, 0
                 end = min(self.batch - self.batch % REPORT + REPORT, self.epochs.batches)
-                # loss, correct answers, lost samples
-                sums = torch.zeros(3, dtype=torch.float64, device=session.device)
+                # loss, correct answers, lost samples, wishes to stop
+                sums = torch.zeros(4, dtype=torch.float64, device=session.device)
                 for number in range(self.batch, end):
                     asked = time.perf_counter()
-                    batch = next(batches)
+                    batch = self._next(batches)
+                    if batch is None:
+                        end = number
+                        break
                     waited += time.perf_counter() - asked
                     lost += reported(batch)
                     step = self.epoch * self.epochs.batches + number
@@ -169,14 +182,29 @@ class Training:
                     sums[0] += loss
                     sums[1] += right
                 sums[2] += lost
+                sums[3] += self.stop.asked
                 bar.update(end - self.batch)
                 self._report(end, sums, waited, begun)
-                bar.set_postfix(loss=f"{self.sums['loss'] / (self.batch * total):.3f}")
+                bar.set_postfix(loss=f"{self.sums['loss'] / max(self.batch * total, 1):.3f}")
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """The next batch; None where the run is to stop here. One that has ranks stops where they meet."""
+        if self.ranks.size > 1:
+            return next(batches)
+        if self.stop.asked:
+            return None
+        try:
+            with self.stop.at_once():  # a server may take its time
+                return next(batches)
+        except (KeyboardInterrupt, SystemExit, RuntimeError):  # the last of a worker that had the same signal
+            if not self.stop.asked:
+                raise
+            return None
 
     def _report(self, end: int, sums: torch.Tensor, waited: float, begun: float) -> None:
         """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
         samples = (end - self.batch) * self.epochs.batch_size
-        loss, correct, lost = self.ranks.sum(sums).tolist()
+        loss, correct, lost, stop = self.ranks.sum(sums).tolist()
         if not math.isfinite(loss):
             raise TrainError(f"the loss became {loss} in epoch {self.epoch + 1}: choose a smaller --lr")
         self.batch = end
@@ -184,12 +212,20 @@ class Training:
         self.seconds += seconds
         for name, value in zip(self.sums, (loss, correct, lost, waited, seconds), strict=True):
             self.sums[name] += value
-        if not self.ranks.first:
-            return
+        if self.ranks.first:
+            self._keep(end, loss, samples, stop > 0)
+        if stop:
+            self.stop.now()
+
+    def _keep(self, end: int, loss: float, samples: int, stop: bool) -> None:
+        """A line of the loss of `samples`, and a checkpoint when it is time for one."""
         lr = self.session.optimizer.param_groups[0]["lr"]
-        self.run.log({"samples": self.samples, "loss": loss / samples, "lr": lr}, STEPS)
-        if end < self.epochs.batches and time.perf_counter() - self.saved >= self.plan.save_every:
+        if samples:
+            self.run.log({"samples": self.samples, "loss": loss / samples, "lr": lr}, STEPS)
+        if stop or (end < self.epochs.batches and time.perf_counter() - self.saved >= self.plan.save_every):
             self._save()
+        if stop and not self.quiet:
+            tqdm.write(f"saved after {self.samples} samples")
 
     def _save(self) -> None:
         reader = self.epochs.state_dict(self.epoch, self.batch)

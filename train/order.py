@@ -103,12 +103,15 @@ class Epochs:
         return {"seed": self.seed, "epoch": epoch, "samples": batches * self.batch_size}
 
     def position(self, state: dict[str, int]) -> tuple[int, int]:
-        """The epoch and the batch that come next. Raises TrainError for the state of other batches."""
+        """The epoch and the batch that come next; that after the last where only the epoch's end is missing.
+
+        Raises TrainError for the state of other batches.
+        """
         batch, rest = divmod(state["samples"], self.batch_size)
         if state["seed"] != self.seed or rest or batch > self.batches:
             where = f"{state['samples']} samples of epoch {state['epoch'] + 1} with seed {state['seed']}"
             raise TrainError(f"batches of {self.batch_size} with seed {self.seed} cannot go on after {where}")
-        return (state["epoch"], batch) if batch < self.batches else (state["epoch"] + 1, 0)
+        return state["epoch"], batch
 
     def loads(self, epoch: int, span: Span, first_batch: int = 0) -> Iterator[Load]:
         """What a reader of `span` loads for an epoch from `first_batch` on, in the order of need."""
