@@ -8,6 +8,7 @@ from conftest import picture
 
 from preprocess.transform import band_frequency, band_matrix, forward
 from shards_manifest import MANIFEST, BandManifest, load_band
+from train.errors import TrainError
 from train.inputs import Inputs, draws
 
 
@@ -76,6 +77,21 @@ def test_crops(manifest: BandManifest) -> None:
     assert moved.shape == x.shape
     assert {int(v) for v in moved[:, 0, 5, 5]} == {1 + (5 + i) * 12 + 5 + j for i in (-1, 0, 1) for j in (-1, 0, 1)}
     assert (moved == 0).any()
+
+
+def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(manifest: BandManifest) -> None:
+    geometry = replace(manifest.geometry, size=16, margin=8)
+    wide = replace(manifest, geometry=geometry, step=(1.0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert (geometry.transform, wide.frequency) == ("dct2", (0, 1))  # a mirror image changes the sign
+    x = torch.arange(144, dtype=torch.float32).view(1, 1, 12, 12).expand(2, 3, 12, 12)
+    inputs = Inputs(wide).eval()
+    crops = list(inputs.ten_crops(x))
+    assert [int(crop[0, 0, 0, 0]) for crop in crops[::2]] == [0, 4, 48, 52, 26]
+    assert torch.equal(crops[8], inputs(x))
+    for plain, mirrored in zip(crops[::2], crops[1::2], strict=True):
+        assert torch.equal(mirrored, -plain.flip(-1))
+    with pytest.raises(TrainError, match="needs planes with a margin"):
+        next(Inputs(manifest).ten_crops(x))
 
 
 def test_a_step_is_augmented_in_the_same_way_again(manifest: BandManifest) -> None:

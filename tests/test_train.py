@@ -74,6 +74,36 @@ def test_a_checkpoint_is_enough_to_evaluate(runs: Path, sub4: Path) -> None:
     assert np.allclose(logits.numpy(), np.load(runs / "02" / "val-logits.npy"), atol=0.05)
 
 
+def test_a_checkpoint_is_evaluated(runs: Path, sub4: Path, photos: Path, tmp_path: Path) -> None:
+    path = runs / "02" / "checkpoint.pt"
+    result = json.loads((runs / "02" / "run.json").read_text())["result"]
+    done = program("spectral-train", "--shards", sub4 / "02", "--evaluate", path)
+    assert done.returncode == 0, done.stderr
+    said = f"{path}: top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%}, loss {result['loss']:.3f}, centre crop"
+    assert done.stdout.strip() == said
+    evaluate = ("spectral-train", "--evaluate", path, "--shards")
+    assert "was trained on another band than that of" in fails(*evaluate, sub4 / "01")
+    assert "is a whole split, not one band" in fails(*evaluate, sub4)
+    assert "--ten-crop needs planes with a margin" in fails(*evaluate, sub4 / "02", "--ten-crop")
+    done = program("spectral-train", "--shards", sub4 / "02", "--ten-crop")
+    assert done.returncode == 2
+    assert "--ten-crop belongs to --evaluate" in done.stderr
+    without = make_split(photos, tmp_path / "sub4", **{**SUB4, "val_per_class": 0, "bands": (2,)})
+    assert "has no val part: there is nothing to evaluate" in fails(*evaluate, without / "02")
+
+
+def test_ten_crops_are_evaluated(photos: Path, tmp_path: Path) -> None:
+    split = make_split(photos, tmp_path / "sub4", **{**SUB4, "size": 16, "margin": 8, "bands": (1,)})
+    assert train_band(str(split / "01"), tmp_path / "run", quick(), quiet=True).top1 is not None
+    command = ("spectral-train", "--shards", split / "01", "--evaluate", tmp_path / "run" / "checkpoint.pt")
+    centre, ten = program(*command), program(*command, "--ten-crop")
+    assert centre.stdout.strip().endswith("centre crop"), centre.stderr
+    assert ten.stdout.strip().endswith("ten crops"), ten.stderr
+    losses = [float(done.stdout.partition("loss ")[2].partition(",")[0]) for done in (centre, ten)]
+    assert losses[0] != losses[1]
+    assert abs(losses[0] - losses[1]) < 1
+
+
 def test_foreign_and_damaged_checkpoints(runs: Path, tmp_path: Path) -> None:
     good = (runs / "00" / "checkpoint.pt").read_bytes()
     path = tmp_path / "c.pt"

@@ -73,7 +73,9 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Minutes between checkpoints within an epoch; the same command goes on from the last.",
 )
 @click.option("--describe", is_flag=True, help="Print what the network costs, and train nothing.")
-def cli(shards: str, out: str | None, describe: bool, **options: Any) -> None:
+@click.option("--evaluate", "path", type=click.Path(), help="A checkpoint to evaluate on the val part; trains nothing.")
+@click.option("--ten-crop", is_flag=True, help="Of --evaluate: the mean of ten crops; needs planes with a margin.")
+def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop: bool, **options: Any) -> None:
     """Train the network of a band; for a whole split of each band in turn, skipping those that are finished.
 
     The recipe says how; any of its fields may be set by an option. Under torchrun, its processes train each band
@@ -90,7 +92,12 @@ def cli(shards: str, out: str | None, describe: bool, **options: Any) -> None:
     if describe:
         click.echo(_card(shards, plan))
         return
+    if ten_crop and not path:
+        raise click.UsageError("--ten-crop belongs to --evaluate")
     with ranks.joined(plan.torch_device(ranks.local)):
+        if path:
+            _evaluate(shards, path, plan, ten_crop, ranks)
+            return
         if isinstance(manifest, BandManifest):
             _train_one(shards, local_folder(out) if out else run_path(shards), plan, ranks)
             return
@@ -104,6 +111,18 @@ def cli(shards: str, out: str | None, describe: bool, **options: Any) -> None:
 def main() -> None:
     """Entry point."""
     console.run(cli)
+
+
+def _evaluate(shards: str, path: str, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
+    from pathlib import Path
+
+    from .evaluate import evaluate_checkpoint
+
+    found = evaluate_checkpoint(shards, Path(path), plan, ten_crop, ranks)
+    if ranks.first:
+        lost = f", {found.lost} samples lost" if found.lost else ""
+        crops = "ten crops" if ten_crop else "centre crop"
+        click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
 
 
 def _card(shards: str, plan: TrainPlan) -> str:

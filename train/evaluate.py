@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from shards_manifest import canonical_json, open_band
+
+from . import checkpoint
 from .blocks import PartBlocks
 from .errors import TrainError
 from .order import evaluation_blocks
+from .plan import TrainPlan
+from .ranks import ALONE, Ranks
 from .reader import EvalStream, loader, reported
+from .recipes import Recipe
 from .session import Session
 
 
@@ -33,10 +42,13 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
-    """Evaluate on every sample once, all ranks together; `last` keeps the outputs. Raises TrainError, ShardError."""
+def evaluate(session: Session, blocks: PartBlocks, last: bool, ten_crop: bool = False) -> Evaluation:
+    """Evaluate on every sample once, all ranks together. Raises TrainError, ShardError.
+
+    last: keep the outputs.  ten_crop: the mean of the probabilities of ten crops in place of the centre's.
+    """
     network = session.judged.eval()
-    session.inputs.eval()
+    inputs = session.inputs.eval()
     ranks, reading, lost = session.ranks, session.plan.reading, 0
     # loss, top-1, top-5, samples, lost
     sums = torch.zeros(5, dtype=torch.float64, device=session.device)
@@ -50,7 +62,11 @@ def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
             continue
         x, y = session.on_device(batch)
         with session.autocast():
-            logits = network(session.inputs(x).contiguous(memory_format=torch.channels_last)).float()
+            if ten_crop:
+                each = [network(crop.contiguous(memory_format=torch.channels_last)) for crop in inputs.ten_crops(x)]
+                logits = torch.stack(each).float().log_softmax(2).logsumexp(0) - math.log(len(each))
+            else:
+                logits = network(inputs(x).contiguous(memory_format=torch.channels_last)).float()
         best = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
         right = [best[:, 0].sum().double(), best.sum().double()]
         loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()
@@ -66,5 +82,26 @@ def evaluate(session: Session, blocks: PartBlocks, last: bool) -> Evaluation:
     if not last or all_lost:
         return result
     pieces = [piece for one in ranks.gathered(kept) for piece in one]  # ranks hold successive samples
-    logits, labels = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    return Evaluation(loss, top1, top5, 0, logits, labels)
+    outputs, labels = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return Evaluation(loss, top1, top5, 0, outputs, labels)
+
+
+def evaluate_checkpoint(
+    shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = ALONE
+) -> Evaluation:
+    """Evaluate the network of a checkpoint on the val part of its band, wherever that lies.
+
+    plan: device, precision and reading are taken from it.  Raises TrainError, FormatError, ShardError, StoreError.
+    """
+    store, manifest = open_band(shards)
+    found = checkpoint.load(path)
+    for name in ("band", "geometry", "classes"):
+        there, here = found["band"][name], json.loads(canonical_json(asdict(manifest)))[name]
+        if json.loads(canonical_json(there)) != here:
+            raise TrainError(f"{path} was trained on another {name} than that of {shards}: name its own band")
+    if "val" not in manifest.parts or not manifest.parts["val"].samples:
+        raise TrainError(f"{shards} has no val part: there is nothing to evaluate")
+    options = found["identity"]["options"]
+    session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)
+    session.load(found)
+    return evaluate(session, PartBlocks(store, manifest, "val", plan.reading.open_cache()), False, ten_crop)

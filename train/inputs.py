@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import nn
 
 from shards_manifest import BandManifest
+
+from .errors import TrainError
 
 DRAWS = 3  # random numbers a sample: flip, row, column
 
@@ -59,6 +63,20 @@ class Inputs(nn.Module):
             x = self._centre_crop(x)
         coefficients = x.float() * self.step
         return (coefficients * sign - self.mean) / self.std
+
+    def ten_crops(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Network inputs from the corners and the centre of planes, and of their mirror images.
+
+        Raises TrainError for planes without a margin.
+        """
+        room = x.shape[-1] - self.crop
+        if not room:
+            raise TrainError("--ten-crop needs planes with a margin: split with --margin, or leave it out")
+        middle = room // 2
+        for top, left in ((0, 0), (0, room), (room, 0), (room, room), (middle, middle)):
+            crop = x[..., top : top + self.crop, left : left + self.crop].float() * self.step
+            for coefficients in (crop, crop.flip(-1) * self.sign):
+                yield (coefficients - self.mean) / self.std
 
     def _centre_crop(self, x: torch.Tensor) -> torch.Tensor:
         top = (x.shape[-1] - self.crop) // 2
