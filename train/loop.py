@@ -194,7 +194,7 @@ class Training:
         if self.stop.asked:
             return None
         try:
-            with self.stop.at_once():  # a server may take its time
+            with self.stop.granting(False):  # a server may take its time
                 return next(batches)
         except (KeyboardInterrupt, SystemExit, RuntimeError):  # the last of a worker that had the same signal
             if not self.stop.asked:

@@ -33,22 +33,13 @@ class Stop:
                 signal.signal(number, handler)
 
     @contextmanager
-    def granting(self) -> Iterator[None]:
-        """What is in here looks at `asked` itself."""
-        self._granting = True
+    def granting(self, granting: bool = True) -> Iterator[None]:
+        """What is in here looks at `asked` itself; with False, within that, it may be left at any point again."""
+        before, self._granting = self._granting, granting
         try:
             yield
         finally:
-            self._granting = False
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Something that may be left at any point, within what is not."""
-        self._granting = False
-        try:
-            yield
-        finally:
-            self._granting = True
+            self._granting = before
 
     def now(self) -> None:
         """End the run: KeyboardInterrupt for Ctrl-C, SystemExit for SIGTERM."""
