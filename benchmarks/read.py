@@ -24,10 +24,10 @@ import click
 import numpy as np
 from split import repeated
 
-from preprocess.backend import Backend
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare, split
 from shards_manifest import open_band
+from shards_manifest.backend import Backend
 from shards_manifest.shard import index_shard, read_block
 
 LOADERS = Path(__file__).with_name("loaders.py")

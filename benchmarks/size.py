@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from preprocess.against import fidelity
-from preprocess.backend import Backend
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare, split
 from shards_manifest import open_split
+from shards_manifest.backend import Backend
 
 
 @click.command()

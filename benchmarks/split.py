@@ -20,10 +20,10 @@ import click
 import simplejpeg
 from PIL import Image
 
-from preprocess.backend import Backend
 from preprocess.decode import resizer_name
 from preprocess.plan import SplitPlan
 from preprocess.run import Job, prepare, split
+from shards_manifest.backend import Backend
 
 
 def decode_alone(images: list[bytes]) -> float:

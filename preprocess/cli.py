@@ -137,8 +137,8 @@ def split(
     from tqdm import tqdm
 
     from shards_manifest import is_url
+    from shards_manifest.backend import Backend
 
-    from .backend import Backend
     from .classes import class_note, read_class_list
     from .plan import SplitPlan, parse_bands
     from .run import check_outside, prepare

@@ -3,8 +3,7 @@
 SpectralError
 ├── PlanError               options that do not fit together, or do not fit the data
 ├── SourceError             a source that holds no usable data set
-├── DestinationError        a destination that holds something else, or is in use
-└── BackendError            processes or a cluster that cannot do the work
+└── DestinationError        a destination that holds something else, or is in use
 RejectedImage               one input left out, with the reason; never ends a run
 """
 
@@ -23,10 +22,6 @@ class SourceError(SpectralError):
 
 class DestinationError(SpectralError):
     """A destination that holds another split, or is being written by another process."""
-
-
-class BackendError(SpectralError):
-    """Processes or a cluster that cannot be reached, died, or compute with other versions."""
 
 
 class RejectedImage(Exception):  # noqa: N818 - a verdict on one input, caught where rows are written

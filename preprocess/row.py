@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from shards_manifest import (
     ENTRY,
+    BackendError,
     Shard,
     ShardWriter,
     Store,
@@ -23,7 +24,7 @@ from shards_manifest import (
 
 from .blocks import BandBlocks
 from .decode import Decoder, decoder_name, resizer_name
-from .errors import BackendError, RejectedImage
+from .errors import RejectedImage
 from .plan import SplitPlan
 from .reading import Images
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from shards_manifest import MANIFEST, Store, band_folder, canonical_json, is_url, open_store
+from shards_manifest.backend import Backend
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
 
 from . import scans
-from .backend import Backend
 from .classes import choose_classes
 from .errors import DestinationError, PlanError, SourceError
 from .listing import Listing

@@ -2,7 +2,7 @@
 
 from .ahead import ahead
 from .compress import Room, compress_block, compressor_name, decompress_block
-from .errors import FormatError, ShardError, SpectralError, StoreError
+from .errors import BackendError, FormatError, ShardError, SpectralError, StoreError, WorkerLostError
 from .index import ENTRY, PartIndex, block_entries, block_of, index_name, load_index, part_index
 from .local import LocalStore
 from .opening import is_url, open_band, open_data, open_split, open_store, read_band
@@ -42,6 +42,7 @@ __all__ = [
     "MANIFEST",
     "NPY_HEADER",
     "PARTS",
+    "BackendError",
     "BandManifest",
     "BandSummary",
     "Block",
@@ -59,6 +60,7 @@ __all__ = [
     "SplitManifest",
     "Store",
     "StoreError",
+    "WorkerLostError",
     "ahead",
     "band_folder",
     "block_entries",

@@ -4,6 +4,8 @@ SpectralError               a problem the user can act on; its text is one sente
 ├── FormatError             manifests and tables: missing, malformed, or of an unknown version
 ├── ShardError              a shard that is missing, cut, altered, or out of line with its manifest
 ├── StoreError              the disk or the store refused
+├── BackendError            processes or a cluster that cannot do the work
+│   └── WorkerLostError     one of its processes was killed
 └── preprocess.errors.*, train.errors.*
 """
 
@@ -24,3 +26,11 @@ class ShardError(SpectralError):
 
 class StoreError(SpectralError):
     """The disk or the object store refused an operation."""
+
+
+class BackendError(SpectralError):
+    """Processes or a cluster that cannot be reached, died, or compute with other versions."""
+
+
+class WorkerLostError(BackendError):
+    """A process that did a task was killed, perhaps for lack of memory."""

@@ -15,9 +15,9 @@ from buckets import Server
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocess.backend import Backend
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare, split
+from shards_manifest.backend import Backend
 
 ROOT = Path(__file__).parents[1]
 SUB4 = {

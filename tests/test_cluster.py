@@ -17,12 +17,11 @@ import psutil
 import pytest
 from conftest import fails, make_split, program, tree
 
-from preprocess.backend import Backend
-from preprocess.errors import BackendError
 from preprocess.plan import SplitPlan
 from preprocess.row import write_row
 from preprocess.run import prepare
-from shards_manifest import LocalStore
+from shards_manifest import BackendError, LocalStore
+from shards_manifest.backend import Backend
 
 OPTIONS = {"factor": 4, "size": 48, "samples_per_shard": 2, "samples_per_block": 2}
 ARGUMENTS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]

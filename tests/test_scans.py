@@ -10,7 +10,6 @@ import pytest
 from conftest import class_folders, encode, picture, program, tree
 
 from preprocess import scans
-from preprocess.backend import Backend
 from preprocess.errors import DestinationError
 from preprocess.listing import EntriesBuilder
 from preprocess.plan import SplitPlan
@@ -18,6 +17,7 @@ from preprocess.run import prepare, split
 from preprocess.sources import find_source
 from preprocess.sources.folders import ClassFolders
 from preprocess.sources.tars import ClassTars
+from shards_manifest.backend import Backend
 
 PLAN = SplitPlan(4, size=16, val_per_class=1)
 

@@ -15,13 +15,13 @@ from conftest import class_folders, encode, fails, make_split, picture, program,
 from test_decode import huge_png
 
 from preprocess.against import fidelity
-from preprocess.backend import Backend
 from preprocess.errors import DestinationError, SourceError
 from preprocess.plan import SplitPlan
 from preprocess.rebuild import PartBlocks, rebuild
 from preprocess.run import prepare, split
 from preprocess.verify import verify
 from shards_manifest import MANIFEST, load_band, load_split, open_split
+from shards_manifest.backend import Backend
 
 OPTIONS = ("--factor", "4", "--size", "48", "--samples-per-shard", "8", "--samples-per-block", "3")
 

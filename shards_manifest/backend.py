@@ -1,4 +1,4 @@
-"""Where rows are written: by processes of this machine, or by the workers of a cluster, through joblib."""
+"""Where tasks are done: by processes of this machine, or by the workers of a cluster, through joblib."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from typing import Any, TypeVar
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from shards_manifest import SpectralError
-
-from .errors import BackendError
+from .errors import BackendError, SpectralError, WorkerLostError
 
 BACKENDS = ("loky", "dask", "ray", "spark")
 Result = TypeVar("Result")
@@ -25,16 +23,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run rows.
+    """A way to run tasks.
 
     name: one of BACKENDS.  address: of the cluster's scheduler; empty for what the cluster's own library
     finds (Ray: RAY_ADDRESS, else a new one on this machine; Dask: a new one on this machine; Spark: the
-    session's master).  jobs: rows at a time; -1 for all that the cluster has.
+    session's master).  jobs: tasks at a time; -1 for all that the cluster has.  gpu: a task takes a GPU where the
+    cluster has some; Ray deals them out, a Dask worker sees those that it was started with.
     """
 
     name: str = "loky"
     address: str = ""
     jobs: int = 1
+    gpu: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in BACKENDS:
@@ -45,12 +45,12 @@ class Backend:
     def each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], count: int) -> Iterator[Result]:
         """The results of `function` for `count` tuples of arguments, as they come.
 
-        Raises what the function raises below SpectralError, and BackendError where the cluster cannot be reached
-        or lost its workers.
+        Raises what the function raises below SpectralError, BackendError where the cluster cannot be reached, and
+        WorkerLostError where one of its processes was killed.
         """
-        jobs = min(self.jobs, count) if self.jobs > 0 else self.jobs
         try:
-            with self._configured():
+            with self._configured() as most:
+                jobs = min(most if self.jobs < 0 else self.jobs, count)
                 # two tasks more than there are workers, so that none waits for the next
                 parallel = joblib.Parallel(
                     n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs + 2", batch_size=1
@@ -60,19 +60,21 @@ class Backend:
                         raise result
                     yield result
         except TerminatedWorkerError:
-            raise BackendError(
+            raise WorkerLostError(
                 "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
                 "with fewer --jobs"
             ) from None
 
     @contextmanager
-    def _configured(self) -> Iterator[None]:
-        if self.name == "loky":
-            with joblib.parallel_config(backend="loky"):
-                yield
+    def _configured(self) -> Iterator[int]:
+        """Have joblib's backend in place; the tasks at a time that there is room for, -1 for what joblib finds."""
+        if self.name == "ray":
+            with _ray(self.address, self.gpu) as most:
+                yield most
             return
-        with {"dask": _dask, "ray": _ray, "spark": _spark}[self.name](self.address):
-            yield
+        places = {"loky": _loky, "dask": _dask, "spark": _spark}
+        with places[self.name](self.address):
+            yield -1
 
 
 def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | SpectralError:
@@ -81,6 +83,12 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | Spect
         return function(*arguments)
     except SpectralError as error:
         return error
+
+
+@contextmanager
+def _loky(_: str) -> Iterator[None]:
+    with joblib.parallel_config(backend="loky"):
+        yield
 
 
 @contextmanager
@@ -99,7 +107,7 @@ def _dask(address: str) -> Iterator[None]:
         with joblib.parallel_config(backend="dask", client=client):
             yield
     except KilledWorker as error:
-        raise BackendError(
+        raise WorkerLostError(
             f"the Dask workers died over and over ({error}), perhaps for lack of memory: run the same command again "
             "to go on, with smaller shards or larger workers"
         ) from None
@@ -110,14 +118,14 @@ def _dask(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str) -> Iterator[None]:
+def _ray(address: str, gpu: bool) -> Iterator[int]:
     try:
         import ray
         from ray.util.joblib.ray_backend import RayBackend
     except ImportError:
         raise BackendError("--backend ray needs the package ray: pip install ray") from None
 
-    class Rows(RayBackend):  # type: ignore[misc]
+    class Tasks(RayBackend):  # type: ignore[misc]
         supports_return_generator = True  # it does; the class it inherits from, made for pipes, does not
 
     try:
@@ -128,11 +136,12 @@ def _ray(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise BackendError(f"cannot reach the Ray cluster at {address} ({error}): is it running?") from None
     try:
-        joblib.register_parallel_backend("ray-rows", Rows)
-        with joblib.parallel_config(backend="ray-rows"):
-            yield
+        joblib.register_parallel_backend("ray-tasks", Tasks)
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if gpu else 0
+        with joblib.parallel_config(backend="ray-tasks", ray_remote_args={"num_gpus": 1} if gpus else None):
+            yield gpus or -1
     except ray.exceptions.RayError as error:
-        raise BackendError(
+        raise WorkerLostError(
             f"a Ray worker was lost ({_first_line(error)}): run the same command again to go on"
         ) from None
     finally:
@@ -152,7 +161,7 @@ def _spark(address: str) -> Iterator[None]:
             f"--backend spark needs joblibspark, pyspark and packaging ({error}): pip install 'spectral-shards[spark]'"
         ) from None
 
-    class Rows(SparkDistributedBackend):  # type: ignore[misc]
+    class Tasks(SparkDistributedBackend):  # type: ignore[misc]
         # its tasks run in a pool of threads that wait for Spark: they report as those of joblib's own pool do
         supports_retrieve_callback = True
         retrieve_result_callback = ThreadingBackend.retrieve_result_callback
@@ -162,15 +171,15 @@ def _spark(address: str) -> Iterator[None]:
 
     if address.startswith("local"):  # workers of this machine: Spark takes another Python unless it is told
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.appName("spectral-prep")
+    builder = SparkSession.builder.appName("spectral-shards")
     try:
         session = (builder.master(address) if address else builder).getOrCreate()
     except (PySparkException, Py4JError) as error:
         raise BackendError(f"cannot reach the Spark master at {address} ({_first_line(error)}): is it up?") from None
     try:
-        joblib.register_parallel_backend("spark-rows", Rows)
-        with joblib.parallel_config(backend="spark-rows"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # stage-level scheduling, which one task a row does not need
+        joblib.register_parallel_backend("spark-tasks", Tasks)
+        with joblib.parallel_config(backend="spark-tasks"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # stage-level scheduling, which tasks of one kind do not need
             yield
     except (PySparkException, Py4JError) as error:
         errors = re.findall(r"^\w[\w.]*Error: .*", str(error), re.MULTILINE)  # of the worker, amid Java's traces
