@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.order import Epochs, Span, evaluation_blocks, lane_count, lanes_of
+from train.order import LEAST_HELD, Epochs, Span, evaluation_blocks, lane_count, lanes_of, trained_blocks
 
 Sample = tuple[int, int]
 
@@ -84,8 +84,18 @@ def test_shares_are_even(size: int, count: int) -> None:
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_evaluation_sees_each_block_once(blocks: int, ranks: int) -> None:
-    chosen = [block for rank in range(ranks) for block in evaluation_blocks(blocks, rank, ranks)]
-    assert chosen == list(range(blocks))
+    chosen = [block for rank in range(ranks) for block in evaluation_blocks(range(5, 5 + blocks), rank, ranks)]
+    assert chosen == list(range(5, 5 + blocks))
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=200), st.integers(0, 400))
+def test_what_is_held_out_is_little_and_whole_blocks(sizes: list[int], wanted: int) -> None:
+    samples = np.array(sizes, np.int64)
+    trained = trained_blocks(samples, wanted)
+    held, most = int(samples[trained:].sum()), min(wanted, int(samples.sum()) // 20)
+    assert held == 0 or LEAST_HELD <= held <= most
+    if most >= LEAST_HELD + 63 and trained:  # as much as whole blocks allow
+        assert held + samples[trained - 1] > most
 
 
 def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:

@@ -77,7 +77,9 @@ def test_evaluation_keeps_the_stored_order(sub4: Path) -> None:
     assert y.tolist() == sorted(y.tolist())
     for size, ranks in ((1, 1), (8, 2), (10, 3), (1000, 1)):
         blocks = blocks_of(sub4 / "03", "val")
-        streams = [EvalStream(blocks, evaluation_blocks(len(blocks.samples), r, ranks), size) for r in range(ranks)]
+        streams = [
+            EvalStream(blocks, evaluation_blocks(range(len(blocks.samples)), r, ranks), size) for r in range(ranks)
+        ]
         batches = [batch for stream in streams for batch in stream]
         assert np.array_equal(torch.cat([b.x for b in batches]).numpy(), x)
         assert torch.cat([b.y for b in batches]).tolist() == y.tolist()

@@ -41,8 +41,10 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
     for band in range(4):
         folder = runs / f"{band:02d}"
         assert sorted(p.name for p in folder.iterdir()) == [
+            "best.pt",
             "checkpoint.pt",
             "metrics.jsonl",
+            "recipe.toml",
             "run.json",
             "steps.jsonl",
             "val-labels.npy",
@@ -187,7 +189,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     band = sub4 / "00"
     networks_named = "alexnet, cnn, resnet18, resnet34, resnet50, vgg16"
     assert fails(*train, band, "--network", "vgg") == f"Error: --network vgg: choose {networks_named}"
-    recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick"
+    recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick, or a file that ends with .toml"
     assert fails(*train, band, "--recipe", "none") == f"Error: --recipe none: choose {recipes_named}"
     assert fails(*train, band, "--lr", "0") == "Error: --lr 0.0 is out of range"
     assert (
@@ -236,7 +238,9 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     assert [band[0] for band in report["bands"]] == [0, 1, 2, 3]
     assert np.allclose([band[1] for band in report["bands"]], hits.mean(1))
     assert len(rules["mean", "log"]["curve"]) == 4
-    assert "| geometric, p = 0.3 (default) | log-probabilities |" in (copy / "ensemble.md").read_text()
+    text = (copy / "ensemble.md").read_text()
+    assert "| geometric, p = 0.3 (default) | log-probabilities |" in text
+    assert "ranks and fitted weights come from the other half of val" in text
     with Image.open(copy / "ensemble.png") as plot:
         assert plot.width > 800
 

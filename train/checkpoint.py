@@ -17,7 +17,7 @@ from .errors import TrainError
 from .networks import build
 
 FORMAT = "spectral-checkpoint"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Progress:
     """How far a run is.
 
     reader: of Epochs.state_dict.  sums: of the unfinished epoch so far.  train_top1: of the last whole epoch.
-    seconds: of the run.
+    best, best_epoch: top-1 of the best epoch so far, and its number from 1; 0 for none.  seconds: of the run.
     """
 
     reader: dict[str, int]
     sums: dict[str, float] = field(default_factory=dict)
     train_top1: float = 0.0
+    best: float = 0.0
+    best_epoch: int = 0
     seconds: float = 0.0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from . import recipes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shards_manifest.backend import Backend
+
+    from .bands import BandJob, Outcome
     from .plan import TrainPlan
     from .ranks import Ranks
     from .runs import Result
@@ -72,19 +76,37 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Minutes between checkpoints within an epoch; the same command goes on from the last.",
 )
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or begin it anew."
+)
+@click.option(
+    "--hold-out",
+    type=click.IntRange(0),
+    default=10_000,
+    show_default=True,
+    help="Samples of train, at most a twentieth, kept from training to rank bands and to fit their weights.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
+@click.option("--jobs", type=click.IntRange(1), help="Bands at once: on each GPU, or in all.  [default: 1]")
+@click.option(
+    "--backend", default="loky", show_default=True, help="Where bands are trained: loky (here), dask, ray or spark."
+)
+@click.option("--address", default="", help="Of the cluster, as in tcp://head:8786 (Dask) or auto (Ray).")
 @click.option("--describe", is_flag=True, help="Print what the network costs, and train nothing.")
 @click.option("--evaluate", "path", type=click.Path(), help="A checkpoint to evaluate on the val part; trains nothing.")
 @click.option("--ten-crop", is_flag=True, help="Of --evaluate: the mean of ten crops; needs planes with a margin.")
 def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop: bool, **options: Any) -> None:
-    """Train the network of a band; for a whole split of each band in turn, skipping those that are finished.
+    """Train the network of a band, or of every band of a split, skipping those that are finished.
 
-    The recipe says how; any of its fields may be set by an option. Under torchrun, its processes train each band
-    together.
+    The recipe says how; any of its fields may be set by an option. Bands are trained in turn, or several at once, by
+    this machine or a cluster; under torchrun, its processes train each band together.
     """
     from shards_manifest import BandManifest, open_data
 
     from .ranks import Ranks
     from .runs import local_folder, run_path, split_runs_path
+
+    where = {name: options.pop(name) for name in ("jobs", "backend", "address")}
 
     _, manifest = open_data(shards)
     options["recipe"] = options["recipe"] or recipes.of_dataset(manifest.dataset)
@@ -99,11 +121,11 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
             _evaluate(shards, path, plan, ten_crop, ranks)
             return
         if isinstance(manifest, BandManifest):
-            _train_one(shards, local_folder(out) if out else run_path(shards), plan, ranks)
+            _train_bands([(shards, local_folder(out) if out else run_path(shards))], plan, ranks, **where)
             return
         root = local_folder(out) if out else split_runs_path(shards)
-        for band in manifest.bands:
-            _train_one(f"{shards}/{band.folder}", root / band.folder, plan, ranks)
+        bands = [(f"{shards}/{band.folder}", root / band.folder) for band in manifest.bands]
+        _train_bands(bands, plan, ranks, **where)
         if ranks.first:
             click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
 
@@ -155,8 +177,9 @@ def _plan(
         cache_bytes=_bytes(rest.pop("cache_size")),
         skip=rest.pop("on_bad_shard") == "skip",
     )
-    save_every = 60 * rest.pop("save_every")
-    plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading, save_every)
+    running = {name: rest.pop(name) for name in ("hold_out", "resume", "tensorboard")}
+    running["save_every"] = 60 * rest.pop("save_every")
+    plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading, **running)
     plan.dtype(plan.torch_device())  # raises before any work
     return plan
 
@@ -172,31 +195,77 @@ def _bytes(size: str) -> int:
     return int(value)
 
 
-def _train_one(shards: str, out: Path, plan: TrainPlan, ranks: Ranks) -> None:
-    from shards_manifest import open_band
+def _train_bands(
+    bands: list[tuple[str, Path]], plan: TrainPlan, ranks: Ranks, jobs: int | None, backend: str, address: str
+) -> None:
+    """Train bands, each with its run folder. Raises SpectralError for one, and if any of several failed."""
+    from .bands import BandJob, train_bands, train_one
+    from .errors import TrainError
 
-    from .loop import train_band
-    from .runs import RunFolder
-
-    _, manifest = open_band(shards)
+    work = [BandJob(out.name, shards, out, plan) for shards, out in bands]
+    where = _backend(plan, len(work), jobs, backend, address)
+    if where is not None and ranks.size > 1:
+        raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
 
     def say(sentence: str) -> None:
         if ranks.first:
             click.echo(sentence)
 
-    earlier = ranks.shared(lambda: RunFolder(out).finished(manifest, plan))
-    if earlier is not None:
-        say(f"{out} is finished: {_summary(earlier)}")
-        return
-    side, recipe = manifest.geometry.crop, plan.recipe
-    say(
-        f"{shards}: {plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, "
-        f"{manifest.parts['train'].samples} samples, {recipe.epochs} epochs of recipe {recipe.name} into {out}"
+    say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  "))
+    failed = []
+
+    def here() -> Iterator[Outcome]:
+        for job in work:
+            say(_heading(job))
+            yield train_one(job, quiet=not ranks.first, ranks=ranks)
+
+    for outcome in here() if where is None else train_bands(work, where, plan.recipe.epochs):
+        out = work[0].out.parent / outcome.band
+        if outcome.result is None:
+            failed.append(outcome.band)
+            if len(work) == 1 or ranks.size > 1:  # ranks have lost each other
+                raise TrainError(outcome.failure)
+            click.echo(f"{out} failed: {outcome.failure}", err=True)
+        elif outcome.earlier:
+            say(f"{out} is finished: {_summary(outcome.result)}")
+        else:
+            say(f"{out}: {_summary(outcome.result)} in {outcome.result.seconds:.0f} s")
+    if failed:
+        what = f"{len(failed)} of {len(work)} bands failed ({', '.join(failed)})"
+        raise TrainError(f"{what}: see above, and run the same command again to train what is missing")
+
+
+def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, address: str) -> Backend | None:
+    """Where several bands are trained at once; None for one after another in this process."""
+    import torch
+
+    from shards_manifest.backend import Backend
+
+    if backend != "loky":
+        return Backend(backend, address, jobs or -1, gpu=plan.device != "cpu")
+    gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
+    count = min((jobs or 1) * max(gpus, 1), bands)
+    where = Backend(backend, address, count)
+    return where if count > 1 else None
+
+
+def _heading(job: BandJob) -> str:
+    """What is about to be trained, if that can be told."""
+    from shards_manifest import SpectralError, open_band
+
+    try:
+        _, manifest = open_band(job.shards)
+    except SpectralError:
+        return f"{job.shards}: {job.plan.network} into {job.out}"
+    side, recipe = manifest.geometry.crop, job.plan.recipe
+    samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
+    heading = (
+        f"{job.shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
+        f"{recipe.epochs} epochs of recipe {recipe.name} into {job.out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
-        say("No val part: nothing is evaluated, and the run cannot be fused")
-    result = train_band(shards, out, plan, ranks=ranks)
-    say(f"{out}: {_summary(result)} in {result.seconds:.0f} s")
+        heading += "\nNo val part: nothing is evaluated, and the run cannot be fused"
+    return heading
 
 
 def _summary(result: Result) -> str:

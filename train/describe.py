@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import networks
@@ -50,13 +51,24 @@ class Card:
         )
 
 
+def multiply_adds(name: str, plane: int, classes: int) -> int:
+    """Of one image's forward pass. Raises TrainError for an unknown name."""
+    with torch.device("meta"):
+        return _multiply_adds(networks.build(name, plane, classes), torch.empty(2, 3, plane, plane))
+
+
+def _multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(images)
+    return int(counter.get_total_flops()) // (2 * len(images))  # two to a multiply-add
+
+
 def describe(name: str, plane: int, classes: int) -> Card:
     """The card of a network for inputs (N, 3, plane, plane). Raises TrainError for an unknown name."""
     with torch.device("meta"):
         network = networks.build(name, plane, classes)
         images = torch.empty(2, 3, plane, plane)  # batch norm wants two
-    with FlopCounterMode(display=False) as counter:
-        network.eval()(images)
+    counted = _multiply_adds(network, images)
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,6 +86,6 @@ def describe(name: str, plane: int, classes: int) -> Card:
         classes=classes,
         parameters=sum(tensor.numel() for tensor in network.parameters()),
         buffers=sum(tensor.numel() for tensor in network.buffers() if tensor.dtype == torch.float32),
-        multiply_adds=counter.get_total_flops() // 4,  # two to a multiply-add, two images
+        multiply_adds=counted,
         activations=sum(storage.nbytes() for key, storage in kept.items() if key not in of_network) // 2,
     )

@@ -3,47 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import fuse
+from . import checkpoint, fuse
 from .errors import EnsembleError
-from .runs import LABELS, LOGITS, RUN, Result, read_run
+from .outputs import Outputs, Run, check_same, find_runs, open_run
+from .runs import CHECKPOINT
 
-RANK_ON = ("halves", "train", "val")
+RANK_ON = ("held", "halves", "train", "val")
 DEFAULT_RULE = ("geometric", "log")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: its band, its result, and its outputs on val, mapped from disk."""
-
-    path: Path
-    band: dict[str, Any]
-    result: Result
-    logits: NDArray[np.float16]
-    labels: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Rule:
-    """What a rule gives: accuracies with all bands, and top-1, top-5 as bands are added, best first."""
+    """What a rule gives: accuracies with all bands, and top-1, top-5 as bands are added, best first.
+
+    shares: what each band, in band order, is weighted by when all that bands are ranked on is used at once.
+    """
 
     weights: str
     space: str
     top1: float
     top5: float
     curve: tuple[tuple[float, float], ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs and gives. seconds: of training, all bands after one another."""
+
+    name: str
+    top1: float
+    top5: float
+    parameter_bytes: int
+    multiply_adds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ClassGain:
+    """Top-1 within one class: of the best band alone, and of the default rule."""
+
+    name: str
+    samples: int
+    best: float
+    fused: float
 
 
 @dataclass(frozen=True)
 class Report:
     """The ensemble of a split. bands: (band, top-1, top-5, train top-1), in band order.
 
-    order: bands, best first, by the ranking data over all samples (for the plot and the table).
+    order: bands, best first, by all of the ranking data.  costs: the baseline's if there is one, the best band's,
+    the ensemble's.
     """
 
     dataset: str
@@ -54,12 +72,12 @@ class Report:
     order: tuple[int, ...]
     missing: tuple[int, ...]
     rules: tuple[Rule, ...]
-    parameter_bytes: int
-    train_seconds: float
+    costs: tuple[Cost, ...]
+    classes: tuple[ClassGain, ...]
 
     @property
     def default(self) -> Rule:
-        """The rule whose accuracy is the ensemble's: geometric weights of log-probabilities."""
+        """The rule whose accuracy is the ensemble's."""
         return next(rule for rule in self.rules if (rule.weights, rule.space) == DEFAULT_RULE)
 
     def to_json(self) -> dict[str, Any]:
@@ -67,102 +85,134 @@ class Report:
         return asdict(self)
 
 
-def find_runs(root: Path) -> list[Run]:
-    """The finished runs below `root`, by band. Raises EnsembleError if they do not belong together."""
-    if not root.is_dir():
-        raise EnsembleError(f"{root} is not a folder: name the folder with the runs of a split's bands")
-    runs = sorted((_open(p.parent) for p in root.glob(f"*/{RUN}")), key=lambda run: int(run.band["band"]))
-    if not runs:
-        raise EnsembleError(f"{root} holds no finished runs: train the bands with spectral-train --shards SPLIT first")
-    first = runs[0]
-    for run in runs[1:]:
-        for name, what in (
-            ("order", "sample order"),
-            ("geometry", "geometry"),
-            ("classes", "number of classes"),
-        ):
-            if run.band[name] != first.band[name]:
-                raise EnsembleError(
-                    f"{run.path} and {first.path} differ in their {what}: they come from different splits "
-                    "and cannot be fused"
-                )
-        if run.band["band"] in {other.band["band"] for other in runs if other is not run}:
-            raise EnsembleError(f"{root} holds two runs of band {run.band['band']}: keep one")
-        if not np.array_equal(run.labels, first.labels):
-            raise EnsembleError(f"{run.path} has other labels than {first.path}: one of them is damaged")
-    return runs
+class Choice:
+    """How bands are ranked and weighted: from what is held out, from rows of val, or from training accuracies."""
 
+    def __init__(self, runs: list[Run], rank_on: str) -> None:
+        self._parts = [run.held if rank_on == "held" else run.val for run in runs]
+        self._trained = np.array([run.result.train_top1 for run in runs]) if rank_on == "train" else None
+        self._hits = np.stack([fuse.band_hits(part.logits, part.labels)[:, 0] for part in self.parts])
 
-def ensemble(root: Path, rank_on: str = "halves") -> Report:
-    """Score every rule on the runs below `root`. Raises EnsembleError.
+    @property
+    def parts(self) -> list[Outputs]:
+        """The outputs that are chosen on."""
+        return [part for part in self._parts if part is not None]
 
-    rank_on: what bands are ranked and weights are fitted on. 'halves' scores each half of val with
-    choices made on the other; 'train' ranks by training accuracy; 'val' ranks on the very data that is
-    scored, which flatters.
-    """
-    if rank_on not in RANK_ON:
-        raise EnsembleError(f"--rank-on {rank_on}: choose {', '.join(RANK_ON)}")
-    runs = find_runs(root)
-    logits, labels = [run.logits for run in runs], runs[0].labels
-    hits = np.stack([fuse.band_hits(run.logits, labels) for run in runs])
-    accuracy = hits.mean(axis=1)
-    trained = np.array([run.result.train_top1 for run in runs])
-    every = np.arange(len(labels))
-    if len(labels) < 2 and rank_on == "halves":
-        raise EnsembleError(f"{root} was evaluated on one sample, which has no halves: use --rank-on train")
-
-    def ranked(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        by = trained if rank_on == "train" else hits[:, rows, 0].mean(axis=1)
+    def order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of the bands, best first."""
+        by = self._hits[:, rows].mean(axis=1) if self._trained is None else self._trained
         return np.argsort(-by, kind="stable")
 
-    def curve(kind: str, space: str, chosen_on: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.int64]:
-        order = ranked(chosen_on)
+    def weights(self, kind: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """One a band, best first."""
         if kind == "fitted":
-            weights = fuse.fit_weights(logits, labels, chosen_on)[order]
-        else:
-            weights = np.ones(len(runs)) if kind == "mean" else fuse.geometric(len(runs))
+            found = fuse.fit_weights([part.logits for part in self.parts], self.parts[0].labels, rows)
+            return found[self.order(rows)]
+        count = len(self.parts)
+        return np.full(count, 1 / count) if kind == "mean" else fuse.geometric(count)
+
+    def shares(self, kind: str) -> tuple[float, ...]:
+        """One a band, in band order, from everything."""
+        every = np.arange(self._hits.shape[1])
+        found = np.empty(len(self.parts))
+        found[self.order(every)] = self.weights(kind, every)
+        return tuple(map(float, found))
+
+
+def ensemble(root: Path, rank_on: str = "", baseline: Path | None = None) -> Report:
+    """Score every rule on the runs below `root`. Raises EnsembleError.
+
+    rank_on: what bands are ranked and weights are fitted on. 'held' takes what was held out of train, and is the
+    default where every run has that. 'halves', the default elsewhere, scores each half of val with choices made on
+    the other; 'train' ranks by training accuracy; 'val' ranks on the very data that is scored, which flatters.
+    baseline: the run of a network that saw the whole images, for comparison.
+    """
+    runs = find_runs(root)
+    rank_on = rank_on or ("held" if all(run.held for run in runs) else "halves")
+    _check(root, runs, rank_on)
+    logits, labels = [run.val.logits for run in runs], runs[0].val.labels
+    every = np.arange(len(labels))
+    choice = Choice(runs, rank_on)
+    chosen_on = np.arange(len(choice.parts[0].labels))
+
+    def hits(kind: str, space: str, chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
+        order, weights = choice.order(chosen), choice.weights(kind, chosen)
         return fuse.prefix_hits(logits, labels, scored, order.tolist(), weights, space)
 
-    rules = []
+    rules, fused = [], np.empty(0, np.bool_)
     for kind in fuse.WEIGHTS:
         for space in fuse.SPACES:
             if kind == "fitted" and (space != "log" or rank_on == "train"):
                 continue  # log-linear by definition; and training outputs are not kept
-            if rank_on == "halves":
-                scores = fuse.cross_scored(len(labels), lambda on, of, k=kind, s=space: curve(k, s, on, of))  # type: ignore[misc]
-            else:
-                scores = curve(kind, space, every, every) / len(labels)
-            steps = tuple((float(a), float(b)) for a, b in scores)
-            rules.append(Rule(kind, space, *steps[-1], steps))
-    numbers = [int(run.band["band"]) for run in runs]
+            score = partial(hits, kind, space)
+            found = fuse.cross_hits(len(labels), score) if rank_on == "halves" else score(chosen_on, every)
+            steps = tuple((float(a), float(b)) for a, b in found.mean(axis=1))
+            rules.append(Rule(kind, space, *steps[-1], steps, choice.shares(kind)))
+            if (kind, space) == DEFAULT_RULE:
+                fused = found[-1, :, 0]
+    alone = np.stack([fuse.band_hits(part, labels) for part in logits])
+    accuracy = alone.mean(axis=1)
+    best = int(accuracy[:, 0].argmax())
     factor = int(runs[0].band["geometry"]["factor"])
+    default = next(rule for rule in rules if (rule.weights, rule.space) == DEFAULT_RULE)
+    whole = _cost(f"{len(runs)} bands fused", runs, default.top1, default.top5)
     return Report(
         dataset=str(runs[0].band["dataset"]),
         factor=factor,
         samples=len(labels),
         rank_on=rank_on,
         bands=tuple(
-            (band, float(top1), float(top5), float(train))
-            for band, (top1, top5), train in zip(numbers, accuracy, trained, strict=True)
+            (run.number, float(top1), float(top5), run.result.train_top1)
+            for run, (top1, top5) in zip(runs, accuracy, strict=True)
         ),
-        order=tuple(numbers[i] for i in ranked(every)),
-        missing=tuple(sorted(set(range(factor)) - set(numbers))),
+        order=tuple(runs[i].number for i in choice.order(chosen_on)),
+        missing=tuple(sorted(set(range(factor)) - {run.number for run in runs})),
         rules=tuple(rules),
-        parameter_bytes=sum(run.result.parameter_bytes for run in runs),
-        train_seconds=sum(run.result.seconds for run in runs),
+        costs=(*_baseline(baseline, runs[0]), _cost(f"band {runs[best].number}", [runs[best]], *accuracy[best]), whole),
+        classes=_class_gains(runs[0], alone[best, :, 0], fused),
     )
 
 
-def _open(path: Path) -> Run:
-    found = read_run(path)
-    result = Result(**found["result"])
-    if result.top1 is None:
-        raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
-    try:
-        logits = np.load(path / LOGITS, mmap_mode="r", allow_pickle=False)
-        labels = np.load(path / LABELS, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise EnsembleError(f"{path} has no readable {LOGITS} and {LABELS} ({error}): train it again") from None
-    if logits.ndim != 2 or logits.shape != (len(labels), int(found["band"]["classes"])):
-        raise EnsembleError(f"{path}/{LOGITS} has the shape {logits.shape}, not what {RUN} says: train it again")
-    return Run(path, found["band"], result, logits, labels)
+def _check(root: Path, runs: list[Run], rank_on: str) -> None:
+    if rank_on not in RANK_ON:
+        raise EnsembleError(f"--rank-on {rank_on}: choose {', '.join(RANK_ON)}")
+    if rank_on == "halves" and len(runs[0].val.labels) < 2:
+        raise EnsembleError(f"{root} was evaluated on one sample, which has no halves: use --rank-on train")
+    if rank_on != "held":
+        return
+    first = runs[0]
+    for run in runs:
+        if run.held is None:
+            raise EnsembleError(f"{run.path} held nothing out of train: use --rank-on halves, or train with --hold-out")
+        if first.held is None or not np.array_equal(run.held.labels, first.held.labels):
+            raise EnsembleError(f"{run.path} held out other samples than {first.path}: use --rank-on halves")
+
+
+def _cost(name: str, runs: list[Run], top1: float, top5: float) -> Cost:
+    results = [run.result for run in runs]
+    size, adds = (sum(getattr(each, field) for each in results) for field in ("parameter_bytes", "multiply_adds"))
+    return Cost(name, float(top1), float(top5), size, adds, sum(each.seconds for each in results))
+
+
+def _baseline(path: Path | None, like: Run) -> tuple[Cost, ...]:
+    if path is None:
+        return ()
+    run = open_run(path)
+    if run.band["order"].get("val") != like.band["order"].get("val"):
+        raise EnsembleError(f"--baseline {path} was evaluated on other images than {like.path}: split both alike")
+    check_same(run, like, {})
+    assert run.result.top1 is not None
+    assert run.result.top5 is not None
+    return (_cost("baseline", [run], run.result.top1, run.result.top5),)
+
+
+def _class_gains(run: Run, best: NDArray[np.bool_], fused: NDArray[np.bool_]) -> tuple[ClassGain, ...]:
+    """For every class that has samples. best, fused: bool (samples,), whether the one and the other is right."""
+    labels, classes = run.val.labels, int(run.band["classes"])
+    names = checkpoint.load(run.path / CHECKPOINT)["band"]["classes"]
+    counts = np.bincount(labels, minlength=classes)
+    right = [np.bincount(labels, each, classes) for each in (best, fused)]
+    return tuple(
+        ClassGain(names[i], int(counts[i]), float(right[0][i] / counts[i]), float(right[1][i] / counts[i]))
+        for i in np.flatnonzero(counts)
+    )

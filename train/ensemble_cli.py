@@ -12,11 +12,12 @@ from shards_manifest import console
 @click.argument("runs", type=click.Path())
 @click.option(
     "--rank-on",
-    default="halves",
-    show_default=True,
-    help="What bands are ranked on: halves (of val, each scored by the other), train, or val.",
+    default="",
+    help="What bands are ranked on: held (out of train), halves (of val, each scored by the other), train, or val.  "
+    "[default: held, or halves where a run held nothing out]",
 )
-def cli(runs: str, rank_on: str) -> None:
+@click.option("--baseline", type=click.Path(), help="Run of a network that saw the whole images, to compare with.")
+def cli(runs: str, rank_on: str, baseline: str | None) -> None:
     """Fuse what is there in RUNS: ensemble.md, ensemble.json and ensemble.png are written into it."""
     from shards_manifest import LocalStore, canonical_json
 
@@ -25,7 +26,7 @@ def cli(runs: str, rank_on: str) -> None:
     from .runs import local_folder
 
     folder = local_folder(runs)
-    report = ensemble(folder, rank_on)
+    report = ensemble(folder, rank_on, local_folder(baseline) if baseline else None)
     store = LocalStore(folder)
     text = markdown(report)
     store.write("ensemble.md", text.encode())

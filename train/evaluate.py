@@ -42,10 +42,13 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(session: Session, blocks: PartBlocks, last: bool, ten_crop: bool = False) -> Evaluation:
+def evaluate(
+    session: Session, blocks: PartBlocks, last: bool, ten_crop: bool = False, chosen: range | None = None
+) -> Evaluation:
     """Evaluate on every sample once, all ranks together. Raises TrainError, ShardError.
 
     last: keep the outputs.  ten_crop: the mean of the probabilities of ten crops in place of the centre's.
+    chosen: some blocks, where it is not all.
     """
     network = session.judged.eval()
     inputs = session.inputs.eval()
@@ -53,8 +56,9 @@ def evaluate(session: Session, blocks: PartBlocks, last: bool, ten_crop: bool = 
     # loss, top-1, top-5, samples, lost
     sums = torch.zeros(5, dtype=torch.float64, device=session.device)
     kept: list[tuple[NDArray[np.float16], NDArray[np.int64]]] = []
-    chosen = evaluation_blocks(len(blocks.samples), ranks.rank, ranks.size)
-    stream = EvalStream(blocks, chosen, max(session.recipe.batch_size // ranks.size, 256), reading.skip)
+    every = range(len(blocks.samples)) if chosen is None else chosen
+    mine = evaluation_blocks(every, ranks.rank, ranks.size)
+    stream = EvalStream(blocks, mine, max(session.recipe.batch_size // ranks.size, 256), reading.skip)
     workers = min(reading.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
     for batch in loader(stream, workers, session.device.type == "cuda"):
         lost += reported(batch)

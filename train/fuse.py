@@ -41,21 +41,21 @@ def prefix_hits(
     order: Sequence[int],
     weights: NDArray[np.float64],
     space: str,
-) -> NDArray[np.int64]:
-    """Counts of hits among `rows` when the first 1, 2, ... bands of `order` are fused: int64 (bands, 2).
+) -> NDArray[np.bool_]:
+    """Whether each of `rows` is a hit when the first 1, 2, ... bands of `order` are fused: bool (bands, rows, 2).
 
     weights: one a band, in the order of `order`.  space: 'log' sums log-probabilities, 'probability'
-    probabilities.
+    probabilities.  The last axis: top-1, top-5.
     """
-    counts = np.zeros((len(order), 2), np.int64)
+    hits = np.empty((len(order), len(rows), 2), np.bool_)
     for part in _chunks(len(rows), logits[0].shape[1]):
         chosen = rows[part]
         fused = torch.zeros(len(chosen), logits[0].shape[1])
         for number, band in enumerate(order):
             outputs = log_probabilities(logits[band], chosen)
             fused.add_(outputs if space == "log" else outputs.exp(), alpha=float(weights[number]))
-            counts[number] += _hits(fused, labels[chosen]).sum(axis=0)
-    return counts
+            hits[number, part] = _hits(fused, labels[chosen])
+    return hits
 
 
 def fit_weights(logits: Logits, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -81,17 +81,21 @@ def fit_weights(logits: Logits, labels: NDArray[np.int64], rows: NDArray[np.int6
     return weights.detach().double().numpy()
 
 
-def cross_scored(
-    samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
-) -> NDArray[np.float64]:
-    """Score every sample with choices made on the other half: fractions, as `score` returns counts.
+def cross_hits(
+    samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """What `prefix_hits` returns, for every sample with choices made on the other half.
 
     score(chosen_on, scored) gets the rows to choose weights on and those to score. The halves are the
     even and the odd rows, so that both hold every class of a part in source order.
     """
     rows = np.arange(samples)
-    even, odd = rows[::2], rows[1::2]
-    return np.asarray((score(even, odd) + score(odd, even)) / samples)
+    halves = rows[::2], rows[1::2]
+    found = [score(halves[1 - half], halves[half]) for half in (0, 1)]
+    hits = np.empty((len(found[0]), samples, 2), np.bool_)
+    for half, some in zip(halves, found, strict=True):
+        hits[:, half] = some
+    return hits
 
 
 def _hits(fused: torch.Tensor, labels: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from . import networks
 from .blocks import PartBlocks
 from .cache import BlockCache
 from .checkpoint import Progress, content
+from .describe import multiply_adds
 from .errors import TrainError
 from .evaluate import Evaluation, evaluate
-from .order import Epochs, Span
+from .order import Epochs, Span, trained_blocks
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
 from .reader import Batch, TrainStream, loader, reported
@@ -32,23 +34,39 @@ REPORT = 20  # steps between two readings of the loss, each of which waits for t
 
 
 def train_band(
-    shards: str, out: str | os.PathLike[str], plan: TrainPlan, quiet: bool = False, ranks: Ranks = ALONE
+    shards: str,
+    out: str | os.PathLike[str],
+    plan: TrainPlan,
+    quiet: bool = False,
+    ranks: Ranks = ALONE,
+    stop: Stop | None = None,
 ) -> Result:
     """Train the network of the band in folder `shards` into run folder `out`, unless it is finished.
 
     An unfinished run there goes on from its checkpoint. ranks: joined; all call this, the first one writes.
-    Raises TrainError, FormatError, ShardError, StoreError.
+    stop: what may end it.  Raises TrainError, FormatError, ShardError, StoreError; KeyboardInterrupt and SystemExit
+    after a checkpoint.
     """
     store, manifest = open_band(shards)
     run = RunFolder(out)
+    with ExitStack() as held:
+        ranks.shared(lambda: held.enter_context(run.owning()))
+        return _train(store, manifest, plan, run, quiet or not ranks.first, ranks, stop or Stop())
+
+
+def _train(
+    store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks, stop: Stop
+) -> Result:
+    if not plan.resume:
+        ranks.shared(run.clear)
     earlier = ranks.shared(lambda: run.finished(manifest, plan))
     if earlier is not None:
         return earlier
     if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
-        raise TrainError(f"{shards} has fewer than two training samples")
-    training = Training(store, manifest, plan, run, quiet or not ranks.first, ranks)
+        raise TrainError(f"{store} has fewer than two training samples")
+    training = Training(store, manifest, plan, run, quiet, ranks, stop)
     training.resume(ranks.shared(lambda: run.unfinished(manifest, plan)))
-    ranks.shared(lambda: run.begin(training.samples))
+    ranks.shared(lambda: run.begin(training.samples, plan))
     return training.run_epochs()
 
 
@@ -56,14 +74,24 @@ class Training:
     """A run under way in one rank: where it is, and what the unfinished epoch has added up so far."""
 
     def __init__(
-        self, store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks
+        self,
+        store: Store,
+        manifest: BandManifest,
+        plan: TrainPlan,
+        run: RunFolder,
+        quiet: bool,
+        ranks: Ranks,
+        stop: Stop,
     ) -> None:
         self.manifest, self.plan, self.run, self.quiet, self.ranks = manifest, plan, run, quiet, ranks
         self.session = Session(manifest, plan, ranks)
         cache = plan.reading.open_cache()
         self.blocks = PartBlocks(store, manifest, "train", cache)
+        blocks = self.blocks.samples
+        trained = trained_blocks(blocks, plan.hold_out)
+        self.held = range(trained, len(blocks))
         self.epochs = Epochs.of(
-            self.blocks.samples, plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
+            blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
         )
         if self.epochs.batch_size < ranks.size:
             raise TrainError(f"batches of {self.epochs.batch_size} are too small for {ranks.size} processes")
@@ -71,9 +99,10 @@ class Training:
         self.val = self._val(store, cache)
         self.epoch = self.batch = 0
         self.sums = dict.fromkeys(("loss", "correct", "lost", "waited", "seconds"), 0.0)
-        self.train_top1 = self.seconds = 0.0
+        self.train_top1 = self.seconds = self.best = 0.0
+        self.best_epoch = 0
         self.saved = time.perf_counter()
-        self.stop = Stop()
+        self.stop = stop
 
     @property
     def samples(self) -> int:
@@ -88,6 +117,7 @@ class Training:
         self.epoch, self.batch = self.epochs.position(progress.reader)
         self.sums |= progress.sums
         self.train_top1, self.seconds = progress.train_top1, progress.seconds
+        self.best, self.best_epoch = progress.best, progress.best_epoch
         self.session.load(found)
         if not self.quiet:
             tqdm.write(f"going on after {self.samples} samples, in epoch {self.epoch + 1}")
@@ -101,31 +131,35 @@ class Training:
             return self._run_epochs()
 
     def _run_epochs(self) -> Result:
-        recipe, last = self.plan.recipe, None
-        reading = self.plan.reading
+        recipe, reading = self.plan.recipe, self.plan.reading
         left = range(self.epoch, recipe.epochs)
         stream = TrainStream(self.blocks, self.epochs, self.span, left, self.batch, reading.skip)
         batches = loader(stream, reading.workers, self.session.device.type == "cuda")
+        found: dict[str, Evaluation] = {}
         for _ in left:
-            last = self._epoch(batches)
-        if not left and self.val is not None:  # killed between its last checkpoint and its end
-            last = evaluate(self.session, self.val, last=True)
+            found = self._epoch(batches)
+        found = found or self._evaluations(last=True)  # killed after the last epoch, before its outputs were kept
+        val, held = found.get("val"), found.get("held")
         result = Result(
-            top1=last.top1 if last else None,
-            top5=last.top5 if last else None,
-            loss=last.loss if last else None,
+            top1=val.top1 if val else None,
+            top5=val.top5 if val else None,
+            loss=val.loss if val else None,
+            held_top1=held.top1 if held else None,
             train_top1=self.train_top1,
+            best_epoch=self.best_epoch or None,
             seconds=self.seconds,
             parameter_bytes=networks.parameter_bytes(self.session.network),
+            multiply_adds=multiply_adds(self.plan.network, self.manifest.geometry.crop, len(self.manifest.classes)),
         )
         if self.ranks.first:
-            if last is not None and last.logits is not None and last.labels is not None:
-                self.run.write_logits(last.logits, last.labels)
+            for part, evaluation in found.items():
+                if evaluation.logits is not None and evaluation.labels is not None:
+                    self.run.write_outputs(part, evaluation.logits, evaluation.labels)
             self.run.finish(self.manifest, self.plan, result)
         return result
 
-    def _epoch(self, batches: Iterator[Batch]) -> Evaluation | None:
-        """The rest of the epoch that the run is in, its evaluation, its line and its checkpoint."""
+    def _epoch(self, batches: Iterator[Batch]) -> dict[str, Evaluation]:
+        """The rest of the epoch that the run is in, its evaluations, its line and its checkpoint."""
         self._steps(batches)
         samples = self.epochs.batches * self.epochs.batch_size
         self.train_top1 = self.sums["correct"] / samples
@@ -139,21 +173,33 @@ class Training:
             "lost": int(self.sums["lost"]),
             "lr": self.session.optimizer.param_groups[0]["lr"],
         }
-        evaluation = None
-        if self.val is not None:
-            begun = time.perf_counter()
-            evaluation = evaluate(self.session, self.val, last=self.epoch + 1 == self.plan.recipe.epochs)
-            self.seconds += time.perf_counter() - begun
-            line |= {"val_loss": evaluation.loss, "val_top1": evaluation.top1, "val_top5": evaluation.top5}
-            line |= {"val_lost": evaluation.lost}
+        begun = time.perf_counter()
+        found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
+        self.seconds += time.perf_counter() - begun
+        for part, evaluation in found.items():
+            line |= {f"{part}_loss": evaluation.loss, f"{part}_top1": evaluation.top1}
+            line |= {f"{part}_top5": evaluation.top5, f"{part}_lost": evaluation.lost}
         self.epoch, self.batch = self.epoch + 1, 0
         self.sums = dict.fromkeys(self.sums, 0.0)
+        judge = found.get("held") or found.get("val")
+        better = judge is not None and (judge.top1 > self.best or not self.best_epoch)
+        if judge is not None and better:
+            self.best, self.best_epoch = judge.top1, self.epoch
         if self.ranks.first:
             self.run.log(line)
-            self._save()
+            self._save(better)
         if not self.quiet:
             tqdm.write(_table_row(self.plan.recipe.epochs, line))
-        return evaluation
+        return found
+
+    def _evaluations(self, last: bool) -> dict[str, Evaluation]:
+        """On what is held out of train, and on val, as far as there are any. last: keep the outputs."""
+        found = {}
+        if self.held:
+            found["held"] = evaluate(self.session, self.blocks, last, chosen=self.held)
+        if self.val is not None:
+            found["val"] = evaluate(self.session, self.val, last)
+        return found
 
     def _steps(self, batches: Iterator[Batch]) -> None:
         session, total = self.session, self.epochs.batch_size
@@ -227,10 +273,11 @@ class Training:
         if stop and not self.quiet:
             tqdm.write(f"saved after {self.samples} samples")
 
-    def _save(self) -> None:
+    def _save(self, best: bool = False) -> None:
         reader = self.epochs.state_dict(self.epoch, self.batch)
-        progress = Progress(reader, self.sums, self.train_top1, self.seconds)
-        self.run.save(content(identity(self.manifest, self.plan), self.manifest, self.session.state(), progress))
+        progress = Progress(reader, self.sums, self.train_top1, self.best, self.best_epoch, self.seconds)
+        whole = content(identity(self.manifest, self.plan), self.manifest, self.session.state(), progress)
+        self.run.save(whole, best)
         self.saved = time.perf_counter()
 
     def _val(self, store: Store, cache: BlockCache | None) -> PartBlocks | None:

@@ -18,6 +18,7 @@ from .errors import TrainError
 
 LANES = 32  # blocks that a batch draws on: 2,048 samples mixed; 64 read a tenth slower
 POOL = 128 << 20  # bytes of decompressed blocks that they may take, with large planes
+LEAST_HELD = 50  # samples held out: fewer would rank bands by chance
 REMAINDERS = ("drop", "wrap")
 
 
@@ -144,6 +145,18 @@ def lanes_of(edges: NDArray[np.int64], span: Span) -> range:
     return range(low, int(np.searchsorted(edges, span.last, side="left")))
 
 
-def evaluation_blocks(blocks: int, rank: int, ranks: int) -> range:
+def evaluation_blocks(blocks: range, rank: int, ranks: int) -> range:
     """The blocks that a rank evaluates: every block once in all, in stored order."""
-    return range(rank * blocks // ranks, (rank + 1) * blocks // ranks)
+    return blocks[rank * len(blocks) // ranks : (rank + 1) * len(blocks) // ranks]
+
+
+def trained_blocks(samples: NDArray[np.int64], hold_out: int) -> int:
+    """The blocks of train, from the first on, that are trained on; the rest is held out for ranking and fusing.
+
+    samples: int64 (blocks,).  hold_out: so many samples at most, and a twentieth of all, in whole blocks; none where
+    that is fewer than LEAST_HELD. A split stores train in random order, alike in all its bands: the last blocks are
+    a fair draw, of the same images.
+    """
+    last = np.cumsum(samples[::-1])
+    count = int(np.searchsorted(last, min(hold_out, int(samples.sum()) // 20), side="right"))
+    return len(samples) - (count if count and last[count - 1] >= LEAST_HELD else 0)

@@ -47,7 +47,9 @@ class TrainPlan:
     """The options of one run, apart from the band.
 
     precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
-    compile: use torch.compile.  save_every: seconds between checkpoints within an epoch, about.
+    compile: use torch.compile.  hold_out: samples of train that are not trained on (order.trained_blocks).
+    save_every: seconds between checkpoints within an epoch, about.  resume: go on with an unfinished run; otherwise
+    begin anew, whatever is there.  tensorboard: write its event files too.
     """
 
     network: str
@@ -58,6 +60,9 @@ class TrainPlan:
     compile: bool = False
     reading: Reading = Reading()
     save_every: float = 600.0
+    hold_out: int = 10_000
+    resume: bool = True
+    tensorboard: bool = False
 
     def torch_device(self, local: int = 0) -> torch.device:
         """The device of process `local` of this machine; auto is a GPU if there is one. Raises TrainError."""
@@ -89,6 +94,7 @@ class TrainPlan:
             "network": self.network,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
+            "hold_out": self.hold_out,
             "remainder": self.reading.remainder,
             "precision": str(self.dtype(self.torch_device())).removeprefix("torch."),
         }

@@ -134,7 +134,7 @@ class _Dealer:
             if not self._skip:
                 raise
             self._lost.append((str(error), wanted))
-        count = len(self._blocks.samples)
+        count = len(self._plan.samples)
         for block in ((fetched.block + step) % count for step in range(1, count)):
             try:
                 return block, *self._blocks.read(block)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 
-from shards_manifest.console import human_bytes
+from .ensemble import ClassGain, Report
 
-from .ensemble import Report
+SHOWN = 5  # classes that gain, and that lose, the most
 
 NAMES = {"mean": "mean", "geometric": "geometric, p = 0.3", "fitted": "fitted log-linear"}
 SPACE_NAMES = {"log": "log-probabilities", "probability": "probabilities"}
 CHOSEN_ON = {
+    "held": "ranks and fitted weights come from samples held out of train",
     "halves": "ranks and fitted weights come from the other half of val",
     "train": "ranks come from the training accuracy",
     "val": "ranks and fitted weights come from the data that is scored, which flatters",
@@ -21,8 +22,7 @@ def markdown(report: Report) -> str:
     """Bands, rules, and the curve of the default rule, as Markdown."""
     lines = [
         f"# {report.dataset} in {report.factor} bands",
-        f"{report.samples} val samples; {CHOSEN_ON[report.rank_on]}. "
-        f"All networks: {human_bytes(report.parameter_bytes)}, trained in {report.train_seconds:.0f} s.",
+        f"{report.samples} val samples; {CHOSEN_ON[report.rank_on]}.",
     ]
     if report.missing:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
@@ -32,10 +32,29 @@ def markdown(report: Report) -> str:
     for rule in report.rules:
         mark = " (default)" if rule is report.default else ""
         lines.append(f"| {NAMES[rule.weights]}{mark} | {SPACE_NAMES[rule.space]} | {rule.top1:.2%} | {rule.top5:.2%} |")
+    lines += ["", "| | top-1 | size, MiB | multiply-adds | training |", "|---|---|---|---|---|"]
+    for cost in report.costs:
+        size, adds = cost.parameter_bytes / 2**20, cost.multiply_adds / 1e9
+        lines.append(f"| {cost.name} | {cost.top1:.2%} | {size:.2f} | {adds:.3f} G | {cost.seconds:.0f} s |")
+    if len(report.classes) > 1:
+        lines += ["", "| class | samples | best band | fused | gain |", "|---|---|---|---|---|"]
+        lines += [_class_row(entry) for entry in _extremes(report)]
     lines += ["", "| bands fused, best first | top-1 | top-5 |", "|---|---|---|"]
     for count, (top1, top5) in enumerate(report.default.curve, 1):
         lines.append(f"| {count} | {top1:.2%} | {top5:.2%} |")
     return "\n".join(lines) + "\n"
+
+
+def _extremes(report: Report) -> list[ClassGain]:
+    """The classes that fusing helps most, and those that it harms most, by their gain."""
+    gains = sorted(report.classes, key=lambda entry: (entry.best - entry.fused, entry.name))
+    return gains if len(gains) <= 2 * SHOWN else gains[:SHOWN] + gains[-SHOWN:]
+
+
+def _class_row(entry: ClassGain) -> str:
+    gain = 100 * (entry.fused - entry.best)
+    name = entry.name.replace("|", "\\|")
+    return f"| {name} | {entry.samples} | {entry.best:.1%} | {entry.fused:.1%} | {gain:+.1f} |"
 
 
 def plot(report: Report) -> bytes:

@@ -1,9 +1,13 @@
 """Run folders: what a finished run leaves behind, and how a rerun recognises it.
 
+recipe.toml       the recipe as it was resolved
 metrics.jsonl     one line an epoch
 steps.jsonl       the training loss between, one line for some steps
+events.out...     the same for TensorBoard, if it was asked for
 checkpoint.pt     the network with its configuration and all that is needed to go on
+best.pt           the same after the epoch that was best on what is held out, or on val
 val-logits.npy    float16 (samples, classes), in stored order; val-labels.npy int64 (samples,)
+held-logits.npy   the same of what is held out of train, with held-labels.npy
 run.json          written last: the band, the options, the result
 """
 
@@ -12,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,33 +27,42 @@ from numpy.typing import NDArray
 
 from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
 
-from . import checkpoint
+from . import checkpoint, recipes
 from .errors import TrainError
+from .events import Events
 from .plan import TrainPlan
 
 FORMAT = "spectral-run"
-VERSION = 1
+VERSION = 2
 RUN = "run.json"
 METRICS = "metrics.jsonl"
 STEPS = "steps.jsonl"
 CHECKPOINT = "checkpoint.pt"
-LOGITS = "val-logits.npy"
-LABELS = "val-labels.npy"
+BEST = "best.pt"
+RECIPE = "recipe.toml"
+LOGITS = "{}-logits.npy"
+LABELS = "{}-labels.npy"
+OUTPUTS = ("val", "held")
+LAST = 5.0  # seconds that workers of a killed run get to end
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. Accuracies are fractions; None where the band has no val part.
+    """How a run ended. Accuracies are fractions; None where the band has no val part, or nothing was held out.
 
-    seconds: of all epochs with their evaluations.  parameter_bytes: of the float32 parameters.
+    best_epoch: counted from 1, of best.pt.  seconds: of all epochs with their evaluations.  parameter_bytes: of the
+    float32 parameters.  multiply_adds: of one image's forward pass.
     """
 
     top1: float | None
     top5: float | None
     loss: float | None
+    held_top1: float | None
     train_top1: float
+    best_epoch: int | None
     seconds: float
     parameter_bytes: int
+    multiply_adds: int
 
 
 def run_path(shards: str | os.PathLike[str], root: str = "runs") -> Path:
@@ -80,6 +95,22 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.store = LocalStore(path)
+        self._events: Events | None = None
+
+    @contextmanager
+    def owning(self) -> Iterator[None]:
+        """Be the only process that writes here; workers of a killed one are waited for. Raises TrainError."""
+        try:
+            with self.store.locked("", exclusive=True, patience=LAST):
+                yield
+        except BlockingIOError:
+            raise TrainError(
+                f"{self.path} is being trained by another process: wait, or choose another --out"
+            ) from None
+        except OSError as error:
+            if self.path.is_dir():
+                raise
+            raise TrainError(f"cannot write to {self.path}: {error.strerror}") from None
 
     def finished(self, manifest: BandManifest, plan: TrainPlan) -> Result | None:
         """The result if this very run is finished here; None if it has to be done.
@@ -103,31 +134,40 @@ class RunFolder:
         self._check(found["identity"], identity(manifest, plan), "an unfinished run")
         return found
 
-    def begin(self, samples: int) -> None:
-        """Make the folder ready to go on after so many samples; what was written later is removed."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainError(f"cannot write to {self.path}: {error.strerror}") from None
-        for name in (LOGITS, LABELS):
+    def clear(self) -> None:
+        """Forget the run that is here."""
+        for name in (RUN, CHECKPOINT, BEST, METRICS, STEPS):
             self.store.remove(name)
+
+    def begin(self, samples: int, plan: TrainPlan) -> None:
+        """Make the folder ready to go on after so many samples; what was written later is removed."""
+        if plan.tensorboard:
+            self._events = Events(self.path, samples)
+        self.store.write(RECIPE, recipes.dump(plan.recipe).encode())
+        for part in OUTPUTS:
+            self.store.remove(LOGITS.format(part))
+            self.store.remove(LABELS.format(part))
         for name in (METRICS, STEPS):
             lines = self.store.read(name).splitlines(keepends=True) if self.store.exists(name) else []
             self.store.write(name, b"".join(line for line in lines if 0 < _samples(line) <= samples))
 
-    def save(self, content: bytes) -> None:
-        """Write the checkpoint, whole or not at all."""
+    def save(self, content: bytes, best: bool = False) -> None:
+        """Write the checkpoint, whole or not at all. best: and keep it as that of the best epoch so far."""
+        if best:
+            self.store.write(BEST, content)
         self.store.write(CHECKPOINT, content)
 
     def log(self, values: dict[str, Any], name: str = METRICS) -> None:
         """Append one line to metrics.jsonl or steps.jsonl; `values` has the samples of the run so far."""
         with self.store.path(name).open("a") as file:
             file.write(json.dumps(values, sort_keys=True) + "\n")
+        if self._events is not None:
+            self._events.add(values)
 
-    def write_logits(self, logits: NDArray[np.float16], labels: NDArray[np.int64]) -> None:
-        """Keep the outputs on val, for fusing."""
+    def write_outputs(self, part: str, logits: NDArray[np.float16], labels: NDArray[np.int64]) -> None:
+        """Keep the outputs on val, or on what is held out, for fusing."""
         for name, array in ((LOGITS, logits), (LABELS, labels)):
-            with self.store.writing([name]) as (file,):
+            with self.store.writing([name.format(part)]) as (file,):
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
     def finish(self, manifest: BandManifest, plan: TrainPlan, result: Result) -> None:

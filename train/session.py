@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -72,6 +73,7 @@ class Session:
         """
         x, y = self.on_device(batch)
         total = total or len(y)
+        torch.manual_seed(dropout_seed(self.plan.seed, number, self.ranks.rank))
         random = draws(self.plan.seed, number, total)[:, first : first + len(y)].to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -135,15 +137,22 @@ class Session:
             raise TrainError(f"the checkpoint does not fit the network ({str(error).splitlines()[0]})") from None
 
 
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """Of torch's generator for a step: what is dropped is the same after a resume, without a state to keep."""
+    return int(np.random.SeedSequence(seed, spawn_key=(3, step, rank)).generate_state(1, np.uint64)[0])
+
+
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = network.parameters()
+    parameters = list(network.parameters())
+    fused = parameters[0].is_cuda  # which also tells float16's overflows without waiting for the GPU
     if recipe.optimizer == "adamw":
         betas = (recipe.momentum, 0.999)
-        return torch.optim.AdamW(parameters, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(parameters, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, fused=fused)
     return torch.optim.SGD(
         parameters,
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
+        fused=fused,
     )

@@ -1,23 +1,41 @@
-"""Ctrl-C and SIGTERM, granted between two steps."""
+"""Ctrl-C, SIGTERM and what else ends a run, granted between two steps."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LOOK = 1.0  # seconds between two looks at the file and the parent
 
 
 class Stop:
-    """asked: that the run should end soon. A second signal ends it at once, as does any outside `granting`."""
+    """Whether the run should end soon. A second signal ends it at once, as does any outside `granting`.
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._granting = False
+    file: there when the run should end, for processes of other machines that no signal reaches.  parent: the process
+    that this one works for, and ends with; 0 for none.
+    """
+
+    def __init__(self, file: Path | None = None, parent: int = 0) -> None:
+        self._file, self._parent = file, parent
+        self._asked = self._granting = False
         self._signal = signal.SIGINT
+        self._looked = 0.0
+
+    @property
+    def asked(self) -> bool:
+        """That the run should end."""
+        if not self._asked and (self._file or self._parent) and time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            alone = self._parent and os.getppid() != self._parent
+            self._asked = bool(alone or (self._file and self._file.exists()))
+        return self._asked
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -49,7 +67,7 @@ class Stop:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)
-        at_once = self.asked or not self._granting
-        self.asked = True
+        at_once = self._asked or not self._granting
+        self._asked = True
         if at_once:
             self.now()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from ..errors import TrainError
@@ -52,6 +54,11 @@ class Recipe:
     flip: bool = _said(True, "Mirror half of the samples.")
     shift: int = _said(0, "Random shifts of a plane, in its pixels.")
 
+    def __str__(self) -> str:
+        """Its name and every field."""
+        values = (f"{name.replace('_', '-')} {value}" for name, value in list(vars(self).items())[1:])
+        return f"{self.name}: {', '.join(values)}"
+
     def checked(self) -> Recipe:
         """The recipe itself, if its values make sense. Raises TrainError, naming the field."""
         for name, good in (
@@ -79,6 +86,10 @@ class Recipe:
         return self
 
 
+FIELDS: dict[str, type] = {"name": str} | {f.name: type(f.default) for f in fields(Recipe)[1:]}
+NOUNS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
 def names() -> list[str]:
     """The recipes that come with the package."""
     return sorted(f.name[:-5] for f in resources.files(__package__).iterdir() if f.name.endswith(".toml"))
@@ -91,12 +102,41 @@ def of_dataset(dataset: str) -> str:
 
 
 def load(name: str, **overrides: Any) -> Recipe:
-    """A recipe by name with some fields replaced; None leaves a field as it is. Raises TrainError."""
-    if name not in names():
-        raise TrainError(f"--recipe {name}: choose {', '.join(names())}")
-    values = tomllib.loads((resources.files(__package__) / f"{name}.toml").read_text())
-    unknown = values.keys() - {f.name for f in fields(Recipe)}
-    if unknown:
-        raise TrainError(f"recipe {name} has the unknown field {min(unknown)}")
+    """A recipe with some fields replaced; None leaves a field as it is. Raises TrainError.
+
+    name: of one that comes with the package, or a file that ends with .toml, such as the recipe.toml of a run.
+    """
+    if name in names():
+        text = (resources.files(__package__) / f"{name}.toml").read_text()
+    elif name.endswith(".toml"):
+        text = _text(Path(name))
+    else:
+        raise TrainError(f"--recipe {name}: choose {', '.join(names())}, or a file that ends with .toml")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise TrainError(f"--recipe {name} is not valid TOML ({error})") from None
+    values = {"name": Path(name).stem, **values}
+    for key, value in values.items():
+        wanted = FIELDS.get(key)
+        if wanted is None:
+            raise TrainError(f"--recipe {name} has the unknown field {key}: choose {', '.join(FIELDS)}")
+        if wanted is float and type(value) is int:
+            values[key] = float(value)
+        elif type(value) is not wanted:
+            raise TrainError(f"--recipe {name}: {key} = {value!r} is not {NOUNS[wanted]}")
     chosen = {key: value for key, value in overrides.items() if value is not None}
-    return replace(Recipe(name, **values), **chosen).checked()
+    return replace(Recipe(**values), **chosen).checked()
+
+
+def dump(recipe: Recipe) -> str:
+    """All fields as TOML, one a line; `load` reads it."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in vars(recipe).items())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise TrainError(f"--recipe {path} cannot be read: {reason}") from None

@@ -1,0 +1,164 @@
+"""Train the bands of a split: in this process one after another, or at once by other processes and machines."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from shards_manifest import SpectralError, StoreError, WorkerLostError, open_band
+from shards_manifest.backend import Backend
+
+from .board import Board
+from .loop import train_band
+from .plan import TrainPlan
+from .ranks import ALONE, Ranks
+from .runs import Result, RunFolder
+from .stopping import Stop
+
+STOP = "stop"  # file beside the run folders: bands that find it end after a checkpoint
+ERROR = "error.log"
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class BandJob:
+    """One band to train. band: its folder's name.  parent: the process that the work ends with; 0 for none."""
+
+    band: str
+    shards: str
+    out: Path
+    plan: TrainPlan
+    parent: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a band ended: its result, or one sentence about why it has none. earlier: it was finished before."""
+
+    band: str
+    result: Result | None = None
+    earlier: bool = False
+    failure: str = ""
+
+
+def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks: Ranks = ALONE) -> Outcome:
+    """Train a band, or find it finished. What goes wrong with it is its outcome; Ctrl-C and SIGTERM are not."""
+    try:
+        _, manifest = open_band(job.shards)
+        if job.plan.resume:
+            earlier = ranks.shared(lambda: RunFolder(job.out).finished(manifest, job.plan))
+            if earlier is not None:
+                return Outcome(job.band, earlier, earlier=True)
+        return Outcome(job.band, train_band(job.shards, job.out, job.plan, quiet, ranks, stop))
+    except SpectralError as error:
+        return Outcome(job.band, failure=str(error))
+    except OSError as error:
+        return Outcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
+    except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
+        if ranks.size > 1:
+            raise
+        job.out.mkdir(parents=True, exist_ok=True)
+        (job.out / ERROR).write_text(traceback.format_exc())
+        reason = (str(error).splitlines() or [""])[0]
+        return Outcome(job.band, failure=f"{type(error).__name__}: {reason} (all of it is in {job.out / ERROR})")
+
+
+def train_apart(job: BandJob) -> Outcome:
+    """`train_one` in a process made for such work; an interruption is an outcome there."""
+    if multiprocessing.current_process().daemon:  # Dask's: they may have no processes of their own
+        job = replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, workers=0)))
+    try:
+        return train_one(job, stop=Stop(job.out.parent / STOP, job.parent))
+    except (KeyboardInterrupt, SystemExit):
+        return Outcome(job.band, failure=INTERRUPTED)
+
+
+def train_bands(jobs: Sequence[BandJob], backend: Backend, epochs: int) -> Iterator[Outcome]:
+    """The outcomes of all bands, as they come. Raises BackendError, KeyboardInterrupt, SystemExit.
+
+    A process that is killed takes the bands with it that were under way. They go on, each alone: then the one that
+    does it again is known, and the others are not its victims.
+    """
+    root = jobs[0].out.parent
+    stop, stop_file = Stop(), root / STOP
+    _prepare(root, stop_file)
+    with (
+        stop.listening(),
+        stop.granting(),
+        Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
+    ):
+
+        def done(outcome: Outcome) -> Outcome:
+            board.ended(outcome.band, "failed" if outcome.failure else "done")
+            return outcome
+
+        try:
+            suspects = yield from _together(list(_placed(jobs, backend)), backend, done, stop)
+            for job in suspects:
+                yield from _alone(replace(job, plan=replace(job.plan, resume=True)), backend, done, stop)
+            if stop.asked:
+                stop.now()
+        finally:
+            stop_file.unlink(missing_ok=True)
+
+
+def _together(
+    jobs: list[BandJob], backend: Backend, done: Callable[[Outcome], Outcome], stop: Stop
+) -> Generator[Outcome, None, list[BandJob]]:
+    """Train bands at once; returns those that a killed process was training."""
+    left: dict[str, BandJob] = {job.band: job for job in jobs}
+    suspects: list[BandJob] = []
+    while left and not stop.asked:
+        try:
+            for outcome in backend.each(train_apart, [(job,) for job in left.values()], len(left)):
+                if not (outcome.failure == INTERRUPTED and stop.asked):
+                    yield done(outcome)
+                del left[outcome.band]
+        except WorkerLostError:
+            lost = list(left.values())[: backend.jobs if backend.jobs > 0 else len(left)]
+            suspects += lost
+            for job in lost:
+                del left[job.band]
+    return suspects
+
+
+def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], stop: Stop) -> Iterator[Outcome]:
+    if stop.asked:
+        return
+    try:
+        for outcome in backend.each(train_apart, [(job,)], 1):
+            if not (outcome.failure == INTERRUPTED and stop.asked):
+                yield done(outcome)
+    except WorkerLostError as error:
+        if not stop.asked:
+            yield done(Outcome(job.band, failure=str(error)))
+
+
+def _placed(jobs: Sequence[BandJob], backend: Backend) -> Iterator[BandJob]:
+    """The jobs with what depends on where they are done: on this machine its GPUs in turn, and whose work it is."""
+    gpus = torch.cuda.device_count()
+    for number, job in enumerate(jobs):
+        if backend.name != "loky":
+            yield replace(job, out=job.out.absolute(), shards=_absolute(job.shards))
+            continue
+        turn = gpus and job.plan.device in ("auto", "cuda")
+        plan = replace(job.plan, device=f"cuda:{number % gpus}") if turn else job.plan
+        yield replace(job, plan=plan, parent=os.getpid())
+
+
+def _absolute(shards: str) -> str:
+    return shards if "://" in shards else os.path.abspath(shards)
+
+
+def _prepare(root: Path, stop_file: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        stop_file.unlink(missing_ok=True)  # of a run that was killed
+    except OSError as error:
+        raise StoreError(f"cannot write to {root}: {error.strerror}") from None

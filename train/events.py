@@ -1,0 +1,30 @@
+"""TensorBoard's event files, along the samples of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import TrainError
+
+
+class Events:
+    """Event files in a run's folder. Raises TrainError where TensorBoard is not installed.
+
+    samples: after which the run goes on; what an earlier process wrote later is no longer shown.
+    """
+
+    def __init__(self, folder: Path, samples: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TrainError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        self._writer = SummaryWriter(str(folder), purge_step=samples + 1 if samples else None)
+
+    def add(self, values: dict[str, Any]) -> None:
+        """The numbers of a line of metrics.jsonl or steps.jsonl, which names the samples of the run so far."""
+        kind = "epoch" if "epoch" in values else "steps"
+        for name, value in values.items():
+            if name not in ("epoch", "samples"):
+                self._writer.add_scalar(f"{kind}/{name}", value, values["samples"])
+        self._writer.flush()
