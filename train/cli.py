@@ -211,7 +211,7 @@ def _train_bands(
         if ranks.first:
             click.echo(sentence)
 
-    say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  "))
+    say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
     failed = []
 
     def here() -> Iterator[Outcome]:

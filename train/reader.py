@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -195,7 +198,13 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
     pin: put batches into page-locked memory. Raises what the stream raises.
     """
     context = None if stream.forks or not workers else "spawn"
-    loaded = DataLoader(_Guarded(stream), batch_size=None, num_workers=workers, multiprocessing_context=context)
+    loaded = DataLoader(
+        _Guarded(stream),
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_quiet_worker if workers else None,
+    )
     shares: list[Batch] = []
     for share in loaded:
         if isinstance(share, SpectralError):
@@ -205,6 +214,21 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
             batch = shares[0] if len(shares) == 1 else _together(shares)
             shares = []
             yield batch.pin_memory() if pin else batch
+
+
+def _quiet_worker(_: int) -> None:
+    """A terminal sends Ctrl-C to all processes: what it means is for the one that trains to say, which ends this.
+
+    It may break off while it takes a batch: Python's thread that hands batches out prints that, and goes on.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print_it = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (EOFError, ConnectionError)):
+            print_it(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _together(shares: list[Batch]) -> Batch:
