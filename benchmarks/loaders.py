@@ -218,8 +218,8 @@ def imagefolder(data: Path) -> Callable[[int], Batches]:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    from preprocess.transform import band_matrix
     from shards_manifest import open_band
+    from shards_manifest.transform import band_matrix
 
     _, manifest = open_band(data / "band")
     geometry = manifest.geometry

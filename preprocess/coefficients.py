@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .color import PEAK, PIXEL_PEAK, UNIT, color_matrix, plane_ranges
+from shards_manifest.color import phase_weights, pixel_weights, plane_ranges
+from shards_manifest.transform import band_matrix, band_steps, phase_view, reach
+
 from .plan import SplitPlan
-from .transform import band_matrix, band_steps, exact_weights, phase_view, reach
 
 try:
     from . import _kernel
@@ -38,10 +39,8 @@ class Coefficients:
         bands = list(plan.bands)
         matrix = band_matrix(plan.transform, plan.factor)[bands]
         steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)[bands]
-        # float32 (3, bands, phases), and (3, 4): a fourth input of 128 centres what is not centred by itself
-        self._weights = np.stack([exact_weights(matrix / (UNIT * step[:, None]), PEAK) for step in steps.T])
-        offset = [-UNIT if low == -PEAK else 0 for low, _ in plane_ranges(plan.color)]
-        self._color = exact_weights(np.column_stack([UNIT * color_matrix(plan.color), offset]), PIXEL_PEAK)
+        self._weights = phase_weights(matrix, steps)
+        self._color = pixel_weights(plan.color)
         self.counts = np.zeros((3, len(bands), 3), np.int64)
 
     def __call__(self, pixels: NDArray[np.uint8], out: NDArray[Any]) -> None:

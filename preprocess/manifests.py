@@ -20,13 +20,13 @@ from shards_manifest import (
     index_name,
     tables,
 )
+from shards_manifest.transform import band_frequency, band_steps
 
 from .blocks import moments
 from .coefficients import FLOAT16_UNIT
 from .listing import Listing
 from .plan import Row, SplitPlan, part_entries
 from .row import RECORDS, RowRecord
-from .transform import band_frequency, band_steps
 
 
 def write_manifests(

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards_manifest import DTYPES, Geometry
+from shards_manifest.color import COLORS
 from shards_manifest.console import human_bytes
 from shards_manifest.tables import escape
+from shards_manifest.transform import TRANSFORMS
 
-from .color import COLORS
 from .decode import FITS
 from .errors import PlanError
 from .listing import Entries, Listing
-from .transform import TRANSFORMS
 
 FACTORS = (1, 4, 16, 36)
 DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}

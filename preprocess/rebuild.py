@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards_manifest import Block, FormatError, SplitManifest, Store, index_shard, read_band, read_block
-
-from .color import to_rgb
-from .transform import band_matrix, inverse
+from shards_manifest.color import to_rgb
+from shards_manifest.transform import band_matrix, inverse
 
 
 class PartBlocks:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import picture
 
-from preprocess.transform import band_frequency, band_matrix, forward
 from shards_manifest import MANIFEST, BandManifest, load_band
+from shards_manifest.transform import band_frequency, band_matrix, forward
 from train.errors import TrainError
 from train.inputs import Inputs, draws
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from preprocess.blocks import BandBlocks, moments
 from preprocess.coefficients import Compiled, Portable, kernel_name
-from preprocess.color import PEAK, UNIT, color_matrix, to_rgb
 from preprocess.plan import SplitPlan
-from preprocess.transform import (
+from shards_manifest.color import PEAK, UNIT, color_matrix, to_rgb
+from shards_manifest.transform import (
     TRANSFORMS,
     band_frequency,
     band_matrix,

@@ -72,8 +72,12 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_network(path: Path) -> nn.Module:
+    """The network of a checkpoint file, as `network_of` gives it. Raises TrainError."""
+    return network_of(load(path))
+
+
+def network_of(found: dict[str, Any]) -> nn.Module:
     """The network of a checkpoint, with the averaged weights if it has them, in evaluation mode. Raises TrainError."""
-    found = load(path)
     geometry = found["band"]["geometry"]
     plane = geometry["size"] // round(geometry["factor"] ** 0.5)
     network = build(found["identity"]["options"]["network"], plane, len(found["band"]["classes"]))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from shards_manifest import console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .ensemble import Report
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,7 +24,9 @@ from shards_manifest import console
     "[default: held, or halves where a run held nothing out]",
 )
 @click.option("--baseline", type=click.Path(), help="Run of a network that saw the whole images, to compare with.")
-def cli(runs: str, rank_on: str, baseline: str | None) -> None:
+@click.option("--export", "target", type=click.Path(), help="Write the ensemble as one model: FILE.pt2 or FILE.onnx.")
+@click.option("--rule", default="", help="What --export fuses by: mean, geometric or fitted.  [default: the default's]")
+def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule: str) -> None:
     """Fuse what is there in RUNS: ensemble.md, ensemble.json and ensemble.png are written into it."""
     from shards_manifest import LocalStore, canonical_json
 
@@ -26,6 +35,8 @@ def cli(runs: str, rank_on: str, baseline: str | None) -> None:
     from .runs import local_folder
 
     folder = local_folder(runs)
+    if rule and not target:
+        raise click.UsageError("--rule belongs to --export")
     report = ensemble(folder, rank_on, local_folder(baseline) if baseline else None)
     store = LocalStore(folder)
     text = markdown(report)
@@ -39,6 +50,25 @@ def cli(runs: str, rank_on: str, baseline: str | None) -> None:
         f"best single band ({best[0]}): {best[1]:.2%}"
     )
     click.echo(f"table, JSON and plot: {runs}/ensemble.md, .json, .png")
+    if target:
+        _export(report, folder, local_folder(target), rule)
+
+
+def _export(report: Report, folder: Path, target: Path, rule: str) -> None:
+    from .errors import EnsembleError
+    from .export import export, whole
+    from .outputs import find_runs
+
+    chosen = report.default
+    if rule:
+        same = [each for each in report.rules if each.weights == rule and each.space == "log"]
+        if not same:
+            there = ", ".join(each.weights for each in report.rules if each.space == "log")
+            raise EnsembleError(f"--rule {rule}: choose {there}")
+        chosen = same[0]
+    model, about = whole([run.path for run in find_runs(folder)], chosen.shares, chosen.space)
+    size = export(model, about, target)
+    click.echo(f"{target}: {len(about['bands'])} bands, {chosen.weights} weights, {console.human_bytes(size)}")
 
 
 def main() -> None:

@@ -1,0 +1,49 @@
+"""Classify images with an exported ensemble. It needs torch (or onnxruntime for .onnx) and Pillow, nothing of ours.
+
+spectral-ensemble runs/sub4 --export flowers.pt2
+python examples/classify.py flowers.pt2 photo.jpg
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Model = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+def load(path: str) -> tuple[Model, dict[str, Any]]:
+    """A function from uint8 images (N, 3, H, W) to log-probabilities (N, classes), and what is known of the model."""
+    if path.endswith(".onnx"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        about = session.get_modelmeta().custom_metadata_map["spectral.json"]
+        return lambda images: session.run(None, {session.get_inputs()[0].name: images})[0], json.loads(about)
+    import torch
+
+    extra = {"spectral.json": ""}
+    model = torch.export.load(path, extra_files=extra).module()
+    return lambda images: model(torch.from_numpy(images)).detach().numpy(), json.loads(extra["spectral.json"])
+
+
+def main() -> None:
+    if len(sys.argv) < 3:
+        sys.exit(f"usage: {sys.argv[0]} MODEL IMAGE ...")
+    model, about = load(sys.argv[1])
+    for path in sys.argv[2:]:
+        with Image.open(path) as image:
+            pixels = np.array(image.convert("RGB"))
+        probabilities = np.exp(model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))[0])
+        best = probabilities.argsort()[::-1][:5]
+        print(path, *(f"{about['classes'][i]} {probabilities[i]:.1%}" for i in best), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
