@@ -1,10 +1,15 @@
-"""Calls made ahead of the use of their results, in order."""
+"""Calls made by other threads: ahead of the use of their results, or to be left when a signal comes.
+
+Their threads do not keep a process alive: one that waits for a server that is silent has to be able to end.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import TypeVar
 
 S = TypeVar("S")
@@ -24,17 +29,51 @@ def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: i
         yield from (function(item) for item, _ in items)
         return
     waiting: deque[tuple[int, Future[T]]] = deque()
+    asked: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
     held = 0
-    pool = ThreadPoolExecutor(threads)
+    for _ in range(threads):
+        threading.Thread(target=_answer, args=(asked,), daemon=True).start()
     try:
         for item, size in items:
-            waiting.append((size, pool.submit(function, item)))
+            future: Future[T] = Future()
+            asked.put((future, lambda item=item: function(item)))  # type: ignore[misc]
+            waiting.append((size, future))
             held += size
             while len(waiting) >= AHEAD * threads or (held > AHEAD_BYTES and len(waiting) > 1):
-                first, future = waiting.popleft()
-                yield future.result()
+                first, oldest = waiting.popleft()
+                yield oldest.result()
                 held -= first
         for _, future in waiting:
             yield future.result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for _, future in waiting:
+            future.cancel()
+        for _ in range(threads):
+            asked.put(None)
+
+
+def apart(function: Callable[[], T]) -> T:
+    """What `function` returns, called by another thread where this is the main one.
+
+    A signal is heard by the main thread, and not before the call that it is in returns: a wait for another thread
+    does so at once, that for a server may not.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function()
+    asked: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
+    future: Future[T] = Future()
+    asked.put((future, function))
+    asked.put(None)
+    threading.Thread(target=_answer, args=(asked,), daemon=True).start()
+    return future.result()
+
+
+def _answer(asked: SimpleQueue[tuple[Future[T], Callable[[], T]] | None]) -> None:
+    while (call := asked.get()) is not None:
+        future, function = call
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)

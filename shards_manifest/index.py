@@ -71,6 +71,8 @@ def part_index(part: Part, data: bytes, block: int, where: str) -> PartIndex:
     """
     if hashlib.sha256(data).hexdigest() != part.index:
         raise ShardError(f"{where} was altered (its SHA-256 is not the manifest's): copy it again")
+    if len(data) % ENTRY.itemsize:
+        raise ShardError(f"{where} has {len(data)} bytes, which is no whole number of entries: copy the band again")
     entries = np.frombuffer(data, ENTRY)
     counts = np.array([shard.blocks for shard in part.shards], np.int64)
     if len(entries) != counts.sum():

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
+from .ahead import apart
 from .clients import connect, refusal
 from .errors import StoreError
 from .lease import Lease, Version, version_of
@@ -31,6 +33,7 @@ PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go 
 FETCH = 8 << 20  # bytes asked for at once when reading
 PAGE = 1000  # objects listed at once
 SLOW = 180.0  # seconds that a single request may take, once the server has answered
+SLOW_READ = 30.0  # the same for what reads, FETCH bytes at most
 
 
 class RemoteStore:
@@ -48,7 +51,7 @@ class RemoteStore:
     ) -> None:
         self.url = url.rstrip("/") if url.partition("://")[2] else url
         self._patience, self._reached, self._lease = patience, reached, lease
-        self._clients: dict[float, ObjectStore] = {}
+        self._clients: dict[tuple[float, float], ObjectStore] = {}
         self._web = url.startswith("http")
 
     def __str__(self) -> str:
@@ -251,18 +254,26 @@ class RemoteStore:
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             return None
 
-    def _client(self) -> ObjectStore:
+    def _client(self, slow: float, left: float | None = None) -> ObjectStore:
+        """slow: seconds of a single try.  left: seconds to go on, where that is less than what is usual."""
         patience = self._patience or (PATIENCE if self._reached else FIRST)
-        if patience not in self._clients:
-            self._clients[patience] = connect(self.url, patience, SLOW if patience > FIRST else FIRST)
-        return self._clients[patience]
+        timeout = slow if patience > FIRST else FIRST
+        if left is not None and left < patience:
+            return connect(self.url, max(left, 1.0), timeout)
+        if (patience, timeout) not in self._clients:
+            self._clients[patience, timeout] = connect(self.url, patience, timeout)
+        return self._clients[patience, timeout]
 
-    def ask(self, name: str, request: Callable[[ObjectStore], T], tries: int = 5) -> T:
-        """What `request` returns. obstore itself tries again, but not where an answer breaks off in its body."""
+    def ask(self, name: str, request: Callable[[ObjectStore], T], tries: int = 5, slow: float = SLOW) -> T:
+        """What `request` returns. obstore itself tries again, but not where an answer breaks off in its body.
+
+        slow: seconds that one try may take.  A signal ends the wait.
+        """
         deadline = time.monotonic() + (self._patience or PATIENCE)
         for attempt in range(1, tries + 1):
+            client = self._client(slow, deadline - time.monotonic() if attempt > 1 else None)
             try:
-                answer = request(self._client())
+                answer = apart(partial(request, client))
             except (AlreadyExistsError, PreconditionError):
                 self._reached = True
                 raise
@@ -302,7 +313,7 @@ class RemoteStore:
                     return b"", start
                 raise
 
-        return self.ask(name, get)
+        return self.ask(name, get, slow=SLOW_READ)
 
     def _read_only(self) -> None:
         if self._web:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,6 +19,13 @@ FORMAT = "spectral-shards"
 VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("train", "val")
+KNOWN: dict[str, tuple[Any, ...]] = {
+    "factor": (1, 4, 16, 36),
+    "fit": ("squash", "crop"),
+    "transform": ("dct", "dct2", "none"),
+    "color": ("ycbcr", "rgb"),
+    "dtype": ("int8", "float16"),
+}
 
 T = TypeVar("T")
 
@@ -155,7 +163,7 @@ def load_band(data: bytes, where: str) -> BandManifest:
     """Read a band's manifest. Raises FormatError, naming `where`, for anything that is not one."""
 
     def build(raw: dict[str, Any]) -> BandManifest:
-        return BandManifest(
+        found = BandManifest(
             dataset=str(raw["dataset"]),
             geometry=_geometry(raw["geometry"]),
             band=int(raw["band"]),
@@ -167,6 +175,8 @@ def load_band(data: bytes, where: str) -> BandManifest:
             classes=tuple(str(name) for name in raw["classes"]),
             parts={name: _part(part, int(raw["block"])) for name, part in raw["parts"].items()},
         )
+        _check_band(found)
+        return found
 
     return _load(data, where, "band", build)
 
@@ -237,9 +247,10 @@ def _load(data: bytes, where: str, kind: str, build: Callable[[dict[str, Any]], 
 
 
 def _geometry(raw: Mapping[str, Any]) -> Geometry:
-    if raw["dtype"] not in ("int8", "float16"):
-        raise ValueError(f"unknown dtype {raw['dtype']!r}")
-    return Geometry(
+    for name, known in KNOWN.items():
+        if raw[name] not in known:
+            raise ValueError(f"unknown {name} {raw[name]!r}")
+    found = Geometry(
         factor=int(raw["factor"]),
         size=int(raw["size"]),
         margin=int(raw["margin"]),
@@ -248,6 +259,18 @@ def _geometry(raw: Mapping[str, Any]) -> Geometry:
         color=str(raw["color"]),
         dtype=str(raw["dtype"]),
     )
+    if found.size < found.grid or found.margin < 0 or found.size % found.grid or found.margin % found.grid:
+        raise ValueError(f"{found.factor} bands of size {found.size} and margin {found.margin} have no planes")
+    return found
+
+
+def _check_band(band: BandManifest) -> None:
+    if not 0 <= band.band < band.geometry.factor or len(band.frequency) != 1 + (band.geometry.transform != "dct"):
+        raise ValueError(f"there is no band {band.band} of frequency {list(band.frequency)}")
+    for name in ("step", "mean", "std"):
+        values = getattr(band, name)
+        if len(values) != 3 or not all(map(math.isfinite, values)) or (name != "mean" and min(values) <= 0):
+            raise ValueError(f"{name} {list(values)} is not one for each channel")
 
 
 def _part(raw: Mapping[str, Any], block: int) -> Part:
@@ -255,6 +278,9 @@ def _part(raw: Mapping[str, Any], block: int) -> Part:
         Shard(str(s["name"]), int(s["samples"]), int(s["blocks"]), int(s["bytes"]), str(s["sha256"]))
         for s in raw["shards"]
     )
+    for shard in shards:
+        if not re.fullmatch(r"\w[\w.-]*", shard.name) or not re.fullmatch(r"[0-9a-f]{64}", shard.sha256):
+            raise ValueError(f"{shard.name!r} with SHA-256 {shard.sha256!r} is no shard")
     if sum(s.samples for s in shards) != int(raw["samples"]):
         raise ValueError("its shards do not add up to its samples")
     if block < 1 or any(s.blocks != -(-s.samples // block) for s in shards):
