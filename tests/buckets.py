@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from pathlib import Path
 
@@ -248,6 +250,62 @@ def _header(head: bytes, name: bytes) -> bytes:
         if key.strip().lower() == name:
             return value.strip()
     return b""
+
+
+class WebServer:
+    """Loopback HTTP over a folder; without `ranges` it sends whole files only, as Python's own server does.
+
+    silent: when set, shards are asked for in vain: there is no answer, and no end of the connection either.
+    """
+
+    def __init__(self, folder: Path, ranges: bool = True) -> None:
+        self.silent = threading.Event()
+        self.asked = 0
+        self._ended = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                path = folder / self.path.lstrip("/")
+                if path.suffix == ".tar":
+                    outer.asked += 1
+                    if outer.silent.is_set():
+                        outer._ended.wait(120)
+                        return
+                data = path.read_bytes() if path.is_file() else b""
+                wanted = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if ranges else None
+                status, size = (200, len(data)) if path.is_file() else (404, 0)
+                if wanted and status == 200:
+                    first, last = int(wanted[1]), min(int(wanted[2]), size - 1)
+                    status, data = 206, data[first : last + 1]
+                self.send_response(status)
+                if status == 206:
+                    self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Last-Modified", "Tue, 24 Nov 2026 00:00:00 GMT")
+                self.end_headers()
+                self.wfile.write(data)
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                pass
+
+        self._server = Quiet((HOST, 0), Handler)
+        self.url = f"http://{HOST}:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class SlowProxy:

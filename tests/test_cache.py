@@ -40,13 +40,14 @@ def reached(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The objects that ranges are asked of."""
     seen: list[str] = []
-    real = RemoteStore.range
+    real = RemoteStore._fetch
 
-    def counted(self: RemoteStore, name: str, start: int, length: int) -> bytes:
-        seen.append(name)
-        return real(self, name, start, length)
+    def counted(self: RemoteStore, name: str, start: int, length: int, in_parts: bool = False) -> tuple[bytes, int]:
+        if in_parts:
+            seen.append(name)
+        return real(self, name, start, length, in_parts)
 
-    monkeypatch.setattr(RemoteStore, "range", counted)
+    monkeypatch.setattr(RemoteStore, "_fetch", counted)
     return seen
 
 
@@ -214,3 +215,23 @@ def test_training_from_a_bucket_with_a_cache(band: str, sub4: Path, tmp_path: Pa
         runs.append((out / "val-logits.npy").read_bytes())
     assert runs[0] == runs[1]
     assert len(list((tmp_path / "cache").glob("*.map"))) == 5  # of train and val
+
+
+def test_what_a_kill_left_behind_is_removed_and_what_a_slow_run_uses_is_not(
+    band: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from train import cache as module
+
+    monkeypatch.setattr(module, "CHECK", 1)
+    cache = BlockCache(tmp_path, 10**9)
+    batches(band, cache)
+    past = time.time() - 1000
+    orphan = tmp_path / "orphan.blocks"
+    orphan.write_bytes(bytes(50_000))
+    for path in tmp_path.iterdir():
+        os.utime(path, (past, past))
+    cache.limit = 1000
+    assert not cache._make_room()  # what this run uses is too much by itself, and stays
+    assert not orphan.exists()
+    assert len(list(tmp_path.glob("*.blocks"))) == 4
+    assert BlockCache(tmp_path, 10**9)._make_room()

@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shuffling import ours
 
 from train.mixing import TRIES, Mixing, beta, box
+from train.order import Epochs
 
 
 def batch(size: int, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,3 +100,35 @@ def test_with_both_a_step_does_one_of_them() -> None:
         mixed = Mixing(1, 0.4, 1.0)(x, y, step, 0, 64)
         kinds.add(bool((mixed.x.reshape(64, -1).std(1) > 0).any()))
     assert kinds == {True, False}
+
+
+def test_samples_of_one_block_are_not_mixed() -> None:
+    """Over some epochs a sample meets as many others as it would in batches drawn at random."""
+    plan = Epochs(np.full(400, 64), 256, 32, 0)
+    assert sorted(plan.partners.tolist()) == list(range(256))
+    met: set[int] = set()
+    for epoch in range(40):
+        order = ours(plan, epoch).reshape(-1, 256)
+        pairs = np.stack([order, order[:, plan.partners]], -1).reshape(-1, 2)
+        assert (pairs[:, 0] // 64 != pairs[:, 1] // 64).mean() > 0.99  # as by chance
+        met |= set(pairs[pairs[:, 0] == 5, 1].tolist())
+    assert len(met) == 40
+    x, y = batch(256)
+    mixed = Mixing(0, 0.4, 0.0, plan.partners)(x, y, 3, 0, 256)
+    assert mixed.other.tolist() == plan.partners.tolist()
+    half = Mixing(0, 0.4, 0.0, plan.partners)(x[:128], y[:128], 3, 0, 256)  # of two ranks
+    assert torch.equal(half.x, mixed.x[:128])
+
+
+@given(st.integers(2, 300), st.integers(1, 32))
+def test_partners_are_of_the_lane_beside(size: int, lanes: int) -> None:
+    plan = Epochs(np.full(10, 64), size, min(lanes, size), 0)
+    partners, edges = plan.partners, plan.edges
+    assert (partners[partners] == np.arange(size)).all()
+    lane = np.searchsorted(edges, np.arange(size), side="right") - 1
+    mixed = partners != np.arange(size)
+    assert (np.abs(lane[partners] - lane)[mixed] == 1).all()
+    alone = np.bincount(lane[~mixed], minlength=plan.lanes)
+    widths = np.diff(edges)
+    assert (alone[: plan.lanes // 2 * 2] <= 1).all()
+    assert alone[plan.lanes // 2 * 2 :].tolist() == widths[plan.lanes // 2 * 2 :].tolist()

@@ -3,22 +3,29 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from buckets import WebServer
 
-from shards_manifest import FormatError, ShardError, StoreError, open_band
+from shards_manifest import FormatError, ShardError, StoreError, WorkerLostError, open_band
 from train.blocks import PartBlocks
 from train.order import Epochs, Span, evaluation_blocks
 from train.reader import Batch, EvalStream, TrainStream, loader
 
 
-def blocks_of(folder: Path, part: str = "train") -> PartBlocks:
+def blocks_of(folder: Path | str, part: str = "train") -> PartBlocks:
     store, manifest = open_band(str(folder))
     return PartBlocks(store, manifest, part)
 
 
 def stream_of(
-    folder: Path, batch_size: int, epochs: range, first_batch: int = 0, span: Span | None = None, skip: bool = False
+    folder: Path | str,
+    batch_size: int,
+    epochs: range,
+    first_batch: int = 0,
+    span: Span | None = None,
+    skip: bool = False,
 ) -> TrainStream:
     blocks = blocks_of(folder)
     plan = Epochs.of(blocks.samples, batch_size, blocks.block_bytes, seed=3)
@@ -141,3 +148,79 @@ def test_what_is_not_a_band(tmp_path: Path, sub4: Path) -> None:
         open_band(str(sub4))
     with pytest.raises(StoreError, match="choose a local path or s3:"):
         open_band("ftp://host/sub4/00")
+
+
+def test_a_missing_shard_is_made_up_for_by_many_others(sub4: Path, tmp_path: Path) -> None:
+    band = Path(shutil.copytree(sub4 / "00", tmp_path / "00"))
+    whole = list(stream_of(band, 9, range(1)))
+    (band / "train-000001.tar").unlink()
+    for ranks in (1, 3):
+        shares = [list(stream_of(band, 9, range(1), span=Span(0, 9).share(r, ranks), skip=True)) for r in range(ranks)]
+        lost = sum(count for share in shares for batch in share for _, count in batch.lost)
+        x = torch.cat([torch.cat([share[n].x for share in shares]) for n in range(9)])
+        changed = (x != torch.cat([b.x for b in whole])).flatten(1).any(1)
+        assert lost == 24  # each sample once, whatever the ranks
+        assert int(changed.sum()) <= 24
+    stand_ins = {bytes(row) for row in x[changed].numpy().reshape(int(changed.sum()), -1)}
+    assert len(stand_ins) > 8  # of more than one block
+
+
+def test_labels_of_no_class_are_refused(sub4: Path, tmp_path: Path) -> None:
+    band = Path(shutil.copytree(sub4 / "00", tmp_path / "00"))
+    text = (band / "manifest.json").read_text()
+    (band / "manifest.json").write_text(text.replace(' "bee",\n', "").replace(' "cat"\n', ' "bee"\n'))
+    assert open_band(str(band))[1].classes == ("ant", "bee")
+    with pytest.raises(ShardError, match=r"train-00000\d\.tar holds the label 2, but there are 2 classes"):
+        list(stream_of(band, 9, range(1)))
+
+
+def test_what_the_disk_refuses_is_a_bad_shard(sub4: Path, tmp_path: Path) -> None:
+    band = Path(shutil.copytree(sub4 / "00", tmp_path / "00"))
+    (band / "train-000002.tar").unlink()
+    (band / "train-000002.tar").mkdir()
+    for workers in (0, 1):
+        with pytest.raises(ShardError, match=r"train-000002\.tar cannot be read \(Is a directory\)"):
+            list(loader(stream_of(band, 9, range(1)), workers, pin=False))
+    assert len(list(stream_of(band, 9, range(1), skip=True))) == 9
+
+
+def test_a_reading_process_that_is_killed_is_one_sentence(sub4: Path) -> None:
+    batches = loader(stream_of(sub4 / "00", 9, range(1000)), 2, pin=False)
+    next(batches)
+    children = psutil.Process().children()
+    readers = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    readers[0].kill()
+    with pytest.raises(WorkerLostError, match="a process that reads was killed"):
+        list(batches)
+    assert not [child for child in readers if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_the_length_is_exact(sub4: Path) -> None:
+    for epochs, first in ((range(1), 0), (range(2, 5), 3)):
+        stream = stream_of(sub4 / "00", 20, epochs, first)
+        assert len(stream) == len(list(stream)) == 4 * len(epochs) - first
+
+
+def test_large_seeds_are_seeds_of_their_own() -> None:
+    plans = [Epochs(np.full(4, 64), 16, 8, seed) for seed in (0, 2**63 - 1, 2**63 - 2)]
+    assert len({tuple(plan.rows(0, 1).tolist()) for plan in plans}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_web_server_gives_the_same_batches(sub4: Path, workers: int) -> None:
+    server = WebServer(sub4)
+    try:
+        remote = loader(stream_of(f"{server.url}/01", 9, range(2)), workers, pin=False)
+        assert same(list(remote), list(stream_of(sub4 / "01", 9, range(2))))
+    finally:
+        server.close()
+
+
+def test_a_web_server_without_ranges_is_refused_before_it_sends_much(sub4: Path) -> None:
+    server = WebServer(sub4, ranges=False)
+    try:
+        with pytest.raises(StoreError, match="the server sends whole files only: fetch it, and name the copy"):
+            list(stream_of(f"{server.url}/01", 9, range(1)))
+        assert server.asked <= 64  # what was asked for ahead; of each only the head is read
+    finally:
+        server.close()

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from buckets import BUCKET, Server, SlowProxy, environment
+from buckets import BUCKET, Server, SlowProxy, WebServer, environment
 from conftest import SUB4, fails, make_split, program
 
 from shards_manifest import open_band
@@ -77,7 +77,9 @@ def lines_so_far(run: Path) -> list[str]:
 
 
 @contextmanager
-def under_way(shards: Path, out: Path, workers: int, *more: str, ranks: int = 1) -> Iterator[subprocess.Popen[str]]:
+def under_way(
+    shards: Path | str, out: Path, workers: int, *more: str, ranks: int = 1
+) -> Iterator[subprocess.Popen[str]]:
     """A slow run of a process group of its own that has made some steps."""
     environment = {**os.environ, "SLOW_STEPS": "1"}
     process = subprocess.Popen(
@@ -138,8 +140,13 @@ def test_killed_three_times_as_if_nothing_had_happened(sub4: Path, whole: Path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_with_everything_on(ranks: int, sub4: Path, tmp_path: Path) -> None:
-    """Averaged weights, mixup and cutmix, clipping, parts of batches, bfloat16: to the bit, and in two ranks too."""
+def test_killed_with_everything_on(ranks: int, sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Averaged weights, mixup and cutmix, clipping, parts of batches, bfloat16: to the bit, and in two ranks too.
+
+    In one process dropout as well: what is dropped is each rank's own.
+    """
+    if ranks == 1:
+        monkeypatch.setenv("DROPOUT", "1")
     train(sub4 / "01", tmp_path / "whole", 1, more=EVERYTHING)
     killed(sub4 / "01", tmp_path / "run", ranks, 2, more=EVERYTHING)
     assert "going on after" in train(sub4 / "01", tmp_path / "run", ranks, more=EVERYTHING)
@@ -300,3 +307,69 @@ def test_workers_die_with_a_process_that_was_killed(sub4: Path, tmp_path: Path) 
         _, alive = psutil.wait_procs(children, timeout=30)
         assert not alive
     assert set(os.listdir("/dev/shm")) <= shared
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_evaluation_costs_no_epoch(
+    number: signal.Signals, sub4: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW_VAL", "1")
+    run = tmp_path / "run"
+    whole_epoch = command(sub4 / "01", run, 1, 0, ("--save-every", "60"))
+    process = subprocess.Popen(whole_epoch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "evaluating" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, said = process.communicate(timeout=15)
+    assert "Traceback" not in said
+    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"] == {"seed": 0, "epoch": 0, "samples": 80}
+    monkeypatch.delenv("SLOW_VAL")
+    (run / "metrics.jsonl").write_text('{"epoch": 1, "samples": 80}\n')  # as a kill after the line leaves it
+    train(sub4 / "01", run, 1)
+    close(run, whole, exactly=True)
+    assert [line["epoch"] for line in lines(run, "metrics.jsonl")] == [1, 2, 3]
+
+
+@pytest.fixture
+def web(sub4: Path) -> Iterator[WebServer]:
+    server = WebServer(sub4)
+    yield server
+    server.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGINT), (2, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_silent_server_does_not_keep_a_run_alive(
+    workers: int, number: signal.Signals, web: WebServer, tmp_path: Path
+) -> None:
+    with under_way(f"{web.url}/01", tmp_path / "run", workers, "--save-every", "60") as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        web.silent.set()
+        time.sleep(3)  # what was fetched ahead is used up
+        process.send_signal(number)
+        _, said = process.communicate(timeout=10)
+        assert said.splitlines()[-1] == "Interrupted: run the same command again to go on"
+        assert "Traceback" not in said
+        assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["reader"]["samples"] > 0
+        _, alive = psutil.wait_procs(children, timeout=5)
+        assert not alive
+
+
+@pytest.mark.slow
+def test_a_silent_server_is_left_when_it_is_first_asked_or_the_parent_is_killed(
+    web: WebServer, tmp_path: Path, sub4: Path
+) -> None:
+    with under_way(f"{web.url}/01", tmp_path / "run", 1) as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        web.silent.set()
+        time.sleep(3)
+        process.kill()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+    process = subprocess.Popen(command(f"{web.url}/01", tmp_path / "other", 1), stderr=subprocess.PIPE, text=True)
+    time.sleep(6)  # it has begun, and waits for its first shard
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said

@@ -97,3 +97,30 @@ def test_tables_are_plain_text() -> None:
 def test_damaged_tables(data: bytes) -> None:
     with pytest.raises(FormatError, match="not a sample table"):
         read_samples(data, "here")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("geometry", "factor"), 5, "unknown factor 5"),
+        (("geometry", "transform"), "fft", "unknown transform 'fft'"),
+        (("geometry", "size"), 0, "have no planes"),
+        (("geometry", "margin"), 1, "have no planes"),
+        (("frequency",), [1], "there is no band 2 of frequency"),
+        (("band",), 4, "there is no band 4"),
+        (("step",), [5.0, 5.0], "is not one for each channel"),
+        (("std",), [1.0, 0.0, 1.0], "is not one for each channel"),
+        (("mean",), [1.0, float("nan"), 1.0], "is not one for each channel"),
+        (("parts", "train", "shards", 0, "sha256"), "../../etc", "is no shard"),
+        (("parts", "train", "shards", 0, "name"), "../train-000000.tar", "is no shard"),
+        (("parts", "train", "shards", 0, "name"), ".hidden", "is no shard"),
+    ],
+)
+def test_what_no_split_writes_is_refused(sub4: Path, path: tuple[str | int, ...], value: object, message: str) -> None:
+    raw = json.loads((sub4 / "02" / MANIFEST).read_bytes())
+    place = raw
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    with pytest.raises(FormatError, match=message):
+        load_band(json.dumps(raw).encode(), "here")

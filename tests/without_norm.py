@@ -1,7 +1,8 @@
 """spectral-train with a cnn whose loss does not depend on how a batch is dealt to ranks: no batch norm.
 
 What one process and two compute then differs by rounding only, if they read the same batches. With SLOW_STEPS in the
-environment a step takes some milliseconds more, so that a run can be killed where a test wants it.
+environment a step takes some milliseconds more, so that a run can be killed where a test wants it; with SLOW_VAL an
+evaluation takes seconds; with DROPOUT there is some.
 """
 
 import os
@@ -13,6 +14,7 @@ from torch import nn
 
 from train import loop, networks
 from train.cli import main
+from train.evaluate import evaluate
 from train.session import Session
 
 
@@ -24,6 +26,7 @@ def plain(plane: int, classes: int) -> nn.Module:
         nn.Conv2d(16, 32, 3),
         nn.ReLU(),
         nn.Flatten(),
+        nn.Dropout(0.5 if "DROPOUT" in os.environ else 0.0),
         nn.Linear(32 * side * side, classes),
     )
 
@@ -34,8 +37,16 @@ class SlowSession(Session):
         return super().step(*arguments)
 
 
+def slow_evaluate(*arguments: Any, **options: Any) -> Any:
+    print("evaluating", flush=True)
+    time.sleep(20)
+    return evaluate(*arguments, **options)
+
+
 if __name__ == "__main__":
     networks.NETWORKS["cnn"] = plain
     if "SLOW_STEPS" in os.environ:
         loop.Session = SlowSession  # type: ignore[attr-defined]
+    if "SLOW_VAL" in os.environ:
+        loop.evaluate = slow_evaluate  # type: ignore[assignment]
     main()

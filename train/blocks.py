@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from shards_manifest import (
 
 from .cache import BlockCache
 
-OPEN = 256  # shards held open: fewer than a process may have
+OPEN = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)  # shards held open
 
 Block = tuple[NDArray[Any], NDArray[np.int64]]
 
@@ -56,6 +58,7 @@ class PartBlocks:
         self.dtype = DTYPES[geometry.dtype]
         self.block_bytes = int(self.samples.max(initial=1)) * int(np.prod(self.shape)) * self.dtype.itemsize
         self.forks = store.forks
+        self._classes = len(manifest.classes)
         self._remote = store.threads > 1
         self._cache = cache if self._remote else None
         self._open: dict[str, tuple[ExitStack, Callable[[int, int], bytes]]] = {}
@@ -84,6 +87,9 @@ class PartBlocks:
         x, y = read_block(view, block_of(view, where), where, room)
         if x.shape != (self.samples[fetched.block], *self.shape) or x.dtype != self.dtype:
             raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
+        if len(y) and not 0 <= y.min() <= y.max() < self._classes:
+            wrong = y[(y < 0) | (y >= self._classes)][0]
+            raise ShardError(f"{where} holds the label {wrong}, but there are {self._classes} classes: split again")
         return x, y
 
     def _attempt(self, block: int) -> Fetched:
@@ -101,21 +107,26 @@ class PartBlocks:
                 return data
         where = f"{self._store}/{name}"
         try:
-            data = self._ranges(name)(start, size)
+            data = self._range(name, start, size)
         except FileNotFoundError:
             raise ShardError(f"{where} is missing: copy the band again") from None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of the shard's
+                raise
+            raise ShardError(f"{where} cannot be read ({error.strerror}): copy it again") from None
         self.index.check(block, data, where)
         if self._cache is not None:
             self._cache.put(self.index, block, data)
         return data
 
-    def _ranges(self, name: str) -> Callable[[int, int], bytes]:
-        """The ranges of a shard, which stays open; the one that was opened first is closed for one too many."""
+    def _range(self, name: str, start: int, size: int) -> bytes:
+        """Some bytes of a shard. A local one stays open; the one that was opened first is closed for one too many."""
         if self._remote:
-            return lambda start, length: self._store.range(name, start, length)
+            with self._store.ranges(name) as part:
+                return part(start, size)
         if name not in self._open:
             stack = ExitStack()
             self._open[name] = stack, stack.enter_context(self._store.ranges(name))
             if len(self._open) > OPEN:
                 self._open.pop(next(iter(self._open)))[0].close()
-        return self._open[name][1]
+        return self._open[name][1](start, size)

@@ -51,6 +51,7 @@ class BlockCache:
         self._open: dict[str, _Entry] = {}
         self._added = CHECK  # look before the first
         self._full = self._broken = False
+        self._used: set[str] = set()  # shards of this run
         self._lock = threading.Lock()  # nobody closes a descriptor that another thread is about to use
 
     def __reduce__(self) -> tuple[type[BlockCache], tuple[Path, int]]:
@@ -107,6 +108,7 @@ class BlockCache:
 
     def _entry(self, shard: str, create: bool) -> _Entry | None:
         entry = self._open.get(shard)
+        self._used.add(shard)
         if entry is None:
             flags = os.O_RDWR | (os.O_CREAT if create else 0)
             try:
@@ -137,17 +139,21 @@ class BlockCache:
     def _make_room(self) -> bool:
         """Remove what was used least recently until all is within the limit; False if what is in use is too much."""
         with self._locked():
-            found = []
-            for path in self.folder.glob("*.map"):
+            for shard in self._used:  # all are, however long ago a slow run read from them
                 with suppress(FileNotFoundError):
-                    blocks = path.with_suffix(".blocks")
-                    found.append((path.stat().st_mtime, 512 * blocks.stat().st_blocks, path, blocks))
+                    os.utime(self.folder / f"{shard}.map")
+            found = []
+            for blocks in self.folder.glob("*.blocks"):
+                with suppress(FileNotFoundError):
+                    here, noted = blocks.stat(), blocks.with_suffix(".map")
+                    used_at = noted.stat().st_mtime if noted.exists() else here.st_mtime
+                    found.append((used_at, 512 * here.st_blocks, blocks, noted))
             used = sum(size for _, size, _, _ in found) + CHECK
-            for mtime, size, path, blocks in sorted(found):
-                if used <= self.limit or time.time() - mtime < IN_USE:
+            for used_at, size, blocks, noted in sorted(found):
+                if used <= self.limit or time.time() - used_at < IN_USE:
                     break
-                path.unlink(missing_ok=True)
                 blocks.unlink(missing_ok=True)
+                noted.unlink(missing_ok=True)
                 used -= size
             return used <= self.limit
 

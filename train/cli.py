@@ -45,7 +45,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help=f"{', '.join(recipes.names())}.  [default: what the data set's name says, or {recipes.DEFAULT}]",
 )
 @_recipe_options
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option(
     "--device",
     default="auto",

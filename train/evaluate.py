@@ -55,13 +55,14 @@ def evaluate(
     ranks, reading, lost = session.ranks, session.plan.reading, 0
     # loss, top-1, top-5, samples, lost
     sums = torch.zeros(5, dtype=torch.float64, device=session.device)
+    said: set[str] = set()
     kept: list[tuple[NDArray[np.float16], NDArray[np.int64]]] = []
     every = range(len(blocks.samples)) if chosen is None else chosen
     mine = evaluation_blocks(every, ranks.rank, ranks.size)
     stream = EvalStream(blocks, mine, max(session.recipe.batch_size // ranks.size, 256), reading.skip)
     workers = min(reading.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
     for batch in loader(stream, workers, session.device.type == "cuda"):
-        lost += reported(batch)
+        lost += reported(batch, said)
         if not len(batch.y):
             continue
         x, y = session.on_device(batch)

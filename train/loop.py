@@ -66,7 +66,7 @@ def _train(
         raise TrainError(f"{store} has fewer than two training samples")
     training = Training(store, manifest, plan, run, quiet, ranks, stop)
     training.resume(ranks.shared(lambda: run.unfinished(manifest, plan)))
-    ranks.shared(lambda: run.begin(training.samples, plan))
+    ranks.shared(lambda: run.begin(training.samples, training.epoch, plan))
     return training.run_epochs()
 
 
@@ -84,7 +84,6 @@ class Training:
         stop: Stop,
     ) -> None:
         self.manifest, self.plan, self.run, self.quiet, self.ranks = manifest, plan, run, quiet, ranks
-        self.session = Session(manifest, plan, ranks)
         cache = plan.reading.open_cache()
         self.blocks = PartBlocks(store, manifest, "train", cache)
         blocks = self.blocks.samples
@@ -95,12 +94,14 @@ class Training:
         )
         if self.epochs.batch_size < ranks.size:
             raise TrainError(f"batches of {self.epochs.batch_size} are too small for {ranks.size} processes")
+        self.session = Session(manifest, plan, ranks, self.epochs.partners)
         self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
         self.val = self._val(store, cache)
         self.epoch = self.batch = 0
         self.sums = dict.fromkeys(("loss", "correct", "lost", "waited", "seconds"), 0.0)
         self.train_top1 = self.seconds = self.best = 0.0
         self.best_epoch = 0
+        self.said: set[str] = set()
         self.saved = time.perf_counter()
         self.stop = stop
 
@@ -155,6 +156,8 @@ class Training:
             for part, evaluation in found.items():
                 if evaluation.logits is not None and evaluation.labels is not None:
                     self.run.write_outputs(part, evaluation.logits, evaluation.labels)
+            if val is not None and val.lost and not self.quiet:
+                tqdm.write(f"{val.lost} samples of val could not be read: this run cannot be fused")
             self.run.finish(self.manifest, self.plan, result)
         return result
 
@@ -174,7 +177,12 @@ class Training:
             "lr": self.session.optimizer.param_groups[0]["lr"],
         }
         begun = time.perf_counter()
-        found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
+        try:
+            found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
+        except (KeyboardInterrupt, SystemExit):
+            if self.ranks.first:
+                self._save()
+            raise
         self.seconds += time.perf_counter() - begun
         for part, evaluation in found.items():
             line |= {f"{part}_loss": evaluation.loss, f"{part}_top1": evaluation.top1}
@@ -221,7 +229,7 @@ class Training:
                         end = number
                         break
                     waited += time.perf_counter() - asked
-                    lost += reported(batch)
+                    lost += reported(batch, self.said)
                     step = self.epoch * self.epochs.batches + number
                     lr = learning_rate(step, self.epochs.batches, session.recipe)
                     loss, right = session.step(batch, step, lr, self.span.first, total)
@@ -291,7 +299,8 @@ def _table_row(epochs: int, line: dict[str, float]) -> str:
         if "val_top1" in line
         else ""
     )
+    lost = f", {line['lost']} samples lost" if line["lost"] else ""
     return (
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['train_loss']:.3f}  train {line['train_top1']:6.2%}{val}  "
-        f"{line['train_seconds']:.1f} s, {line['waited']:.1%} waiting for data"
+        f"{line['train_seconds']:.1f} s, {line['waited']:.1%} waiting for data" + lost
     )

@@ -1,7 +1,7 @@
-"""Mixup and cutmix on the device: neighbours in a batch are mixed with each other.
+"""Mixup and cutmix on the device: samples of a batch are mixed with each other in pairs.
 
-A batch is in random order, so neighbours are as good as any two, and a rank that holds an even part of it needs no
-sample of another. All that is random is a pure function of the seed and the step.
+The pairs lie close together in a batch, so that a rank that holds an even part of it needs no sample of another. All
+that is random is a pure function of the seed and the step.
 """
 
 from __future__ import annotations
@@ -18,20 +18,28 @@ COLUMNS = 2 * TRIES + 3  # random numbers of a pair: its share, the middle of it
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch after mixing: x (n, 3, H, W); `other` int64 (n,), labels; `share` float32 (n,), of the first label."""
+    """A batch: x (n, 3, H, W); other: int64 (n,), second labels; share: float32 (n,), of the first; None if unmixed."""
 
     x: torch.Tensor
     other: torch.Tensor
-    share: torch.Tensor
+    share: torch.Tensor | None
+
+    def part(self, at: slice) -> Mixed:
+        """Some samples of it."""
+        return Mixed(self.x[at], self.other[at], None if self.share is None else self.share[at])
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """mixup, cutmix: alpha of the Beta distributions; 0 for none. With both, a step does the one or the other."""
+    """mixup, cutmix: alpha of the Beta distributions; 0 for none. With both, a step does the one or the other.
+
+    partners: int64 (batch,), of `Epochs.partners`; without them, and for other batches, neighbours are mixed.
+    """
 
     seed: int
     mixup: float
     cutmix: float
+    partners: NDArray[np.int64] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.mixup or self.cutmix)
@@ -39,38 +47,43 @@ class Mixing:
     def __call__(self, x: torch.Tensor, y: torch.Tensor, step: int, first: int, total: int) -> Mixed:
         """Mix positions `first` and following of the batch of `total` samples of a step.
 
-        x: (n, 3, H, W), y: int64 (n,).  One without its neighbour, at either end, stays as it is.
+        x: (n, 3, H, W), y: int64 (n,).  One whose partner is not among them stays as it is.
         """
-        random = _random(self.seed, step, total // 2)
+        random = _random(self.seed, step, total)
         boxes = self.cutmix > 0 and (not self.mixup or random[0, -1] < 0.5)
-        offset = first % 2
-        pairs = (len(y) - offset) // 2
-        of_pair = slice((first + offset) // 2, (first + offset) // 2 + pairs)
-        share = beta(random[of_pair, : 2 * TRIES], self.cutmix if boxes else self.mixup)
-        order = np.arange(len(y))
-        inside = slice(offset, offset + 2 * pairs)
-        order[inside] = order[inside].reshape(-1, 2)[:, ::-1].ravel()
-        neighbour = torch.from_numpy(order).to(x.device, non_blocking=True)
-        of_sample = np.ones(len(y), np.float32)
+        own = np.arange(first, first + len(y))
+        other = self._partners(total)[own]
+        alone = (other == own) | (other < first) | (other >= first + len(y))
+        other[alone] = own[alone]
+        random = random[np.minimum(own, other)]  # the two of a pair have the same
+        share = beta(random[:, : 2 * TRIES], self.cutmix if boxes else self.mixup)
+        share[alone] = 1
+        order = torch.from_numpy(other - first).to(x.device, non_blocking=True)
         if boxes:
-            edges = np.zeros((4, len(y)), np.int64)  # without a neighbour: empty
-            edges[:, inside] = box(share, random[of_pair, 2 * TRIES : -1], x.shape[-1]).repeat(2, axis=1)
+            edges = box(share, random[:, 2 * TRIES : -1], x.shape[-1])
             top, bottom, left, right = edges
-            of_sample -= ((bottom - top) * (right - left) / x.shape[-1] ** 2).astype(np.float32)
-            inside_box = _mask(torch.from_numpy(edges).to(x.device, non_blocking=True), x.shape[-1])
-            x = torch.where(inside_box, x[neighbour], x)
-        else:
-            of_sample[inside] = share.repeat(2)
-        first_share = torch.from_numpy(of_sample).to(x.device, non_blocking=True)
+            share = 1 - ((bottom - top) * (right - left) / x.shape[-1] ** 2).astype(np.float32)
+            inside = _mask(torch.from_numpy(edges).to(x.device, non_blocking=True), x.shape[-1])
+            x = torch.where(inside, x[order], x)
+        shares = torch.from_numpy(share).to(x.device, non_blocking=True)
         if not boxes:
-            x = x.lerp(x[neighbour], (1 - first_share).view(-1, 1, 1, 1))
-        return Mixed(x, y[neighbour], first_share)
+            x = x.lerp(x[order], (1 - shares).view(-1, 1, 1, 1))
+        return Mixed(x, y[order], shares)
+
+    def _partners(self, total: int) -> NDArray[np.int64]:
+        if self.partners is not None and len(self.partners) == total:
+            return self.partners
+        neighbours = np.arange(total) ^ 1
+        neighbours[neighbours == total] = total - 1
+        return neighbours
 
 
-def _random(seed: int, step: int, pairs: int) -> NDArray[np.float64]:
-    """float64 (pairs, COLUMNS) in (0, 1]."""
+def _random(seed: int, step: int, samples: int) -> NDArray[np.float64]:
+    """float64 (samples, COLUMNS) in (0, 1]."""
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(2, step)))
-    raw = bits.random_raw(COLUMNS * max(pairs, 1)) >> np.uint64(11)  # raw output, which NumPy promises never to change
+    raw = bits.random_raw(COLUMNS * max(samples, 1)) >> np.uint64(
+        11
+    )  # raw output, which NumPy promises never to change
     return ((raw + np.uint64(1)).astype(np.float64) * 2.0**-53).reshape(-1, COLUMNS)
 
 

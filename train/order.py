@@ -87,6 +87,23 @@ class Epochs:
         """Where the lanes lie in a batch: int64 (lanes + 1,), positions."""
         return np.arange(self.lanes + 1, dtype=np.int64) * self.batch_size // self.lanes
 
+    @property
+    def partners(self) -> NDArray[np.int64]:
+        """The position that each position of a batch is mixed with, itself where there is none: int64 (batch_size,).
+
+        It is the same place of the lane beside: what lies within a lane is of one block, where a sample would meet
+        the same few others in every epoch.
+        """
+        found = np.arange(self.batch_size)
+        edges = self.edges.tolist()
+        for left, middle, right in zip(edges[0::2], edges[1::2], edges[2::2], strict=False):
+            width = min(middle - left, right - middle)
+            found[left : left + width], found[middle : middle + width] = (
+                found[middle : middle + width].copy(),
+                found[left : left + width].copy(),
+            )
+        return found
+
     def line(self, epoch: int) -> NDArray[np.int64]:
         """The blocks of an epoch in order, as many as its batches need; with 'wrap' the first come again at the end."""
         # raw output only, which NumPy promises never to change
@@ -96,8 +113,14 @@ class Epochs:
 
     def rows(self, epoch: int, block: int) -> NDArray[np.int64]:
         """The order of the samples of a block: int64 (samples,), a permutation."""
-        bits = np.random.Philox(key=[self.seed, epoch], counter=[0, 0, 0, block])
-        return np.argsort(bits.random_raw(int(self.samples[block])), kind="stable")
+        return np.argsort(self._bits(epoch, 0, block).random_raw(int(self.samples[block])), kind="stable")
+
+    def substitutes(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """The blocks in whose order one is looked for that can be read in place of `block`: int64 (blocks,)."""
+        return np.argsort(self._bits(epoch, 1, block).random_raw(len(self.samples)), kind="stable")
+
+    def _bits(self, epoch: int, what: int, block: int) -> np.random.Philox:
+        return np.random.Philox(key=np.array([self.seed, epoch], np.uint64), counter=[0, 0, what, block])
 
     def state_dict(self, epoch: int, batches: int) -> dict[str, int]:
         """Where a run is after `batches` batches of an epoch, for any number of ranks and workers."""

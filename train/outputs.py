@@ -83,7 +83,9 @@ def _outputs(path: Path, part: str, classes: int) -> Outputs:
         logits = np.load(path / names[0], mmap_mode="r", allow_pickle=False)
         labels = np.load(path / names[1], allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise EnsembleError(f"{path} has no readable {names[0]} and {names[1]} ({error}): train it again") from None
+        raise EnsembleError(
+            f"{path} has no readable {names[0]} and {names[1]} ({error}): train it again, with --no-resume"
+        ) from None
     if logits.ndim != 2 or logits.shape != (len(labels), classes):
         raise EnsembleError(f"{path}/{names[0]} has the shape {logits.shape}, not what {RUN} says: train it again")
     return Outputs(logits, labels)

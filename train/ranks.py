@@ -55,7 +55,11 @@ class Ranks:
         if self.size == 1:
             yield
             return
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # what objects are sent through, too
+            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=device)
+        else:
+            distributed.init_process_group("gloo", timeout=PATIENCE)
         try:
             yield
         except RuntimeError as error:

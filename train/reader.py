@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -16,7 +21,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
-from shards_manifest import Room, ShardError, SpectralError
+from shards_manifest import Room, ShardError, SpectralError, WorkerLostError
 
 from .blocks import Fetched, PartBlocks
 from .order import Epochs, Load, Span
@@ -54,6 +59,10 @@ class TrainStream(IterableDataset[Batch]):
         self._blocks, self._plan, self._span, self._skip = blocks, plan, span, skip
         self._epochs, self._first_batch = epochs, first_batch
         self.forks = blocks.forks
+
+    def __len__(self) -> int:
+        """Batches in all, for any span."""
+        return max(len(self._epochs) * self._plan.batches - self._first_batch, 0)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -97,14 +106,14 @@ class _Dealer:
     def deal(self, load: Load, fetched: Fetched) -> None:
         """Deal the rows of a block that was fetched as planned. Raises ShardError."""
         wanted = load.last - load.first
-        block, x, y = self._decoded(fetched, wanted)
+        block, x, y, lost = self._decoded(fetched)
         rows = self._plan.rows(self._epoch, block)[load.first : load.last]
         if len(rows) < wanted:  # of a smaller block in its place
             rows = np.resize(self._plan.rows(self._epoch, block), wanted)
         y = y[rows]
         start, end = self._edges[load.lane], self._edges[load.lane + 1]
         batch, position = load.place // (end - start), start + load.place % (end - start)
-        done = 0
+        done = dealt = 0
         while done < len(rows):
             count = min(end - position, len(rows) - done)
             low, high = max(position, self._span.first), min(position + count, self._span.last)
@@ -114,7 +123,10 @@ class _Dealer:
                 some = slice(done + low - position, done + high - position)
                 x.take(rows[some], 0, x_out[to], "clip")  # never clips; checking would copy twice
                 y_out[to] = y[some]
+                dealt += high - low
             done, batch, position = done + count, batch + 1, start
+        if lost and dealt:
+            self._lost.append((lost, dealt))
 
     def take(self, batch: int) -> Batch:
         """A batch, all of whose blocks have been dealt."""
@@ -129,18 +141,20 @@ class _Dealer:
         self._open[batch] = made
         return made
 
-    def _decoded(self, fetched: Fetched, wanted: int) -> tuple[int, NDArray[Any], NDArray[np.int64]]:
-        """The block's number and samples, or another's in its place."""
+    def _decoded(self, fetched: Fetched) -> tuple[int, NDArray[Any], NDArray[np.int64], str]:
+        """The block's number and samples, or another's in its place and why."""
         try:
-            return fetched.block, *self._blocks.decoded(fetched, self._room)
+            return fetched.block, *self._blocks.decoded(fetched, self._room), ""
         except ShardError as error:
             if not self._skip:
                 raise
-            self._lost.append((str(error), wanted))
-        count = len(self._plan.samples)
-        for block in ((fetched.block + step) % count for step in range(1, count)):
+            why = str(error)
+        others = self._plan.substitutes(self._epoch, fetched.block)
+        shard = self._blocks.index.shard
+        same = shard[others] == shard[fetched.block]  # which may be missing as a whole: looked at last
+        for block in np.concatenate([others[~same], others[same]]).tolist():
             try:
-                return block, *self._blocks.read(block)
+                return block, *self._blocks.read(block), why
             except ShardError:
                 continue
         raise ShardError(f"no block of {self._blocks.name} can be read: copy the band again")
@@ -195,25 +209,53 @@ class _Guarded(IterableDataset[Batch | SpectralError]):
 def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterator[Batch]:
     """Run a stream in this process, or in `workers` others, each of which reads its share of every batch.
 
-    pin: put batches into page-locked memory. Raises what the stream raises.
+    pin: put batches into page-locked memory. Raises what the stream raises, and WorkerLostError.
     """
-    context = None if stream.forks or not workers else "spawn"
+    if not workers:
+        yield from (batch.pin_memory() if pin else batch for batch in stream)
+        return
+    context = None if stream.forks else "spawn"
+    others = set(multiprocessing.active_children())
     loaded = DataLoader(
         _Guarded(stream),
         batch_size=None,
         num_workers=workers,
         multiprocessing_context=context,
-        worker_init_fn=_quiet_worker if workers else None,
+        worker_init_fn=_quiet_worker,
     )
     shares: list[Batch] = []
-    for share in loaded:
-        if isinstance(share, SpectralError):
-            raise share
-        shares.append(share)
-        if len(shares) >= workers:  # they come in turn
-            batch = shares[0] if len(shares) == 1 else _together(shares)
-            shares = []
-            yield batch.pin_memory() if pin else batch
+    processes: list[multiprocessing.process.BaseProcess] = []
+    try:
+        each = iter(loaded)
+        processes = [child for child in multiprocessing.active_children() if child not in others]
+        for share in each:
+            if isinstance(share, SpectralError):
+                raise share
+            shares.append(share)
+            if len(shares) >= workers:  # they come in turn
+                batch = shares[0] if len(shares) == 1 else _together(shares)
+                shares = []
+                yield batch.pin_memory() if pin else batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerLostError(
+            "a process that reads was killed, perhaps for lack of memory or of room in /dev/shm: run the same command "
+            "again to go on, with fewer --workers"
+        ) from None
+    finally:
+        _end(processes)
+
+
+def _end(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    """End processes at once, what they wait for notwithstanding. torch has the end of one reported as an error."""
+    for process in processes:
+        with suppress(RuntimeError):
+            process.kill()
+    for process in processes:
+        while process.is_alive():
+            with suppress(RuntimeError):
+                process.join()
 
 
 def _quiet_worker(_: int) -> None:
@@ -222,6 +264,8 @@ def _quiet_worker(_: int) -> None:
     It may break off while it takes a batch: Python's thread that hands batches out prints that, and goes on.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a batch system sends that to all
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     print_it = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -231,13 +275,21 @@ def _quiet_worker(_: int) -> None:
     sys.excepthook = hook
 
 
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def _together(shares: list[Batch]) -> Batch:
     lost = tuple(entry for share in shares for entry in share.lost)
     return Batch(torch.cat([share.x for share in shares]), torch.cat([share.y for share in shares]), lost)
 
 
-def reported(batch: Batch) -> int:
-    """Say what could not be read for a batch; the count of samples."""
-    for sentence, samples in batch.lost:
-        tqdm.write(f"{sentence}: going on without {samples} samples")
+def reported(batch: Batch, said: set[str]) -> int:
+    """Say what could not be read for a batch, each sentence once; the count of samples. said: sentences so far."""
+    for sentence, _ in batch.lost:
+        if sentence not in said:
+            said.add(sentence)
+            tqdm.write(f"{sentence}: going on without it")
     return sum(samples for _, samples in batch.lost)

@@ -139,8 +139,8 @@ class RunFolder:
         for name in (RUN, CHECKPOINT, BEST, METRICS, STEPS):
             self.store.remove(name)
 
-    def begin(self, samples: int, plan: TrainPlan) -> None:
-        """Make the folder ready to go on after so many samples; what was written later is removed."""
+    def begin(self, samples: int, epochs: int, plan: TrainPlan) -> None:
+        """Make the folder ready to go on after so many samples and whole epochs; what was written later is removed."""
         if plan.tensorboard:
             self._events = Events(self.path, samples)
         self.store.write(RECIPE, recipes.dump(plan.recipe).encode())
@@ -149,7 +149,7 @@ class RunFolder:
             self.store.remove(LABELS.format(part))
         for name in (METRICS, STEPS):
             lines = self.store.read(name).splitlines(keepends=True) if self.store.exists(name) else []
-            self.store.write(name, b"".join(line for line in lines if 0 < _samples(line) <= samples))
+            self.store.write(name, b"".join(line for line in lines if _counts(line, samples, epochs)))
 
     def save(self, content: bytes, best: bool = False) -> None:
         """Write the checkpoint, whole or not at all. best: and keep it as that of the best epoch so far."""
@@ -201,12 +201,13 @@ def read_run(path: Path) -> dict[str, Any]:
     return found
 
 
-def _samples(line: bytes) -> float:
-    """The samples that a line of metrics or steps names; 0 for half a line, as a killed process may leave."""
+def _counts(line: bytes, samples: int, epochs: int) -> bool:
+    """Whether a line of metrics or steps is of the run so far; half a line, as a killed process may leave, is not."""
     try:
-        return float(json.loads(line)["samples"])
-    except (ValueError, KeyError, TypeError):
-        return 0
+        found = json.loads(line)
+        return bool(0 < found["samples"] <= samples and found.get("epoch", 0) <= epochs)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def identity(manifest: BandManifest, plan: TrainPlan) -> dict[str, Any]:

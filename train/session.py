@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -15,7 +16,7 @@ from shards_manifest import BandManifest
 from . import networks
 from .errors import TrainError
 from .inputs import Inputs, draws
-from .mixing import Mixing
+from .mixing import Mixed, Mixing
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
 from .reader import Batch
@@ -25,10 +26,17 @@ from .recipes import Recipe
 class Session:
     """One rank's copy of the network, the optimizer and the augmentation.
 
-    network: of which the weights are kept; the ranks' copies are equal after every step.  Raises TrainError.
+    network: of which the weights are kept; the ranks' copies are equal after every step.  partners: what is mixed
+    with what, of `Epochs.partners`.  Raises TrainError.
     """
 
-    def __init__(self, manifest: BandManifest, plan: TrainPlan, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        manifest: BandManifest,
+        plan: TrainPlan,
+        ranks: Ranks = ALONE,
+        partners: NDArray[np.int64] | None = None,
+    ) -> None:
         recipe = plan.recipe
         torch.manual_seed(plan.seed)
         self.plan, self.recipe, self.ranks = plan, recipe, ranks
@@ -47,7 +55,7 @@ class Session:
         if recipe.ema:
             follow = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.network, multi_avg_fn=follow)
-        self.mixing = Mixing(plan.seed, recipe.mixup, recipe.cutmix)
+        self.mixing = Mixing(plan.seed, recipe.mixup, recipe.cutmix, partners)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
@@ -78,13 +86,14 @@ class Session:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
+        inputs = self.inputs(x, random)
+        mixed = self.mixing(inputs, y, number, first, total) if self.mixing else Mixed(inputs, y, None)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         parts = max(min(self.recipe.accumulate, len(y) // 2), 1)  # batch norm wants two
         for part in range(parts):
             at = slice(part * len(y) // parts, (part + 1) * len(y) // parts)
             with nullcontext() if part == parts - 1 else self._apart():
-                inputs = self.inputs(x[at], random[:, at])
-                sums += self._backward(inputs, y[at], (number, first + at.start, total))
+                sums += self._backward(mixed.part(at), y[at], total)
         if self.recipe.clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
@@ -94,20 +103,16 @@ class Session:
             self.average.update_parameters(self.network)
         return sums[0], sums[1]
 
-    def _backward(self, inputs: torch.Tensor, y: torch.Tensor, place: tuple[int, int, int]) -> torch.Tensor:
-        """Add to the gradients; the summed loss and the correct answers, float64 (2,).
-
-        place: the step, the first position of these samples in its batch, and the batch's samples.
-        """
-        mixed = self.mixing(inputs, y, *place) if self.mixing else None
+    def _backward(self, mixed: Mixed, y: torch.Tensor, total: int) -> torch.Tensor:
+        """Add to the gradients; the summed loss and the correct answers, float64 (2,). total: the batch's samples."""
         with self.autocast():
-            logits = self._running((mixed.x if mixed else inputs).contiguous(memory_format=torch.channels_last))
+            logits = self._running(mixed.x.contiguous(memory_format=torch.channels_last))
             losses = self.criterion(logits, y)
-            if mixed:
+            if mixed.share is not None:
                 losses = torch.lerp(self.criterion(logits, mixed.other), losses, mixed.share)
         loss = losses.sum()
         # the ranks' gradients are averaged: those of the sums over all samples have to come out divided by the total
-        self.scaler.scale(loss * (self.ranks.size / place[2])).backward()
+        self.scaler.scale(loss * (self.ranks.size / total)).backward()
         return torch.stack([loss.detach().double(), (logits.detach().argmax(1) == y).sum().double()])
 
     def _apart(self) -> AbstractContextManager[object]:
