@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from buckets import Server
+from clusters import dask_cluster, ray_cluster
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -121,3 +122,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A Dask cluster of two workers: its address, and the process that watches over them."""
+    with dask_cluster(tmp_path_factory.mktemp("dask")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A Ray cluster of two workers: its address, and the head's process."""
+    with ray_cluster(tmp_path_factory.mktemp("ray")) as found:
+        yield found

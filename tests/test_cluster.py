@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from clusters import BIN, wait_for
 from conftest import fails, make_split, program, tree
 
 from preprocess.plan import SplitPlan
@@ -25,76 +19,12 @@ from shards_manifest.backend import Backend
 
 OPTIONS = {"factor": 4, "size": 48, "samples_per_shard": 2, "samples_per_block": 2}
 ARGUMENTS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-BIN = Path(sys.executable).parent
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-@contextmanager
-def processes(*commands: list[str], log: Path, **environment: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Run commands until the end of the block, then end them and all that they started."""
-    with log.open("wb") as output:
-        started = [
-            subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
-            for command in commands
-        ]
-        try:
-            yield started
-        finally:
-            family = [p for one in started if psutil.pid_exists(one.pid) for p in _family(one.pid)]
-            for process in family:
-                process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=10)
-            for process in alive:
-                process.kill()
-            for one in started:
-                one.wait(10)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    parent = psutil.Process(pid)
-    return [*parent.children(recursive=True), parent]
 
 
 @pytest.fixture(scope="module")
 def wanted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The split that every cluster has to make."""
     return tree(make_split(photos, tmp_path_factory.mktemp("local") / "out", **OPTIONS))
-
-
-@pytest.fixture(scope="module")
-def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """The address of a scheduler with two worker processes, and the process that watches over them."""
-    pytest.importorskip("distributed")
-    folder = tmp_path_factory.mktemp("dask")
-    shared = ["--scheduler-file", str(folder / "scheduler.json"), "--no-dashboard"]
-    scheduler = [str(BIN / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0", *shared]
-    worker = [str(BIN / "dask"), "worker", "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1", *shared]
-    worker += ["--local-directory", str(folder)]
-    with processes(scheduler, worker, log=folder / "log") as (_, watcher):
-        wait_for((folder / "scheduler.json").exists)
-        yield json.loads((folder / "scheduler.json").read_text())["address"], watcher.pid
-
-
-@pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """The address of a Ray head with two slots, and its process."""
-    pytest.importorskip("ray")
-    folder = tmp_path_factory.mktemp("ray")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    head = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
-    head += ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=80000000"]
-    with processes(head, log=folder / "log", RAY_AUTH_MODE="disabled") as (process,):
-        address = f"127.0.0.1:{port}"
-        wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes())
-        yield address, process.pid
 
 
 def cluster_command(photos: Path, out: Path, backend: str, address: str) -> list[str]:

@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -378,3 +380,160 @@ def test_the_recipe_of_a_data_set(dataset: str, recipe: str) -> None:
 def test_recipes_are_checked(field: str) -> None:
     with pytest.raises(SpectralError, match=f"--{field.replace('_', '-')} -1"):
         recipes.load("quick", **{field: -1})
+
+
+def test_the_best_epoch_is_kept(sub4: Path, tmp_path: Path) -> None:
+    result = train_band(str(sub4 / "00"), tmp_path / "run", quick(epochs=5, lr=0.02), quiet=True)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    accuracy = [line["val_top1"] for line in lines]
+    assert result.best_epoch == 1 + accuracy.index(max(accuracy))
+    progress = checkpoint.load(tmp_path / "run" / "best.pt")["progress"]
+    assert progress["reader"] == {"seed": 0, "epoch": result.best_epoch, "samples": 0}
+    assert progress["best"] == max(accuracy)
+
+
+def test_the_resolved_recipe_runs_it_again(sub4: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", sub4 / "00", "--network", "cnn", "--workers", "0", "--out")
+    changes = ("--epochs", "1", "--batch-size", "16", "--no-flip", "--ema", "0.5", "--weight-decay", "1e-5")
+    first = program(*command, tmp_path / "a", "--recipe", "quick", *changes)
+    assert first.returncode == 0, first.stderr
+    assert " ".join(first.stdout.split()).startswith("recipe quick: epochs 1, batch-size 16, optimizer sgd, lr 0.1,")
+    recipe = tmp_path / "a" / "recipe.toml"
+    again = program(*command, tmp_path / "b", "--recipe", recipe)
+    assert again.returncode == 0, again.stderr
+    assert recipes.load(str(recipe)) == recipes.load(
+        "quick", epochs=1, batch_size=16, flip=False, ema=0.5, weight_decay=1e-5
+    )
+    assert len({(tmp_path / name / "val-logits.npy").read_bytes() for name in "ab"}) == 1
+    for text, said in (
+        ("epochs = 1.5", "epochs = 1.5 is not a whole number"),
+        ("flip = 1", "flip = 1 is not true or false"),
+        ("epoch = 1", "has the unknown field epoch: choose name, epochs,"),
+        ("lr = ", "is not valid TOML"),
+        ("lr = -1", "--lr -1.0 is out of range"),
+    ):
+        recipe.write_text(text)
+        assert said in fails(*command, tmp_path / "c", "--recipe", recipe)
+    assert "cannot be read: No such file" in fails(*command, tmp_path / "c", "--recipe", "no.toml")
+
+
+def test_a_run_is_begun_anew_on_demand(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    command = ("spectral-train", "--shards", sub4 / "02", *QUICK, "--lr", "0.05", "--out", copy / "02")
+    assert "holds a finished run of another kind" in fails(*command)
+    done = program(*command, "--no-resume")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((copy / "02" / "run.json").read_text())["options"]["recipe"]["lr"] == 0.05
+    assert len((copy / "02" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_tensorboard_has_the_same_numbers_along_samples(sub4: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    code = (
+        "import sys, json\n"
+        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+        "events = EventAccumulator(sys.argv[1]); events.Reload()\n"
+        "print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))"
+    )
+    read = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, tmp_path / "run"], capture_output=True, text=True
+    )
+    assert read.returncode == 0, read.stderr
+    found = json.loads(read.stdout.splitlines()[-1])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train_loss", "val_top1", "waited"):
+        assert np.allclose(found[f"epoch/{name}"], [(line["samples"], line[name]) for line in lines])
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert np.allclose(found["steps/loss"], [(line["samples"], line["loss"]) for line in steps])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough tiny images that some of train can be held out."""
+    root = tmp_path_factory.mktemp("many")
+    random = np.random.default_rng(0)
+    for number, name in enumerate(("ant", "bee")):
+        (root / name).mkdir()
+        for i in range(620):
+            pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            pixels[:, :, number] //= 2
+            Image.fromarray(pixels).save(root / name / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def held(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split of `many`, and runs of its bands that held some of train out."""
+    root = tmp_path_factory.mktemp("held")
+    make_split(many, root / "sub4", factor=4, size=8, samples_per_block=8, val_per_class=50)
+    for band in range(4):
+        train_band(str(root / "sub4" / f"{band:02d}"), root / "runs" / f"{band:02d}", quick(epochs=1), quiet=True)
+    return root
+
+
+def test_bands_are_ranked_and_weighted_on_what_is_held_out(held: Path) -> None:
+    from shards_manifest import open_band
+    from train.blocks import PartBlocks
+
+    store, manifest = open_band(str(held / "sub4" / "02"))
+    part = PartBlocks(store, manifest, "train")
+    labels = np.concatenate([part.read(block)[1] for block in range(len(part.samples))])
+    run = held / "runs" / "02"
+    kept = np.load(run / "held-labels.npy")
+    assert len(labels) == 1140
+    assert 50 <= len(kept) <= 57
+    assert np.array_equal(kept, labels[-len(kept) :])
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["samples"] == (1140 - len(kept)) // 16 * 16
+    logits = np.load(run / "held-logits.npy")
+    result = json.loads((run / "run.json").read_text())["result"]
+    assert math.isclose(result["held_top1"], (logits.argmax(1) == kept).mean())
+    assert line["held_top1"] == result["held_top1"]
+
+    report = ensemble(held / "runs")
+    assert report.rank_on == "held"
+    each = np.stack([np.load(held / "runs" / f"{b:02d}" / "held-logits.npy").astype(np.float64) for b in range(4)])
+    order = np.argsort(-(each.argmax(2) == kept).mean(1), kind="stable")
+    assert list(report.order) == order.tolist()
+    vals = np.stack([np.load(held / "runs" / f"{b:02d}" / "val-logits.npy").astype(np.float64) for b in range(4)])
+    truth = np.load(run / "val-labels.npy")
+    logp = vals - np.log(np.exp(vals).sum(2, keepdims=True))
+    fused = sum(0.3 * 0.7**rank * logp[band] for rank, band in enumerate(order))
+    rules = {(rule.weights, rule.space): rule for rule in report.rules}
+    assert math.isclose(rules["geometric", "log"].top1, (fused.argmax(1) == truth).mean())  # type: ignore[attr-defined]
+    fitted = rules["fitted", "log"]
+    weighted = np.einsum("k,knc->nc", np.array(fitted.shares), logp)
+    assert math.isclose(fitted.top1, (weighted.argmax(1) == truth).mean())
+
+
+def test_without_held_out_samples_halves_of_val_serve(held: Path, runs: Path) -> None:
+    assert ensemble(runs).rank_on == "halves"
+    with pytest.raises(EnsembleError, match="held nothing out of train"):
+        ensemble(runs, "held")
+    assert ensemble(held / "runs", "halves").rank_on == "halves"
+
+
+def test_costs_and_classes_beside_a_baseline(many: Path, held: Path, tmp_path: Path, photos: Path) -> None:
+    make_split(many, tmp_path / "sub1", factor=1, size=8, samples_per_block=8, val_per_class=50)
+    train_band(str(tmp_path / "sub1" / "00"), tmp_path / "base", quick(epochs=1), quiet=True)
+    done = program("spectral-ensemble", held / "runs", "--baseline", tmp_path / "base")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((held / "runs" / "ensemble.json").read_text())
+    baseline, best, whole = report["costs"]
+    one = json.loads((held / "runs" / "00" / "run.json").read_text())["result"]
+    assert baseline["name"] == "baseline"
+    assert whole["parameter_bytes"] == 4 * one["parameter_bytes"]
+    assert whole["multiply_adds"] == 4 * one["multiply_adds"]
+    assert baseline["multiply_adds"] > 3 * best["multiply_adds"]
+    assert [entry["samples"] for entry in report["classes"]] == [50, 50]
+    fused = np.mean([entry["fused"] for entry in report["classes"]])
+    assert math.isclose(fused, next(r["top1"] for r in report["rules"] if r["weights"] == "geometric"))
+    text = (held / "runs" / "ensemble.md").read_text()
+    assert "| baseline | " in text
+    assert "| ant | 50 | " in text
+    other = make_split(photos, tmp_path / "other", factor=1, size=24)
+    train_band(str(other / "00"), tmp_path / "wrong", quick(epochs=1), quiet=True)
+    sentence = fails("spectral-ensemble", held / "runs", "--baseline", tmp_path / "wrong")
+    assert "was evaluated on other images" in sentence
