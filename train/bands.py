@@ -73,9 +73,14 @@ def train_apart(job: BandJob) -> Outcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
     if multiprocessing.current_process().daemon:  # Dask's: they may have no processes of their own
         job = replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, workers=0)))
+    stop = Stop(job.out.parent / STOP, job.parent)
+    if stop.asked:
+        return Outcome(job.band, failure=INTERRUPTED)
     try:
-        return train_one(job, stop=Stop(job.out.parent / STOP, job.parent))
+        return train_one(job, stop=stop)
     except (KeyboardInterrupt, SystemExit):
+        if job.parent and os.getppid() != job.parent:  # nobody is there to be told, or to end this process
+            os._exit(1)
         return Outcome(job.band, failure=INTERRUPTED)
 
 
@@ -132,7 +137,7 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
     if stop.asked:
         return
     try:
-        for outcome in backend.each(train_apart, [(job,)], 1):
+        for outcome in backend.each(train_apart, [(job,)], 2):  # as of two: joblib does a single one in this process
             if not (outcome.failure == INTERRUPTED and stop.asked):
                 yield done(outcome)
     except WorkerLostError as error:
