@@ -256,11 +256,12 @@ class WebServer:
     """Loopback HTTP over a folder; without `ranges` it sends whole files only, as Python's own server does.
 
     silent: when set, shards are asked for in vain: there is no answer, and no end of the connection either.
+    spoil: so many answers of shards from now on have a wrong byte.
     """
 
     def __init__(self, folder: Path, ranges: bool = True) -> None:
         self.silent = threading.Event()
-        self.asked = 0
+        self.asked = self.spoil = 0
         self._ended = threading.Event()
         outer = self
 
@@ -283,6 +284,9 @@ class WebServer:
                 if wanted and status == 200:
                     first, last = int(wanted[1]), min(int(wanted[2]), size - 1)
                     status, data = 206, data[first : last + 1]
+                if path.suffix == ".tar" and outer.spoil:
+                    outer.spoil -= 1
+                    data = data[:-1] + bytes([data[-1] ^ 1])
                 self.send_response(status)
                 if status == 206:
                     self.send_header("Content-Range", f"bytes {first}-{last}/{size}")

@@ -224,3 +224,15 @@ def test_a_web_server_without_ranges_is_refused_before_it_sends_much(sub4: Path)
         assert server.asked <= 64  # what was asked for ahead; of each only the head is read
     finally:
         server.close()
+
+
+def test_what_is_altered_on_the_way_is_fetched_again(sub4: Path) -> None:
+    server = WebServer(sub4)
+    try:
+        server.spoil = 1
+        assert same(list(stream_of(f"{server.url}/01", 9, range(1))), list(stream_of(sub4 / "01", 9, range(1))))
+        server.spoil = 1000
+        with pytest.raises(ShardError, match=r"train-00000\d\.tar was altered"):
+            list(stream_of(f"{server.url}/01", 9, range(1)))
+    finally:
+        server.close()

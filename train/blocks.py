@@ -99,12 +99,22 @@ class PartBlocks:
             return Fetched(block, error)
 
     def _fetched(self, block: int) -> bytes:
-        """The checked bytes of a block."""
-        name, start, size = self.index.place(block)
+        """The checked bytes of a block. Raises ShardError, StoreError."""
+        data = None if self._cache is None else self._cache.get(self.index, block)
+        if data is not None:
+            return data
+        try:
+            data = self._checked(block)
+        except ShardError:
+            if not self._remote:
+                raise
+            data = self._checked(block)  # it may have been altered on the way
         if self._cache is not None:
-            data = self._cache.get(self.index, block)
-            if data is not None:
-                return data
+            self._cache.put(self.index, block, data)
+        return data
+
+    def _checked(self, block: int) -> bytes:
+        name, start, size = self.index.place(block)
         where = f"{self._store}/{name}"
         try:
             data = self._range(name, start, size)
@@ -115,8 +125,6 @@ class PartBlocks:
                 raise
             raise ShardError(f"{where} cannot be read ({error.strerror}): copy it again") from None
         self.index.check(block, data, where)
-        if self._cache is not None:
-            self._cache.put(self.index, block, data)
         return data
 
     def _range(self, name: str, start: int, size: int) -> bytes:

@@ -31,8 +31,9 @@ class Inputs(nn.Module):
     A margin is used up by random crops in training and by the centre crop otherwise. `shift` pads planes
     with zero coefficients before the random crop, so that planes without a margin can move too.
     The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is
-    what happens here. For the 1-D DCT over the phases, an image's flip mixes bands: there the plane alone
-    is flipped, which keeps the picture's layout but not the order of the phases within it.
+    what happens here. For the 1-D DCT over the phases, an image's flip mixes bands, and without a transform it
+    exchanges them: there the plane alone is flipped, which keeps the picture's layout but not the order of the phases
+    within it.
     """
 
     step: torch.Tensor
