@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
@@ -248,14 +248,25 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
 
 
 def _end(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
-    """End processes at once, what they wait for notwithstanding. torch has the end of one reported as an error."""
-    for process in processes:
-        with suppress(RuntimeError):
+    """End processes at once, whatever they wait for."""
+    with _unheard_children():
+        for process in processes:
             process.kill()
-    for process in processes:
-        while process.is_alive():
-            with suppress(RuntimeError):
-                process.join()
+        for process in processes:
+            process.join()
+
+
+@contextmanager
+def _unheard_children() -> Iterator[None]:
+    """Without torch's handler, which makes an error of every process that is killed, wherever this one then is."""
+    if threading.current_thread() is not threading.main_thread():  # no handler is called here
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _quiet_worker(_: int) -> None:
