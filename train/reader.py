@@ -236,9 +236,9 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
                 batch = shares[0] if len(shares) == 1 else _together(shares)
                 shares = []
                 yield batch.pin_memory() if pin else batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise  # the others are of a batch that was about to be handed over
         raise WorkerLostError(
             "a process that reads was killed, perhaps for lack of memory or of room in /dev/shm: run the same command "
             "again to go on, with fewer --workers"
