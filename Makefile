@@ -47,7 +47,7 @@ demo: install
 	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: install $(TESTED)
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from clusters import BIN, wait_for
 from conftest import fails, make_split, program, tree
+from test_bands import fails_alone
 
 from preprocess.plan import SplitPlan
 from preprocess.row import write_row
@@ -114,6 +115,15 @@ def test_an_error_of_a_cluster_worker_is_one_sentence(
 def test_a_cluster_that_is_not_there_is_one_sentence(backend: str, address: str, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip({"dask": "distributed", "ray": "ray"}[backend])
     assert "cannot reach the" in fails(*cluster_command(photos, tmp_path / "out", backend, address))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_cluster_trains_bands_and_one_that_fails_is_that_alone(
+    backend: str, sub4: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    fails_alone(sub4, tmp_path, "--backend", backend, "--address", request.getfixturevalue(backend)[0])
 
 
 def test_an_address_needs_a_cluster() -> None:
