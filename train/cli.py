@@ -42,7 +42,7 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--network", default="resnet34", show_default=True, help="resnet18, 34 or 50, alexnet, vgg16 or cnn.")
 @click.option(
     "--recipe",
-    help=f"{', '.join(recipes.names())}.  [default: what the data set's name says, or {recipes.DEFAULT}]",
+    help=f"{', '.join(recipes.names())}, or FILE.toml.  [default: what the data set's name says, or {recipes.DEFAULT}]",
 )
 @_recipe_options
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
