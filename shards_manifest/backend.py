@@ -8,12 +8,13 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from .errors import BackendError, SpectralError, WorkerLostError
 
@@ -25,6 +26,8 @@ Result = TypeVar("Result")
 class Backend:
     """A way to run tasks.
 
+    One task at a time is done in this process, but for Dask, and where `apart` says that none is.
+
     name: one of BACKENDS.  address: of the cluster's scheduler; empty for what the cluster's own library
     finds (Ray: RAY_ADDRESS, else a new one on this machine; Dask: a new one on this machine; Spark: the
     session's master).  jobs: tasks at a time; -1 for all that the cluster has.  gpu: a task takes a GPU where the
@@ -35,6 +38,7 @@ class Backend:
     address: str = ""
     jobs: int = 1
     gpu: bool = False
+    apart: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in BACKENDS:
@@ -50,7 +54,10 @@ class Backend:
         """
         try:
             with self._configured() as most:
-                jobs = min(most if self.jobs < 0 else self.jobs, count)
+                jobs = self._jobs(most, count)
+                if jobs == 1 and self.apart and self.name == "ray":
+                    yield from _one_by_one(function, calls, self.gpu)
+                    return
                 # two tasks more than there are workers, so that none waits for the next
                 parallel = joblib.Parallel(
                     n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs + 2", batch_size=1
@@ -59,11 +66,17 @@ class Backend:
                     if isinstance(result, SpectralError):
                         raise result
                     yield result
-        except TerminatedWorkerError:
+        except BrokenProcessPool:  # also of one that never began
             raise WorkerLostError(
                 "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
                 "with fewer --jobs"
             ) from None
+
+    def _jobs(self, most: int, count: int) -> int:
+        """What joblib is told. most: tasks at a time that there is room for, -1 for what it finds by itself."""
+        wanted = most if self.jobs < 0 else self.jobs if most < 0 else min(self.jobs, most)
+        least = 2 if self.apart and self.name == "loky" else 1  # for one joblib starts no process
+        return max(min(wanted, count), least) if wanted > 0 else wanted
 
     @contextmanager
     def _configured(self) -> Iterator[int]:
@@ -72,8 +85,11 @@ class Backend:
             with _ray(self.address, self.gpu) as most:
                 yield most
             return
-        places = {"loky": _loky, "dask": _dask, "spark": _spark}
-        with places[self.name](self.address):
+        if self.name == "dask":
+            with _dask(self.address, self.jobs):
+                yield -1
+            return
+        with (_loky if self.name == "loky" else _spark)(self.address):
             yield -1
 
 
@@ -92,19 +108,40 @@ def _loky(_: str) -> Iterator[None]:
 
 
 @contextmanager
-def _dask(address: str) -> Iterator[None]:
+def _dask(address: str, jobs: int) -> Iterator[None]:
     try:
         from distributed import Client, LocalCluster
         from distributed.scheduler import KilledWorker
+        from joblib._dask import DaskDistributedBackend
     except ImportError:
         raise BackendError("--backend dask needs the package distributed: pip install distributed") from None
+
+    class Tasks(DaskDistributedBackend):  # type: ignore[misc]
+        """Joblib's own hears of a task's end, but not if that is an error of Dask's: its caller would wait for ever."""
+
+        def submit(self, task: Any, callback: Callable[[Any], None]) -> Any:
+            def ended(future: Future[Any]) -> None:
+                if not future.cancelled() and (error := future.exception()) is not None:
+                    callback(error)
+
+            future = super().submit(task, callback)
+            future.add_done_callback(ended)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            if isinstance(out, BaseException):
+                raise out
+            return super().retrieve_result_callback(out)
+
+    workers = jobs if jobs > 0 else None
     try:
-        cluster = None if address else LocalCluster(threads_per_worker=1, dashboard_address=None)
+        cluster = None if address else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
         client = Client(address or cluster, timeout=20)
     except (OSError, TimeoutError, ValueError) as error:
         raise BackendError(f"cannot reach the Dask scheduler at {address} ({error}): is it running?") from None
     try:
-        with joblib.parallel_config(backend="dask", client=client):
+        joblib.register_parallel_backend("dask-tasks", Tasks)
+        with joblib.parallel_config(backend="dask-tasks", client=client):
             yield
     except KilledWorker as error:
         raise WorkerLostError(
@@ -137,15 +174,29 @@ def _ray(address: str, gpu: bool) -> Iterator[int]:
         raise BackendError(f"cannot reach the Ray cluster at {address} ({error}): is it running?") from None
     try:
         joblib.register_parallel_backend("ray-tasks", Tasks)
-        gpus = int(ray.cluster_resources().get("GPU", 0)) if gpu else 0
+        there = ray.cluster_resources()
+        gpus = int(there.get("GPU", 0)) if gpu else 0
         with joblib.parallel_config(backend="ray-tasks", ray_remote_args={"num_gpus": 1} if gpus else None):
-            yield gpus or -1
+            yield gpus or max(int(there.get("CPU", 1)), 1)
     except ray.exceptions.RayError as error:
         raise WorkerLostError(
             f"a Ray worker was lost ({_first_line(error)}): run the same command again to go on"
         ) from None
     finally:
         ray.shutdown()
+
+
+def _one_by_one(function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], gpu: bool) -> Iterator[Result]:
+    """By one worker of Ray after another; joblib would do a single task at a time in this process."""
+    import ray
+
+    gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
+    remote = ray.remote(num_gpus=gpus)(_attempt)
+    for arguments in calls:
+        result = ray.get(remote.remote(function, *arguments))
+        if isinstance(result, SpectralError):
+            raise result
+        yield result
 
 
 @contextmanager

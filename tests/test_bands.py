@@ -77,7 +77,8 @@ def under_way(shards: Path, runs: Path, *options: str) -> Iterator[subprocess.Po
     )
     try:
         deadline = time.monotonic() + 120
-        while len(list(runs.glob("*/metrics.jsonl"))) < 2 and time.monotonic() < deadline and process.poll() is None:
+        here = [runs / band / "metrics.jsonl" for band in ("00", "01")]
+        while not all(path.exists() for path in here) and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
         assert process.poll() is None
         yield process
@@ -95,7 +96,8 @@ def trainers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
-    done = program("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2")
+    readers = ("--workers", "1")  # processes of the processes that train
+    done = program("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2", *readers)
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "runs") == wanted
     table = done.stderr.splitlines()
@@ -137,6 +139,8 @@ def test_a_fault_of_the_program_is_one_bands_affair(
 def test_a_process_that_is_killed_costs_nothing(sub4: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     options = (*OPTIONS, "--epochs", "30", "--save-every", "0")
+    first = program("spectral-train", "--shards", sub4 / "03", *options, "--out", runs / "03")
+    assert first.returncode == 0, first.stderr
     with under_way(sub4, runs, *options) as process:
         trainers(process)[0].kill()
         said, errors = process.communicate(timeout=240)

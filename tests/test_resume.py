@@ -23,6 +23,7 @@ from shards_manifest.store import TEMPORARY
 from train import checkpoint
 from train.blocks import PartBlocks
 from train.errors import TrainError
+from train.inputs import Inputs
 from train.order import Epochs
 
 WITHOUT_NORM = str(Path(__file__).with_name("without_norm.py"))
@@ -212,6 +213,23 @@ def test_a_bad_block_in_one_rank_ends_all_with_its_sentence(sub4: Path, tmp_path
     assert sum(f"{band}/{name} was altered" in line for line in own) == 1
     assert all(name in line or "because another has: see what that one says" in line for line in own)
     assert "gloo" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> None:
+    """Batch norm's statistics differ between ranks: those of the checkpoint count."""
+    run = tmp_path / "run"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    train_it = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(sub4 / "01"), "--out", str(run)]
+    options = ["--network", "cnn", "--recipe", "quick", "--epochs", "1", "--batch-size", "8", "--workers", "0"]
+    done = subprocess.run([*launcher, *train_it, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    store, manifest = open_band(str(sub4 / "01"))
+    val = PartBlocks(store, manifest, "val")
+    x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+    with torch.inference_mode():
+        logits = checkpoint.load_network(run / "checkpoint.pt")(Inputs(manifest).eval()(x)).numpy()
+    assert np.allclose(np.load(run / "val-logits.npy").astype(np.float32), logits, atol=5e-3)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:

@@ -116,12 +116,18 @@ def test_foreign_and_damaged_checkpoints(runs: Path, tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(TrainError, match=r"c\.pt is not a checkpoint, or damaged"):
             checkpoint.load(path)
+    for place in (2000, len(good) // 2, len(good) - 30_000):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
+        with pytest.raises(TrainError, match=r"c\.pt was altered|c\.pt is not a checkpoint, or damaged"):
+            checkpoint.load(path)
     torch.save({"model": torch.zeros(3)}, path)
     with pytest.raises(TrainError, match="not a checkpoint of Spectral Shards"):
         checkpoint.load(path)
     torch.save(Path("code"), path)  # a pickle of something that weights_only must not build
     with pytest.raises(TrainError, match="not a checkpoint, or damaged"):
         checkpoint.load(path)
+    with pytest.raises(TrainError, match="not a checkpoint, or damaged"):
+        checkpoint.load(tmp_path)
     with pytest.raises(TrainError, match="does not exist"):
         checkpoint.load(tmp_path / "none.pt")
 

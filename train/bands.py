@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,22 +19,26 @@ from .board import Board
 from .loop import train_band
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
-from .runs import Result, RunFolder
+from .runs import ERROR, RUN, Result, RunFolder
 from .stopping import Stop
 
-STOP = "stop"  # file beside the run folders: bands that find it end after a checkpoint
-ERROR = "error.log"
+STOP = ".spectral-stop"  # file beside the run folders, in that of a single one: who finds it ends after a checkpoint
+CANCELLED = 5.0  # seconds that Dask's workers get to end what is no longer wanted
 INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class BandJob:
-    """One band to train. band: its folder's name.  parent: the process that the work ends with; 0 for none."""
+    """One band to train. band: its folder's name.
+
+    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.
+    """
 
     band: str
     shards: str
     out: Path
     plan: TrainPlan
+    stop: Path | None = None
     parent: int = 0
 
 
@@ -71,9 +76,11 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
 
 def train_apart(job: BandJob) -> Outcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
+    if job.parent:  # loky makes its own way of starting processes that of all, for those that read too
+        multiprocessing.set_start_method(None, force=True)
     if multiprocessing.current_process().daemon:  # Dask's: they may have no processes of their own
         job = replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, workers=0)))
-    stop = Stop(job.out.parent / STOP, job.parent)
+    stop = Stop(job.stop, job.parent)
     if stop.asked:
         return Outcome(job.band, failure=INTERRUPTED)
     try:
@@ -84,14 +91,18 @@ def train_apart(job: BandJob) -> Outcome:
         return Outcome(job.band, failure=INTERRUPTED)
 
 
-def train_bands(jobs: Sequence[BandJob], backend: Backend, epochs: int) -> Iterator[Outcome]:
+def train_bands(
+    jobs: Sequence[BandJob], backend: Backend, epochs: int, tell: Callable[[Outcome], None]
+) -> Iterator[Outcome]:
     """The outcomes of all bands, as they come. Raises BackendError, KeyboardInterrupt, SystemExit.
+
+    backend: apart from this process.  tell: prints an outcome.
 
     A process that is killed takes the bands with it that were under way. They go on, each alone: then the one that
     does it again is known, and the others are not its victims.
     """
-    root = jobs[0].out.parent
-    stop, stop_file = Stop(), root / STOP
+    root = jobs[0].out.parent if len(jobs) > 1 else jobs[0].out
+    stop, stop_file = Stop(), (root / STOP).absolute()
     _prepare(root, stop_file)
     with (
         stop.listening(),
@@ -100,17 +111,22 @@ def train_bands(jobs: Sequence[BandJob], backend: Backend, epochs: int) -> Itera
     ):
 
         def done(outcome: Outcome) -> Outcome:
-            board.ended(outcome.band, "failed" if outcome.failure else "done")
+            with board.ended(outcome.band, "failed" if outcome.failure else "done"):
+                tell(outcome)
             return outcome
 
-        try:
-            suspects = yield from _together(list(_placed(jobs, backend)), backend, done, stop)
-            for job in suspects:
-                yield from _alone(replace(job, plan=replace(job.plan, resume=True)), backend, done, stop)
-            if stop.asked:
-                stop.now()
-        finally:
+        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend)]
+        suspects = yield from _together(placed, backend, done, stop)
+        if suspects and backend.name == "dask":  # its workers go on with what is cancelled
+            stop_file.touch()
+            time.sleep(CANCELLED)
             stop_file.unlink(missing_ok=True)
+        for job in suspects:
+            yield from _alone(replace(job, plan=replace(job.plan, resume=True)), backend, done, stop)
+        if not stop.asked or backend.name == "loky":  # elsewhere bands may be under way that have still to find it
+            stop_file.unlink(missing_ok=True)
+        if stop.asked:
+            stop.now()
 
 
 def _together(
@@ -137,7 +153,7 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
     if stop.asked:
         return
     try:
-        for outcome in backend.each(train_apart, [(job,)], 2):  # as of two: joblib does a single one in this process
+        for outcome in backend.each(train_apart, [(job,)], 1):
             if not (outcome.failure == INTERRUPTED and stop.asked):
                 yield done(outcome)
     except WorkerLostError as error:
@@ -147,13 +163,17 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
 
 def _placed(jobs: Sequence[BandJob], backend: Backend) -> Iterator[BandJob]:
     """The jobs with what depends on where they are done: on this machine its GPUs in turn, and whose work it is."""
-    gpus = torch.cuda.device_count()
-    for number, job in enumerate(jobs):
+    gpus, begun = torch.cuda.device_count(), 0
+    for job in jobs:
         if backend.name != "loky":
-            yield replace(job, out=job.out.absolute(), shards=_absolute(job.shards))
+            reading = job.plan.reading
+            cache = os.path.abspath(reading.cache) if reading.cache else None
+            plan = replace(job.plan, reading=replace(reading, cache=cache))
+            yield replace(job, out=job.out.absolute(), shards=_absolute(job.shards), plan=plan)
             continue
         turn = gpus and job.plan.device in ("auto", "cuda")
-        plan = replace(job.plan, device=f"cuda:{number % gpus}") if turn else job.plan
+        plan = replace(job.plan, device=f"cuda:{begun % gpus}") if turn else job.plan
+        begun += not (job.out / RUN).exists()  # finished ones take no turn
         yield replace(job, plan=plan, parent=os.getpid())
 
 

@@ -7,7 +7,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +37,10 @@ class Progress:
 def progress(run: Path) -> Progress:
     """What the last lines of a run's files say; nothing where there are none."""
     metrics, steps = _last(run / METRICS), _last(run / STEPS)
-    newest = max((run / name).stat().st_mtime if (run / name).exists() else 0.0 for name in (METRICS, STEPS))
+    newest = 0.0
+    for name in (METRICS, STEPS):
+        with suppress(OSError):
+            newest = max(newest, (run / name).stat().st_mtime)
     return Progress(
         epoch=int(metrics.get("epoch", 0)),
         loss=steps.get("loss", metrics.get("train_loss")),
@@ -71,6 +75,7 @@ class Board:
         self._began = time.time()
         self._shown = ""
         self._lines = 0
+        self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._out: TextIO = sys.stderr
@@ -86,9 +91,14 @@ class Board:
         self._thread.join()
         self._show(last=True)
 
-    def ended(self, band: str, state: str) -> None:
-        """Note how a band ended."""
-        self._states[band] = state
+    @contextmanager
+    def ended(self, band: str, state: str) -> Iterator[None]:
+        """Note how a band ended; what is printed meanwhile stays above the table."""
+        with self._writing:
+            self._states[band] = state
+            self._erase()
+            yield
+            self._shown = ""
 
     def text(self, running: bool) -> str:
         """The table; running: only of the bands that are being trained, with a line that counts the others."""
@@ -114,16 +124,24 @@ class Board:
                 due = time.monotonic() + refresh
 
     def _show(self, last: bool = False) -> None:
-        text = self.text(running=not last)
-        if text == self._shown and not last:
-            return
-        if self._out.isatty():
-            text = "\n".join(line[: shutil.get_terminal_size().columns - 1] for line in text.splitlines())
-            self._out.write(f"\x1b[{self._lines}A\x1b[J" if self._lines else "")
-            self._lines = text.count("\n") + 1
-        self._shown = text
-        self._out.write(f"{text}\n")
-        self._out.flush()
+        with self._writing:
+            text = self.text(running=not last)
+            if text == self._shown and not last:
+                return
+            self._shown = text
+            self._erase()
+            if self._out.isatty():
+                text = "\n".join(line[: shutil.get_terminal_size().columns - 1] for line in text.splitlines())
+                self._lines = text.count("\n") + 1
+            self._out.write(f"{text}\n")
+            self._out.flush()
+
+    def _erase(self) -> None:
+        """Take the table off the terminal; a log keeps it."""
+        if self._lines:
+            self._out.write(f"\x1b[{self._lines}A\x1b[J")
+            self._out.flush()
+        self._lines = 0
 
 
 def _row(band: str, epochs: int, now: Progress, state: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .errors import TrainError
 from .networks import build
 
 FORMAT = "spectral-checkpoint"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,19 @@ def content(identity: dict[str, Any], manifest: BandManifest, state: dict[str, A
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU. Raises TrainError for a damaged or foreign file."""
     try:
+        altered = zipfile.ZipFile(path).testzip()  # torch does not look at its checksums
+    except (OSError, zipfile.BadZipFile):
+        altered = None  # torch says what is wrong
+    if altered is not None:
+        raise TrainError(f"{path} was altered (the checksum of its {altered} is not right): copy it again")
+    try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError(f"{path} does not exist") from None
     except Exception as error:  # whatever torch's parser stumbles on: nothing else can fail here
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "weights_only" in reason:  # torch's advice to trust the file
+            reason = "it holds more than weights"
         raise TrainError(f"{path} is not a checkpoint, or damaged ({reason})") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise TrainError(f"{path} is not a checkpoint of Spectral Shards")
@@ -81,8 +90,5 @@ def network_of(found: dict[str, Any]) -> nn.Module:
     geometry = found["band"]["geometry"]
     plane = geometry["size"] // round(geometry["factor"] ** 0.5)
     network = build(found["identity"]["options"]["network"], plane, len(found["band"]["classes"]))
-    weights = found["network"]
-    if "average" in found:
-        weights = {name: found["average"][f"module.{name}"] for name in weights}
-    network.load_state_dict(weights)
+    network.load_state_dict(found.get("average", found["network"]))
     return network.eval()

@@ -87,7 +87,11 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Samples of train, at most a twentieth, kept from training to rank bands and to fit their weights.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
-@click.option("--jobs", type=click.IntRange(1), help="Bands at once: on each GPU, or in all.  [default: 1]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Bands at once: on each GPU here, or in all.  [default: 1; all that a cluster has]",
+)
 @click.option(
     "--backend", default="loky", show_default=True, help="Where bands are trained: loky (here), dask, ray or spark."
 )
@@ -110,7 +114,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
 
     _, manifest = open_data(shards)
     options["recipe"] = options["recipe"] or recipes.of_dataset(manifest.dataset)
-    plan, ranks = _plan(**options), Ranks.of_environment()
+    plan, ranks = _plan(where["backend"] == "loky", **options), Ranks.of_environment()
     if describe:
         click.echo(_card(shards, plan))
         return
@@ -158,6 +162,7 @@ def _card(shards: str, plan: TrainPlan) -> str:
 
 
 def _plan(
+    here: bool,
     network: str,
     recipe: str,
     seed: int,
@@ -166,6 +171,7 @@ def _plan(
     compile: bool,
     **rest: Any,
 ) -> TrainPlan:
+    """The plan of the options. here: it is for this machine, and not for a cluster's."""
     from .networks import check
     from .plan import Reading, TrainPlan
 
@@ -180,7 +186,8 @@ def _plan(
     running = {name: rest.pop(name) for name in ("hold_out", "resume", "tensorboard")}
     running["save_every"] = 60 * rest.pop("save_every")
     plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading, **running)
-    plan.dtype(plan.torch_device())  # raises before any work
+    if here:
+        plan.dtype(plan.torch_device())  # raises before any work
     return plan
 
 
@@ -204,34 +211,36 @@ def _train_bands(
 
     work = [BandJob(out.name, shards, out, plan) for shards, out in bands]
     where = _backend(plan, len(work), jobs, backend, address)
-    if where is not None and ranks.size > 1:
-        raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
+    if ranks.size > 1:
+        if jobs or backend != "loky":
+            raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
+        where = None
 
-    def say(sentence: str) -> None:
-        if ranks.first:
-            click.echo(sentence)
-
-    say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
-    failed = []
+    def tell(outcome: Outcome) -> None:
+        out = work[0].out.parent / outcome.band
+        if outcome.result is None:
+            click.echo(f"{out} failed: {outcome.failure}", err=True)
+        elif ranks.first:
+            how = "is finished" if outcome.earlier else f"took {outcome.result.seconds:.0f} s"
+            click.echo(f"{out} {how}: {_summary(outcome.result)}")
 
     def here() -> Iterator[Outcome]:
         for job in work:
-            say(_heading(job))
-            yield train_one(job, quiet=not ranks.first, ranks=ranks)
-
-    for outcome in here() if where is None else train_bands(work, where, plan.recipe.epochs):
-        out = work[0].out.parent / outcome.band
-        if outcome.result is None:
-            failed.append(outcome.band)
-            if len(work) == 1 or ranks.size > 1:  # ranks have lost each other
+            if ranks.first:
+                click.echo(_heading(job))
+            outcome = train_one(job, quiet=not ranks.first, ranks=ranks)
+            if outcome.failure and (len(work) == 1 or ranks.size > 1):  # ranks have lost each other
                 raise TrainError(outcome.failure)
-            click.echo(f"{out} failed: {outcome.failure}", err=True)
-        elif outcome.earlier:
-            say(f"{out} is finished: {_summary(outcome.result)}")
-        else:
-            say(f"{out}: {_summary(outcome.result)} in {outcome.result.seconds:.0f} s")
+            tell(outcome)
+            yield outcome
+
+    if ranks.first:
+        click.echo(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
+    outcomes = here() if where is None else train_bands(work, where, plan.recipe.epochs, tell)
+    failed = [outcome for outcome in outcomes if outcome.failure]
     if failed:
-        what = f"{len(failed)} of {len(work)} bands failed ({', '.join(failed)})"
+        names = ", ".join(outcome.band for outcome in failed)
+        what = f"{len(failed)} of {len(work)} bands failed ({names})"
         raise TrainError(f"{what}: see above, and run the same command again to train what is missing")
 
 
@@ -242,10 +251,10 @@ def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, addres
     from shards_manifest.backend import Backend
 
     if backend != "loky":
-        return Backend(backend, address, jobs or -1, gpu=plan.device != "cpu")
+        return Backend(backend, address, jobs or -1, gpu=plan.device != "cpu", apart=True)
     gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
     count = min((jobs or 1) * max(gpus, 1), bands)
-    where = Backend(backend, address, count)
+    where = Backend(backend, address, count, apart=True)
     return where if count > 1 else None
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checkpoint, fuse
+from . import fuse
 from .errors import EnsembleError
 from .outputs import Outputs, Run, check_same, find_runs, open_run
-from .runs import CHECKPOINT
 
 RANK_ON = ("held", "halves", "train", "val")
 DEFAULT_RULE = ("geometric", "log")
@@ -209,10 +208,9 @@ def _baseline(path: Path | None, like: Run) -> tuple[Cost, ...]:
 def _class_gains(run: Run, best: NDArray[np.bool_], fused: NDArray[np.bool_]) -> tuple[ClassGain, ...]:
     """For every class that has samples. best, fused: bool (samples,), whether the one and the other is right."""
     labels, classes = run.val.labels, int(run.band["classes"])
-    names = checkpoint.load(run.path / CHECKPOINT)["band"]["classes"]
     counts = np.bincount(labels, minlength=classes)
     right = [np.bincount(labels, each, classes) for each in (best, fused)]
     return tuple(
-        ClassGain(names[i], int(counts[i]), float(right[0][i] / counts[i]), float(right[1][i] / counts[i]))
+        ClassGain(run.classes[i], int(counts[i]), float(right[0][i] / counts[i]), float(right[1][i] / counts[i]))
         for i in np.flatnonzero(counts)
     )

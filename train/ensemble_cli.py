@@ -37,6 +37,10 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
     folder = local_folder(runs)
     if rule and not target:
         raise click.UsageError("--rule belongs to --export")
+    if target:
+        from .export import check_target
+
+        check_target(local_folder(target))
     report = ensemble(folder, rank_on, local_folder(baseline) if baseline else None)
     store = LocalStore(folder)
     text = markdown(report)

@@ -51,6 +51,7 @@ def evaluate(
     chosen: some blocks, where it is not all.
     """
     network = session.judged.eval()
+    session.ranks.align(network)
     inputs = session.inputs.eval()
     ranks, reading, lost = session.ranks, session.plan.reading, 0
     # loss, top-1, top-5, samples, lost

@@ -21,6 +21,10 @@ class Events:
             raise TrainError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
         self._writer = SummaryWriter(str(folder), purge_step=samples + 1 if samples else None)
 
+    def close(self) -> None:
+        """End the files."""
+        self._writer.close()
+
     def add(self, values: dict[str, Any]) -> None:
         """The numbers of a line of metrics.jsonl or steps.jsonl, which names the samples of the run so far."""
         kind = "epoch" if "epoch" in values else "steps"

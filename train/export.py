@@ -51,7 +51,8 @@ class Split(nn.Module):
         channels = torch.einsum("ci,nihw->cnhw", self.color, torch.cat([pixels, grey], 1)).round()
         phases = channels.reshape(3, count, plane, self.grid, plane, self.grid).permute(0, 3, 5, 1, 2, 4)
         columns = phases.reshape(3, self.grid**2, count * plane * plane)
-        bands = torch.bmm(self.weights, columns).reshape(3, -1, count, plane, plane).permute(1, 2, 0, 3, 4)
+        bands = torch.bmm(self.weights, columns).reshape(3, self.weights.shape[1], count, plane, plane)
+        bands = bands.permute(1, 2, 0, 3, 4)
         return bands.round().clamp(-128, 127) if self.whole else bands.half().float()
 
     def _resized(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -124,8 +125,7 @@ def export(model: Whole, about: dict[str, Any], path: Path) -> int:
 
     Both take any number of images, of any size up to LARGEST, and need nothing of this package.
     """
-    if path.suffix not in FORMATS:
-        raise EnsembleError(f"--export {path}: write a name that ends with {' or '.join(FORMATS)}")
+    check_target(path)
     store = LocalStore(path.parent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within the exporters
@@ -136,7 +136,25 @@ def export(model: Whole, about: dict[str, Any], path: Path) -> int:
         else:
             with store.writing([path.name]) as (file,):
                 torch.export.save(program, file, extra_files={META: text})
-    return sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*"))
+    beside = path.with_name(f"{path.name}.data")  # of an .onnx file that would be larger than 2 GB
+    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
+
+def check_target(path: Path) -> None:
+    """Raise EnsembleError for what cannot be written."""
+    if path.suffix not in FORMATS:
+        raise EnsembleError(f"--export {path}: write a name that ends with {' or '.join(FORMATS)}")
+    if path.suffix == ".onnx":
+        try:
+            import onnxscript  # noqa: F401
+        except ImportError:
+            raise EnsembleError(
+                "--export to .onnx needs the packages onnx and onnxscript: pip install 'spectral-shards[onnx]'"
+            ) from None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnsembleError(f"--export {path} cannot be written: {error.strerror}") from None
 
 
 def _program(model: Whole) -> torch.export.ExportedProgram:
@@ -150,12 +168,6 @@ def _program(model: Whole) -> torch.export.ExportedProgram:
 
 
 def _write_onnx(program: torch.export.ExportedProgram, about: str, path: Path) -> None:
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise EnsembleError(
-            "--export to .onnx needs the packages onnx and onnxscript: pip install 'spectral-shards[onnx]'"
-        ) from None
     made = torch.onnx.export(program, dynamo=True, verbose=False)
     assert made is not None
     made.model.metadata_props[META] = about

@@ -156,8 +156,9 @@ class Training:
             for part, evaluation in found.items():
                 if evaluation.logits is not None and evaluation.labels is not None:
                     self.run.write_outputs(part, evaluation.logits, evaluation.labels)
-            if val is not None and val.lost and not self.quiet:
-                tqdm.write(f"{val.lost} samples of val could not be read: this run cannot be fused")
+            for part, use in (("val", "be fused"), ("held", "be ranked by what it held out")):
+                if part in found and found[part].lost and not self.quiet:
+                    tqdm.write(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
             self.run.finish(self.manifest, self.plan, result)
         return result
 

@@ -24,11 +24,11 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its band, its options, its result, and its outputs on val and on what was held out."""
+    """A finished run: its band, its classes, its result, and its outputs on val and on what was held out."""
 
     path: Path
     band: dict[str, Any]
-    options: dict[str, Any]
+    classes: tuple[str, ...]
     result: Result
     val: Outputs
     held: Outputs | None
@@ -73,8 +73,9 @@ def open_run(path: Path) -> Run:
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
     classes = int(found["band"]["classes"])
-    held = None if result.held_top1 is None else _outputs(path, "held", classes)
-    return Run(path, found["band"], found["options"], result, _outputs(path, "val", classes), held)
+    there = (path / LOGITS.format("held")).exists()  # not where a shard was lost
+    held = _outputs(path, "held", classes) if there else None
+    return Run(path, found["band"], tuple(found["classes"]), result, _outputs(path, "val", classes), held)
 
 
 def _outputs(path: Path, part: str, classes: int) -> Outputs:

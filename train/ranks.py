@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from shards_manifest import SpectralError
 
@@ -73,6 +73,12 @@ class Ranks:
         if self.size > 1:
             distributed.all_reduce(values)
         return values
+
+    def align(self, module: nn.Module) -> None:
+        """Give every process the first one's buffers, such as batch norm's statistics, which each gathers by itself."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                distributed.broadcast(buffer, 0)
 
     def shared(self, function: Callable[[], T]) -> T:
         """What the first process gets from a function, or the SpectralError that it raises, in each of them."""

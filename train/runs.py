@@ -8,6 +8,7 @@ checkpoint.pt     the network with its configuration and all that is needed to g
 best.pt           the same after the epoch that was best on what is held out, or on val
 val-logits.npy    float16 (samples, classes), in stored order; val-labels.npy int64 (samples,)
 held-logits.npy   the same of what is held out of train, with held-labels.npy
+error.log         what a run ended with that no sentence was foreseen for
 run.json          written last: the band, the options, the result
 """
 
@@ -40,6 +41,8 @@ STEPS = "steps.jsonl"
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 RECIPE = "recipe.toml"
+ERROR = "error.log"
+EVENTS = "events.out.tfevents.*"
 LOGITS = "{}-logits.npy"
 LABELS = "{}-labels.npy"
 OUTPUTS = ("val", "held")
@@ -138,11 +141,14 @@ class RunFolder:
         """Forget the run that is here."""
         for name in (RUN, CHECKPOINT, BEST, METRICS, STEPS):
             self.store.remove(name)
+        for path in self.path.glob(EVENTS):
+            path.unlink()
 
     def begin(self, samples: int, epochs: int, plan: TrainPlan) -> None:
         """Make the folder ready to go on after so many samples and whole epochs; what was written later is removed."""
         if plan.tensorboard:
             self._events = Events(self.path, samples)
+        self.store.remove(ERROR)
         self.store.write(RECIPE, recipes.dump(plan.recipe).encode())
         for part in OUTPUTS:
             self.store.remove(LOGITS.format(part))
@@ -172,7 +178,11 @@ class RunFolder:
 
     def finish(self, manifest: BandManifest, plan: TrainPlan, result: Result) -> None:
         """Write run.json: from now on the run is finished."""
-        self.store.write(RUN, canonical_json({**identity(manifest, plan), "result": asdict(result)}))
+        self.store.write(
+            RUN, canonical_json({**identity(manifest, plan), "classes": manifest.classes, "result": asdict(result)})
+        )
+        if self._events is not None:
+            self._events.close()
 
     def _check(self, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
         for section in ("band", "options"):

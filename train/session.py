@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shards_manifest import BandManifest
 
 from . import networks
+from .average import Average
 from .errors import TrainError
 from .inputs import Inputs, draws
 from .mixing import Mixed, Mixing
@@ -51,10 +51,7 @@ class Session:
         if plan.compile:
             self._running = torch.compile(self._running)  # type: ignore[assignment]
         self.optimizer = _optimizer(self.network, recipe)
-        self.average: AveragedModel | None = None
-        if recipe.ema:
-            follow = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.network, multi_avg_fn=follow)
+        self.average = Average(self.network, recipe.ema) if recipe.ema else None
         self.mixing = Mixing(plan.seed, recipe.mixup, recipe.cutmix, partners)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -100,7 +97,7 @@ class Session:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.update_parameters(self.network)
+            self.average.follow(self.network)
         return sums[0], sums[1]
 
     def _backward(self, mixed: Mixed, y: torch.Tensor, total: int) -> torch.Tensor:
@@ -126,16 +123,19 @@ class Session:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            **({"average": self.average.state_dict()} if self.average is not None else {}),
+            **({"average": self.average.module.state_dict()} if self.average is not None else {}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a state. Raises TrainError if it is not of this network."""
         try:
             self.network.load_state_dict(state["network"])
+            here = [{name: group.get(name) for name in ("fused", "foreach")} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, flags in zip(self.optimizer.param_groups, here, strict=True):
+                group.update(flags)  # of this device, not of the one that it was saved on
             if self.average is not None:
-                self.average.load_state_dict(state["average"])
+                self.average.load(state["average"])
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:

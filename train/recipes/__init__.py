@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -80,6 +81,7 @@ class Recipe:
             ("mixup", self.mixup >= 0),
             ("cutmix", self.cutmix >= 0),
             ("shift", self.shift >= 0),
+            *((name, math.isfinite(value)) for name, value in vars(self).items() if isinstance(value, float)),
         ):
             if not good:
                 raise TrainError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
@@ -131,12 +133,12 @@ def load(name: str, **overrides: Any) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """All fields as TOML, one a line; `load` reads it."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in vars(recipe).items())
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in vars(recipe).items())
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise TrainError(f"--recipe {path} cannot be read: {reason}") from None

@@ -1,0 +1,37 @@
+"""Weights that follow the trained ones as a moving average, and are what is evaluated."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+
+class Average:
+    """A copy of a network whose values are decay * old + (1 - decay) * new after every step; the first step's at first.
+
+    Batch norm's statistics are averaged too, as they belong to the weights. Nothing waits for the device, as torch's
+    own AveragedModel does.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.module = deepcopy(network).requires_grad_(False)
+        self._decay, self._began = decay, False
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module) -> None:
+        """Take in the weights after a step."""
+        pairs = list(zip(self.module.state_dict().values(), network.state_dict().values(), strict=True))
+        moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        share = 1 - self._decay if self._began else 1.0
+        torch._foreach_lerp_([own for own, _ in moving], [new for _, new in moving], share)
+        for own, new in pairs:
+            if not own.is_floating_point():
+                own.copy_(new)
+        self._began = True
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a state. Raises RuntimeError if it is of another network."""
+        self.module.load_state_dict(state)
+        self._began = True
