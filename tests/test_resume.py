@@ -229,7 +229,7 @@ def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> No
     x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
     with torch.inference_mode():
         logits = checkpoint.load_network(run / "checkpoint.pt")(Inputs(manifest).eval()(x)).numpy()
-    assert np.allclose(np.load(run / "val-logits.npy").astype(np.float32), logits, atol=5e-3)
+    assert np.allclose(np.load(run / "val-logits.npy").astype(np.float32), logits, rtol=2e-3, atol=5e-3)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
