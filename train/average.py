@@ -17,21 +17,15 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.module = deepcopy(network).requires_grad_(False)
-        self._decay, self._began = decay, False
+        self._decay = decay
 
     @torch.no_grad()
-    def follow(self, network: nn.Module) -> None:
-        """Take in the weights after a step."""
+    def follow(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after a step, counted from 0."""
         pairs = list(zip(self.module.state_dict().values(), network.state_dict().values(), strict=True))
         moving = [pair for pair in pairs if pair[0].is_floating_point()]
-        share = 1 - self._decay if self._began else 1.0
+        share = 1 - self._decay if step else 1.0
         torch._foreach_lerp_([own for own, _ in moving], [new for _, new in moving], share)
         for own, new in pairs:
             if not own.is_floating_point():
                 own.copy_(new)
-        self._began = True
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from a state. Raises RuntimeError if it is of another network."""
-        self.module.load_state_dict(state)
-        self._began = True

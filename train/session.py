@@ -97,7 +97,7 @@ class Session:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.follow(self.network)
+            self.average.follow(self.network, number)
         return sums[0], sums[1]
 
     def _backward(self, mixed: Mixed, y: torch.Tensor, total: int) -> torch.Tensor:
@@ -135,7 +135,7 @@ class Session:
             for group, flags in zip(self.optimizer.param_groups, here, strict=True):
                 group.update(flags)  # of this device, not of the one that it was saved on
             if self.average is not None:
-                self.average.load(state["average"])
+                self.average.module.load_state_dict(state["average"])
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:
