@@ -136,3 +136,15 @@ def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     """A Ray cluster of two workers: its address, and the head's process."""
     with ray_cluster(tmp_path_factory.mktemp("ray")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def runs(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All four bands trained by the program. Not to be changed."""
+    from trainings import QUICK  # needs torch
+
+    root = tmp_path_factory.mktemp("trained")
+    done = program("spectral-train", "--shards", sub4, *QUICK, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "all 4 bands are in runs/sub4: fuse them with spectral-ensemble runs/sub4" in done.stdout
+    return root / "runs" / "sub4"

@@ -85,3 +85,16 @@ def test_the_card_is_printed(sub4: Path) -> None:
         assert lines[0] == "resnet34 on 3x12x12, 3 classes"
         assert lines[1] == "parameters     21,278,531"
         assert lines[-1].endswith(" MiB for a training step of 256 images in float32")
+
+
+def test_published_sizes_and_stems() -> None:
+    """ResNet-34 is 83.15 MiB with 1,000 classes (../docs/results.md); small planes keep their resolution."""
+    network = networks.build("resnet34", 224, 1000)
+    assert round(networks.parameter_bytes(network) / 2**20, 2) == 83.15
+    small = networks.build("resnet34", 56, 1000)
+    assert small.conv1.kernel_size == (3, 3)
+    assert small.conv1.stride == (1, 1)
+    x = small.conv1(torch.zeros(1, 3, 56, 56))
+    assert small.maxpool(x).shape == (1, 64, 56, 56)
+    for plane in (8, 16, 32):
+        assert networks.build("cnn", plane, 10).eval()(torch.zeros(2, 3, plane, plane)).shape == (2, 10)
