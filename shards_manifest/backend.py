@@ -53,7 +53,7 @@ class Backend:
         WorkerLostError where one of its processes was killed.
         """
         try:
-            with self._configured() as most:
+            with PLACES[self.name](self) as most:
                 jobs = self._jobs(most, count)
                 if jobs == 1 and self.apart and self.name == "ray":
                     yield from _one_by_one(function, calls, self.gpu)
@@ -78,20 +78,6 @@ class Backend:
         least = 2 if self.apart and self.name == "loky" else 1  # for one joblib starts no process
         return max(min(wanted, count), least) if wanted > 0 else wanted
 
-    @contextmanager
-    def _configured(self) -> Iterator[int]:
-        """Have joblib's backend in place; the tasks at a time that there is room for, -1 for what joblib finds."""
-        if self.name == "ray":
-            with _ray(self.address, self.gpu) as most:
-                yield most
-            return
-        if self.name == "dask":
-            with _dask(self.address, self.jobs):
-                yield -1
-            return
-        with (_loky if self.name == "loky" else _spark)(self.address):
-            yield -1
-
 
 def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | SpectralError:
     """Call in a worker. An error for the user comes back as a value: clusters wrap exceptions, each in its way."""
@@ -101,14 +87,18 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | Spect
         return error
 
 
+# Each of these has joblib's backend in place while it is entered, and gives the tasks at a time that there is room for,
+# -1 for what joblib finds.
+
+
 @contextmanager
-def _loky(_: str) -> Iterator[None]:
+def _loky(_: Backend) -> Iterator[int]:
     with joblib.parallel_config(backend="loky"):
-        yield
+        yield -1
 
 
 @contextmanager
-def _dask(address: str, jobs: int) -> Iterator[None]:
+def _dask(backend: Backend) -> Iterator[int]:
     try:
         from distributed import Client, LocalCluster
         from distributed.scheduler import KilledWorker
@@ -133,7 +123,7 @@ def _dask(address: str, jobs: int) -> Iterator[None]:
                 raise out
             return super().retrieve_result_callback(out)
 
-    workers = jobs if jobs > 0 else None
+    address, workers = backend.address, backend.jobs if backend.jobs > 0 else None
     try:
         cluster = None if address else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
         client = Client(address or cluster, timeout=20)
@@ -142,7 +132,7 @@ def _dask(address: str, jobs: int) -> Iterator[None]:
     try:
         joblib.register_parallel_backend("dask-tasks", Tasks)
         with joblib.parallel_config(backend="dask-tasks", client=client):
-            yield
+            yield -1
     except KilledWorker as error:
         raise WorkerLostError(
             f"the Dask workers died over and over ({error}), perhaps for lack of memory: run the same command again "
@@ -155,7 +145,7 @@ def _dask(address: str, jobs: int) -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str, gpu: bool) -> Iterator[int]:
+def _ray(backend: Backend) -> Iterator[int]:
     try:
         import ray
         from ray.util.joblib.ray_backend import RayBackend
@@ -165,6 +155,7 @@ def _ray(address: str, gpu: bool) -> Iterator[int]:
     class Tasks(RayBackend):  # type: ignore[misc]
         supports_return_generator = True  # it does; the class it inherits from, made for pipes, does not
 
+    address = backend.address
     try:
         if ":" in address:  # Ray itself tries for many minutes
             host, _, port = address.rpartition("/")[2].rpartition(":")
@@ -175,7 +166,7 @@ def _ray(address: str, gpu: bool) -> Iterator[int]:
     try:
         joblib.register_parallel_backend("ray-tasks", Tasks)
         there = ray.cluster_resources()
-        gpus = int(there.get("GPU", 0)) if gpu else 0
+        gpus = int(there.get("GPU", 0)) if backend.gpu else 0
         with joblib.parallel_config(backend="ray-tasks", ray_remote_args={"num_gpus": 1} if gpus else None):
             yield gpus or max(int(there.get("CPU", 1)), 1)
     except ray.exceptions.RayError as error:
@@ -200,7 +191,7 @@ def _one_by_one(function: Callable[..., Result], calls: Iterable[tuple[Any, ...]
 
 
 @contextmanager
-def _spark(address: str) -> Iterator[None]:
+def _spark(backend: Backend) -> Iterator[int]:
     try:
         from joblib.parallel import ThreadingBackend
         from joblibspark.backend import SparkDistributedBackend
@@ -220,6 +211,7 @@ def _spark(address: str) -> Iterator[None]:
         def abort_everything(self, ensure_ready: bool = True) -> None:
             self.terminate()
 
+    address = backend.address
     if address.startswith("local"):  # workers of this machine: Spark takes another Python unless it is told
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("spectral-shards")
@@ -231,13 +223,16 @@ def _spark(address: str) -> Iterator[None]:
         joblib.register_parallel_backend("spark-tasks", Tasks)
         with joblib.parallel_config(backend="spark-tasks"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # stage-level scheduling, which tasks of one kind do not need
-            yield
+            yield -1
     except (PySparkException, Py4JError) as error:
         errors = re.findall(r"^\w[\w.]*Error: .*", str(error), re.MULTILINE)  # of the worker, amid Java's traces
         reason = errors[-1] if errors else _first_line(error)
         raise BackendError(f"a Spark task failed ({reason}): run the same command again to go on") from None
     finally:
         session.stop()
+
+
+PLACES = {"loky": _loky, "dask": _dask, "ray": _ray, "spark": _spark}
 
 
 def _first_line(error: Exception) -> str:
