@@ -94,7 +94,10 @@ def fails(*arguments: str | Path, **options: object) -> str:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of 40, 31 and 25 JPEGs."""
-    return class_folders(tmp_path_factory.mktemp("photos") / "photos", {"ant": 40, "bee": 31, "cat": 25})
+    root = class_folders(tmp_path_factory.mktemp("photos") / "photos", {"ant": 40, "bee": 31, "cat": 25})
+    for path in (*root.rglob("*"), root):
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # what has just been changed is scanned in another way
+    return root
 
 
 @pytest.fixture(scope="session")
