@@ -1,10 +1,10 @@
 """Every system of the published table: its size, its cost, the speed of a training step here, and a short real run.
 
-    python benchmarks/rows.py ../shared/data/cifar10 --steps 200
+    python benchmarks/rows.py ../shared/data/cifar10/train
 
-The short runs are by spectral-train itself, on band 0 of splits of SOURCE enlarged to the table's size, with the
-classes of SOURCE; sizes, multiply-adds and steps are of the table's own classes. A second table has what an epoch
-costs beside the baseline's, from the speed of the steps, beside what is printed.
+Sizes, multiply-adds and steps are of the table's own classes. The steps of a baseline and of its sub-networks are
+timed in turn, and a second table has what an epoch costs beside the baseline's, and what is printed. The short runs
+are by spectral-train itself, on band 0 of splits of SOURCE enlarged to the table's sizes, with the classes of SOURCE.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import click
 import torch
@@ -34,16 +36,18 @@ from train.plan import TrainPlan
 from train.reader import Batch
 from train.session import Session
 
+LR = 0.01  # of the short runs, whose batches are small
+
 
 def splits(source: Path, folder: Path, samples: int) -> None:
-    """Splits of `samples` train images for every factor and size of the table."""
+    """Splits of `samples` train images, and a few for val, for every factor and size of the table."""
     for factor, size in sorted({(row.factor, row.size) for row in ROWS}):
-        plan = SplitPlan(factor, size=size, bands=(0,), limit=samples, samples_per_block=16)
+        plan = SplitPlan(factor, size=size, bands=(0,), limit=samples, samples_per_block=16, val_per_class=10)
         split(prepare(source, plan), folder / f"sub{factor}", Backend(jobs=2))
 
 
-def step_rate(row: Row, band: Path, batch_size: int, runs: int) -> tuple[float, float, float]:
-    """Images/s of whole training steps on stored samples, labels at random: median, least, largest."""
+def timed_steps(row: Row, band: Path, batch_size: int) -> Iterator[float]:
+    """Images/s of whole training steps on stored samples, labels at random: without end, the first to warm up."""
     store, manifest = open_band(band)
     blocks = PartBlocks(store, manifest, "train")
     x = torch.cat([torch.from_numpy(blocks.read(b)[0].copy()) for b in range(-(-batch_size // manifest.block))])
@@ -51,74 +55,93 @@ def step_rate(row: Row, band: Path, batch_size: int, runs: int) -> tuple[float, 
     classes = tuple(map(str, range(row.classes)))
     session = Session(replace(manifest, classes=classes), TrainPlan(row.network, recipes.load(row.recipe)))
     session.network.train()
-    rates = []
-    for number in range(runs + 1):
+    number = 0
+    while True:
         begun = time.perf_counter()
-        loss, _ = session.step(batch, number, 0.01)
+        loss, _ = session.step(batch, number, 1e-4)  # what a step takes does not depend on the rate
         float(loss)  # waits for the device
-        rates.append(batch_size / (time.perf_counter() - begun))
-    return median(rates[1:]), min(rates[1:]), max(rates[1:])
+        yield batch_size / (time.perf_counter() - begun)
+        number += 1
 
 
-def short_run(row: Row, band: Path, out: Path, batch_size: int, steps: int) -> tuple[float, float, float]:
-    """The loss of the first and of the last 20 steps of a run by spectral-train, and the share of waiting for data."""
-    _, manifest = open_band(band)
-    epochs = -(-steps * batch_size // manifest.parts["train"].samples)
-    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(band), "--out", str(out)]
-    command += ["--network", row.network, "--recipe", row.recipe, "--lr", "0.01", "--hold-out", "0"]
-    command += ["--epochs", str(epochs), "--batch-size", str(batch_size), "--no-resume"]
+def rates(rows: list[Row], folder: Path, batch_size: int, runs: int) -> dict[Row, list[float]]:
+    """The rates of the steps of a baseline and its sub-networks, one of each in turn."""
+    steps = {row: timed_steps(row, folder / row.split / "00", batch_size) for row in rows}
+    rounds = [{row: next(timed) for row, timed in steps.items()} for _ in range(runs + 1)]
+    return {row: [found[row] for found in rounds[1:]] for row in rows}
+
+
+def size_line(row: Row, rates: list[float]) -> str:
+    """What a system is and how fast its steps are, as a line of a table."""
+    card = describe(row.network, row.plane, row.classes)
+    size = FLOAT * (card.parameters + (card.buffers if row.buffers else 0)) / MIB
+    return (
+        f"| {row.name} | `{row.command}` | {size:.2f} | {row.printed_size:.2f} | {card.multiply_adds / 1e9:.3f} G "
+        f"| {median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f}) |"
+    )
+
+
+def cost_lines(found: dict[Row, list[float]]) -> Iterator[str]:
+    """The time of an epoch over the baseline's: of one sub-network, of all, and the hours as printed."""
+    for row, mine in found.items():
+        whole = next((r for r in found if (r.network, r.classes, r.factor) == (row.network, row.classes, 1)), None)
+        if whole is None or row is whole:
+            continue
+        ratios = [a / b for a, b in zip(found[whole], mine, strict=True)]
+        one = median(ratios)
+        printed = f"{row.hours / whole.hours:.2f}" if row.hours and whole.hours else "-"
+        yield (
+            f"| {row.name} | {one:.3f} ({min(ratios):.3f} to {max(ratios):.3f}) | {one * row.factor:.2f} | {printed} |"
+        )
+
+
+def short_run(row: Row, folder: Path, batch_size: int) -> str:
+    """A run of two epochs by spectral-train, as a line of a table: how its loss falls, and the waiting for data."""
+    out = folder / "runs" / row.name.replace(" ", "-").replace(",", "")
+    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(folder / row.split / "00")]
+    command += ["--network", row.network, "--recipe", row.recipe, "--lr", str(LR), "--hold-out", "0", "--epochs", "2"]
+    command += ["--batch-size", str(batch_size), "--out", str(out), "--no-resume"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise click.ClickException(f"{' '.join(command)}: {done.stderr}")
-    lines = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
+    losses = [json.loads(line)["loss"] for line in (out / "steps.jsonl").read_text().splitlines()]
     waited = [json.loads(line)["waited"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return lines[0]["loss"], lines[-1]["loss"], median(waited)
+    tenth = -(-len(losses) // 10)
+    return f"| {row.name} | {mean(losses[:tenth]):.3f} | {mean(losses[-tenth:]):.3f} | {median(waited):.1%} |"
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--only", default="", help="Rows whose name contains this.")
-@click.option("--batch-size", default=8, show_default=True)
-@click.option("--steps", default=200, show_default=True, help="Of the short run; 0 for none.")
+@click.option("--step-batch", default=32, show_default=True, help="Images of a timed step.")
 @click.option("--runs", default=3, show_default=True, help="Timed steps, after one that warms up.")
+@click.option("--steps", default=200, show_default=True, help="Of the short runs; 0 for none.")
+@click.option("--batch-size", default=8, show_default=True, help="Images of a short run's step.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Where the splits and the runs stay.")
-def main(source: Path, only: str, batch_size: int, steps: int, runs: int, keep: Path | None) -> None:
+def main(source: Path, only: str, step_batch: int, runs: int, steps: int, batch_size: int, keep: Path | None) -> None:
     """Print the tables."""
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        splits(source, folder, batch_size * 100)
-        click.echo(f"batches of {batch_size}, {runs} timed steps, {steps} steps of a short run, {torch.__version__}\n")
-        click.echo("| system | size, MiB | printed | multiply-adds | images/s of a step | loss of the short run |")
-        click.echo("|---|---|---|---|---|---|")
-        found: dict[Row, float] = {}
-        for row in (row for row in ROWS if only in row.name):
-            band = folder / row.split / "00"
-            card = describe(row.network, row.plane, row.classes)
-            size = FLOAT * (card.parameters + (card.buffers if row.buffers else 0)) / MIB
-            found[row], least, most = step_rate(row, band, batch_size, runs)
-            run = "-"
-            if steps:
-                name = row.name.replace(" ", "-").replace(",", "")
-                first, last, waited = short_run(row, band, folder / "runs" / name, batch_size, steps)
-                run = f"{first:.3f} to {last:.3f}, {waited:.1%} waiting"
-            click.echo(
-                f"| {row.name} | {size:.2f} | {row.printed_size:.2f} | {card.multiply_adds / 1e9:.3f} G "
-                f"| {found[row]:.1f} ({least:.1f} to {most:.1f}) | {run} |"
-            )
-        costs(found)
-
-
-def costs(found: dict[Row, float]) -> None:
-    """Print the time of an epoch over the baseline's: of one sub-network, of all, and the hours as printed."""
-    click.echo("\n| system | one sub-network's epoch | all of them | printed, all |")
-    click.echo("|---|---|---|---|")
-    for row, rate in found.items():
-        whole = next((r for r in found if (r.network, r.classes, r.factor) == (row.network, row.classes, 1)), None)
-        if whole is None or row is whole:
-            continue
-        one = found[whole] / rate
-        printed = f"{row.hours / whole.hours:.2f}" if row.hours and whole.hours else "-"
-        click.echo(f"| {row.name} | {one:.3f} | {one * row.factor:.2f} | {printed} |")
+        splits(source, folder, max(steps * batch_size // 2, step_batch))
+        rows = [row for row in ROWS if only in row.name]
+        found: dict[Row, list[float]] = {}
+        click.echo(
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads, batches of {step_batch}, n = {runs}\n"
+        )
+        click.echo(
+            "| system | command | size, MiB | printed | multiply-adds | images/s of a step |\n|---|---|---|---|---|---|"
+        )
+        for _, family in groupby(rows, lambda row: (row.network, row.classes)):
+            measured = rates(list(family), folder, step_batch, runs)
+            found.update(measured)
+            click.echo("\n".join(size_line(row, mine) for row, mine in measured.items()))
+        click.echo("\n| system | one sub-network's epoch | all of them | printed, all |\n|---|---|---|---|")
+        click.echo("\n".join(cost_lines(found)))
+        if steps:
+            click.echo(f"\nShort runs: {steps} steps of {batch_size}, rate {LR}\n")
+            click.echo("| system | loss of the first tenth | of the last tenth | waiting |\n|---|---|---|---|")
+        for row in rows if steps else ():
+            click.echo(short_run(row, folder, batch_size))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """AlexNet and VGG-16 after torchvision's, fitted to their planes: convolutions, then fully connected layers.
 
-For planes of 224 they are torchvision's own. For smaller ones the convolutions stay as they are where they can, and
+For planes of 224 they are torchvision's own, AlexNet's convolutions initialised as the others. For smaller ones the convolutions stay as they are where they can, and
 the fully connected layers, which are most of such a network, are sized for the map that is left (docs/decisions/0013).
 """
 
@@ -38,7 +38,7 @@ def vgg16(plane: int, classes: int) -> nn.Module:
 def alexnet(plane: int, classes: int) -> nn.Module:
     """AlexNet; below 224 with a last map of 6x6, as at 224, or what the plane gives."""
     if plane == 224:
-        return cast(nn.Module, models.alexnet(num_classes=classes))
+        return _initialise(models.alexnet(num_classes=classes))
     kernel, stride = next(stem for least, *stem in ALEXNET_STEMS if plane >= least)
     padding = kernel // 2 if stride < 4 else 2
     side = (plane + 2 * padding - kernel) // stride + 1
@@ -55,17 +55,20 @@ def alexnet(plane: int, classes: int) -> nn.Module:
 
 
 def _network(convolutions: Iterable[nn.Module], features: int, width: int, classes: int) -> nn.Module:
-    """With torchvision's classifier: two hidden layers, half of whose inputs are dropped in training.
-
-    Convolutions are initialised so that variances stay as they are (He et al. 2015): without batch norm and with
-    torch's own, the outputs of AlexNet hardly depend on its inputs at first.
-    """
+    """With torchvision's classifier: two hidden layers, half of whose inputs are dropped in training."""
     hidden = [
         layer
         for inputs in (features, width)
         for layer in (nn.Dropout(0.5), nn.Linear(inputs, width), nn.ReLU(inplace=True))
     ]
-    network = nn.Sequential(*convolutions, nn.Flatten(), *hidden, nn.Linear(width, classes))
+    return _initialise(nn.Sequential(*convolutions, nn.Flatten(), *hidden, nn.Linear(width, classes)))
+
+
+def _initialise(network: nn.Module) -> nn.Module:
+    """Convolutions that keep variances as they are (He et al. 2015).
+
+    Without batch norm and with torch's own, the outputs of AlexNet hardly depend on its inputs at first.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
