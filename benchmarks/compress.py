@@ -23,7 +23,7 @@ from preprocess.decode import Decoder
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare
 from shards_manifest import Room, compress_block, decompress_block
-from shards_manifest.compress import compress_with_isal
+from shards_manifest.compress import window
 
 PLANS = ((36, "dct"), (36, "dct2"), (16, "dct"), (16, "dct2"), (4, "dct"), (1, "dct"))
 
@@ -48,6 +48,10 @@ def seconds(function: Callable[[Any], object], items: Iterable[bytes | memoryvie
     return time.perf_counter() - started
 
 
+def level_1(data: bytes, hist_bits: int) -> bytes:
+    return igzip_lib.compress(data, 1, igzip_lib.COMP_GZIP, hist_bits=hist_bits)
+
+
 def by_isal(data: bytes) -> bytes:
     return igzip_lib.decompress(data, igzip_lib.DECOMP_GZIP, 15, int.from_bytes(data[-4:], "little") + 1)
 
@@ -62,7 +66,7 @@ def main(source: Path, runs: int) -> None:
     room = Room()
     for factor, transform in PLANS:
         files, plane = block(source, factor, transform)
-        by_level_1, ours = partial(compress_with_isal, plane=plane), partial(compress_block, plane=plane)
+        by_level_1, ours = partial(level_1, hist_bits=window(plane)), partial(compress_block, plane=plane)
         theirs, packed = [by_level_1(file) for file in files], [ours(file) for file in files]
         views = [memoryview(file) for file in packed]
         back = partial(decompress_block, room=room)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from isal import igzip_lib
 from numpy.typing import NDArray
 
 from shards_manifest import Store
@@ -22,10 +22,9 @@ from shards_manifest import Store
 from .listing import Entries, Listing
 from .plan import SplitPlan
 from .sources import Source, fingerprint
-from .sources.scratch import DAMAGED
 
 NAME = "rows/scan.bin"
-_MAGIC = b"spectral-shards scan 1 "
+_MAGIC = b"spectral-shards scan 2 "
 _COLUMNS = (("lengths", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("file", "<i4"))
 
 
@@ -43,7 +42,7 @@ def stamp(source: Source, plan: SplitPlan) -> str:
 
 def load(store: Store, stamp: str) -> Listing | None:
     """The listing that was saved under this stamp, or None."""
-    with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error, DAMAGED):
+    with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error, zlib.error):
         if stamp and _is_saved(store, stamp):
             return unpack(store.read(NAME)[len(_MAGIC) + len(stamp) + 1 :])
     return None
@@ -74,13 +73,13 @@ def pack(listing: Listing) -> bytes:
     pieces = [json.dumps(head).encode() + b"\n"]
     for part in head["parts"]:
         for column in _columns(listing.parts[part]):
-            packed = igzip_lib.compress(column, 1, igzip_lib.COMP_GZIP)
+            packed = zlib.compress(column, 1)
             pieces += [struct.pack("<Q", len(packed)), packed]
     return b"".join(pieces)
 
 
 def unpack(data: bytes) -> Listing:
-    """The listing of `pack`. Raises ValueError, KeyError, TypeError, struct.error or igzip_lib.IsalError at damage."""
+    """The listing of `pack`. Raises ValueError, KeyError, TypeError, struct.error or zlib.error at damage."""
     start = data.index(b"\n") + 1
     head = json.loads(data[:start])
     place = start
@@ -90,7 +89,7 @@ def unpack(data: bytes) -> Listing:
         (size,) = struct.unpack_from("<Q", data, place)
         packed = memoryview(data)[place + 8 : place + 8 + size]
         place += 8 + size
-        return np.frombuffer(igzip_lib.decompress(packed, igzip_lib.DECOMP_GZIP), kind)
+        return np.frombuffer(zlib.decompress(packed), kind)
 
     parts = {}
     for part in head["parts"]:

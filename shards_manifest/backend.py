@@ -58,9 +58,10 @@ class Backend:
                 if jobs == 1 and self.apart and self.name == "ray":
                     yield from _one_by_one(function, calls, self.gpu)
                     return
-                # two tasks more than there are workers, so that none waits for the next
+                # two tasks more than there are workers, so that none waits for the next; but Dask does all it is given
+                given = str(self.jobs) if self.name == "dask" and self.jobs > 0 else "n_jobs + 2"
                 parallel = joblib.Parallel(
-                    n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs + 2", batch_size=1
+                    n_jobs=jobs, return_as="generator_unordered", pre_dispatch=given, batch_size=1
                 )
                 for result in parallel(joblib.delayed(_attempt)(function, *arguments) for arguments in calls):
                     if isinstance(result, SpectralError):

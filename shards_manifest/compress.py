@@ -1,13 +1,15 @@
-"""A block's .npy file to gzip and back: by our own compiled DEFLATE where there is one, else by ISA-L.
+"""A block's .npy file to gzip and back: by our own compiled DEFLATE and inflate where there are any.
 
-They make different bytes, so which one it was is part of what a split is (docs/decisions/0006). Back they give the
-same (docs/decisions/0012).
+Else zlib compresses, whose bytes depend on nothing but its version, and ISA-L decompresses, which is faster.
+
+Compressors make different bytes, so which one it was is part of what a split is (docs/decisions/0006). Back they all
+give the same (docs/decisions/0012).
 """
 
 from __future__ import annotations
 
 import struct
-from importlib.metadata import version
+import zlib
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ except ImportError:  # no compiler where this was installed
 _GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255))
 
 
+GZIP = 16  # added to the window, what makes zlib write gzip: without name and time
 MOST = 1032  # bytes that DEFLATE makes of one at most: a run of 258 for two bits
 _DAMAGED: tuple[type[Exception], ...] = (igzip_lib.IsalError, EOFError)  # type: ignore[assignment]
 
@@ -31,7 +34,7 @@ def compressor_name() -> str:
     """What blocks are compressed with, for the manifest."""
     if _deflate is not None:
         return "runs and literals, version 1"
-    return f"isal {version('isal')}, level 1, window of a third of a plane"
+    return f"zlib {zlib.ZLIB_RUNTIME_VERSION}, level 1, window of a third of a plane"
 
 
 def compress_block(npy: Any, plane: int) -> bytes:
@@ -41,16 +44,13 @@ def compress_block(npy: Any, plane: int) -> bytes:
             plane //= 2
         checksum = struct.pack("<II", isal_zlib.crc32(npy), memoryview(npy).nbytes & 0xFFFFFFFF)
         return b"".join((_GZIP_HEADER, _deflate.deflate(npy, plane), checksum))
-    return compress_with_isal(npy, plane)
+    stream = zlib.compressobj(1, zlib.DEFLATED, GZIP + window(plane))
+    return stream.compress(npy) + stream.flush()
 
 
-def compress_with_isal(npy: Any, plane: int) -> bytes:
-    """The same by ISA-L's fastest level.
-
-    Matches farther back than a third of a plane are seldom worth the length of their distance.
-    """
-    window = min(max((plane // 3).bit_length() - 1, 9), 15)  # log2 of its bytes, within what DEFLATE has
-    return bytes(igzip_lib.compress(npy, 1, igzip_lib.COMP_GZIP, hist_bits=window))
+def window(plane: int) -> int:
+    """log2 of the bytes that level 1 looks back: farther than a third of a plane is seldom worth the distance."""
+    return min(max((plane // 3).bit_length() - 1, 9), 15)  # within what DEFLATE has
 
 
 class Room:

@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterable
 
 import numpy as np
-from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
 from .errors import FormatError
@@ -46,7 +45,12 @@ def order_digest(table: bytes) -> str:
 
 def compress_table(table: bytes) -> bytes:
     """The table as gzip without name and time, so that equal tables are equal bytes."""
-    return bytes(igzip_lib.compress(table, 2, igzip_lib.COMP_GZIP))
+    stream = _stream()
+    return stream.compress(table) + stream.flush()
+
+
+def _stream() -> zlib._Compress:
+    return zlib.compressobj(4, zlib.DEFLATED, 31)  # as small as ISA-L's level 2; higher ones take much longer
 
 
 class TableWriter:
@@ -55,7 +59,7 @@ class TableWriter:
     def __init__(self) -> None:
         self.samples = 0
         self._digest = hashlib.sha256()
-        self._pack = isal_zlib.compressobj(2, isal_zlib.DEFLATED, 31)
+        self._pack = _stream()
         self._packed: list[bytes] = []
 
     def add(self, samples: Iterable[tuple[str, int]]) -> None:

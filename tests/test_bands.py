@@ -50,6 +50,7 @@ def fails_alone(sub4: Path, folder: Path, *options: str) -> dict[str, bytes]:
     assert f"{folder}/runs/01 failed: {split}/01/train-000002.tar is missing: copy the band again" in done.stderr
     last = "Error: 1 of 4 bands failed (01): see above, and run the same command again to train what is missing"
     assert done.stderr.splitlines()[-1] == last
+    assert "3 of 4 bands done, 1 failed" in done.stderr.splitlines()
     found = results(folder / "runs")
     assert sorted(found) == ["00", "02", "03"]
 
@@ -77,8 +78,10 @@ def under_way(shards: Path, runs: Path, *options: str) -> Iterator[subprocess.Po
     )
     try:
         deadline = time.monotonic() + 120
-        here = [runs / band / "metrics.jsonl" for band in ("00", "01")]
-        while not all(path.exists() for path in here) and time.monotonic() < deadline and process.poll() is None:
+        steps = [runs / band / "steps.jsonl" for band in ("00", "01")]
+        while time.monotonic() < deadline and process.poll() is None:
+            if all(path.exists() and path.stat().st_size for path in steps):
+                break
             time.sleep(0.05)
         assert process.poll() is None
         yield process
@@ -116,6 +119,21 @@ def test_a_band_that_fails_does_not_stop_the_others(
 ) -> None:
     found = fails_alone(sub4, tmp_path, *options)
     assert found == {band: wanted[band] for band in found}
+
+
+def test_bands_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from train import bands, recipes
+    from train.plan import TrainPlan
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    job = bands.BandJob("00", "sub4/00", tmp_path / "00", TrainPlan("cnn", recipes.load("quick")), turns=tmp_path)
+    first, second, third, fourth = (bands._on_gpu(job) for _ in range(4))
+    with first as one, third as two:
+        assert (one.plan.device, two.plan.device) == ("cuda:0", "cuda:1")
+        with second as three:
+            assert three.plan.device == "cuda:0"
+    with fourth as four:  # all have ended
+        assert four.plan.device == "cuda:0"
 
 
 def test_a_fault_of_the_program_is_one_bands_affair(

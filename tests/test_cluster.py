@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -124,6 +126,22 @@ def test_a_cluster_trains_bands_and_one_that_fails_is_that_alone(
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     fails_alone(sub4, tmp_path, "--backend", backend, "--address", request.getfixturevalue(backend)[0])
+
+
+def span(number: int) -> tuple[int, float, float]:
+    """A task that tells when it was done."""
+    begun = time.time()
+    time.sleep(0.2)
+    return number, begun, time.time()
+
+
+@pytest.mark.slow
+def test_dask_does_as_many_at_once_as_it_is_told(dask: tuple[str, int]) -> None:
+    for jobs, together in ((1, False), (2, True)):
+        calls = [(number,) for number in range(5)]
+        spans = sorted(Backend("dask", dask[0], jobs, apart=True).each(span, calls, 5), key=lambda one: one[1])
+        assert sorted(number for number, *_ in spans) == [0, 1, 2, 3, 4]
+        assert any(later[1] < earlier[2] for earlier, later in pairwise(spans)) == together
 
 
 def test_an_address_needs_a_cluster() -> None:

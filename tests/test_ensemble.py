@@ -164,7 +164,7 @@ def test_without_held_out_samples_halves_of_val_serve(held: Path, runs: Path) ->
 
 def test_costs_and_classes_beside_a_baseline(many: Path, held: Path, tmp_path: Path, photos: Path) -> None:
     make_split(many, tmp_path / "sub1", factor=1, size=8, samples_per_block=8, val_per_class=50)
-    train_band(str(tmp_path / "sub1" / "00"), tmp_path / "base", quick(epochs=1), quiet=True)
+    train_band(str(tmp_path / "sub1" / "00"), tmp_path / "base" / "00", quick(epochs=1), quiet=True)
     done = program("spectral-ensemble", held / "runs", "--baseline", tmp_path / "base")
     assert done.returncode == 0, done.stderr
     report = json.loads((held / "runs" / "ensemble.json").read_text())

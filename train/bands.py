@@ -7,19 +7,22 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from shards_manifest import SpectralError, StoreError, WorkerLostError, open_band
+from shards_manifest import LocalStore, SpectralError, StoreError, WorkerLostError, open_band
 from shards_manifest.backend import Backend
 
 from .board import Board
 from .loop import train_band
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
-from .runs import ERROR, RUN, Result, RunFolder
+from .runs import ERROR, Result, RunFolder
 from .stopping import Stop
 
 STOP = ".spectral-stop"  # file beside the run folders, in that of a single one: who finds it ends after a checkpoint
@@ -31,7 +34,8 @@ INTERRUPTED = "interrupted"
 class BandJob:
     """One band to train. band: its folder's name.
 
-    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.
+    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.  turns: folder
+    of the locks by which bands share this machine's GPUs; None where the plan names the device.
     """
 
     band: str
@@ -40,6 +44,7 @@ class BandJob:
     plan: TrainPlan
     stop: Path | None = None
     parent: int = 0
+    turns: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,26 @@ def train_apart(job: BandJob) -> Outcome:
     if stop.asked:
         return Outcome(job.band, failure=INTERRUPTED)
     try:
-        return train_one(job, stop=stop)
+        with _on_gpu(job) as placed:
+            return train_one(placed, stop=stop)
     except (KeyboardInterrupt, SystemExit):
         if job.parent and os.getppid() != job.parent:  # nobody is there to be told, or to end this process
             os._exit(1)
         return Outcome(job.band, failure=INTERRUPTED)
+
+
+@contextmanager
+def _on_gpu(job: BandJob) -> Iterator[BandJob]:
+    """The job on the GPU of the first lock that is free: so none has a band more than N while another has room."""
+    if job.turns is None:
+        yield job
+        return
+    with ExitStack() as held:
+        for turn in count():
+            with suppress(BlockingIOError):
+                held.enter_context(LocalStore(job.turns).locked(str(turn), exclusive=True))
+                break
+        yield replace(job, plan=replace(job.plan, device=f"cuda:{turn % torch.cuda.device_count()}"))
 
 
 def train_bands(
@@ -108,6 +128,7 @@ def train_bands(
         stop.listening(),
         stop.granting(),
         Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
+        TemporaryDirectory() as turns,
     ):
 
         def done(outcome: Outcome) -> Outcome:
@@ -115,7 +136,7 @@ def train_bands(
                 tell(outcome)
             return outcome
 
-        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend)]
+        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(turns))]
         suspects = yield from _together(placed, backend, done, stop)
         if suspects and backend.name == "dask":  # its workers go on with what is cancelled
             stop_file.touch()
@@ -161,20 +182,17 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
             yield done(Outcome(job.band, failure=str(error)))
 
 
-def _placed(jobs: Sequence[BandJob], backend: Backend) -> Iterator[BandJob]:
-    """The jobs with what depends on where they are done: on this machine its GPUs in turn, and whose work it is."""
-    gpus, begun = torch.cuda.device_count(), 0
+def _placed(jobs: Sequence[BandJob], backend: Backend, turns: Path) -> Iterator[BandJob]:
+    """The jobs with what depends on where they are done: whose work it is, and which GPUs it takes turns on."""
     for job in jobs:
-        if backend.name != "loky":
+        if backend.name == "loky":
+            shared = torch.cuda.device_count() > 0 and job.plan.device in ("auto", "cuda")
+            yield replace(job, parent=os.getpid(), turns=turns if shared else None)
+        else:
             reading = job.plan.reading
             cache = os.path.abspath(reading.cache) if reading.cache else None
             plan = replace(job.plan, reading=replace(reading, cache=cache))
             yield replace(job, out=job.out.absolute(), shards=_absolute(job.shards), plan=plan)
-            continue
-        turn = gpus and job.plan.device in ("auto", "cuda")
-        plan = replace(job.plan, device=f"cuda:{begun % gpus}") if turn else job.plan
-        begun += not (job.out / RUN).exists()  # finished ones take no turn
-        yield replace(job, plan=plan, parent=os.getpid())
 
 
 def _absolute(shards: str) -> str:

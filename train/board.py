@@ -23,7 +23,7 @@ HEAD = f"{'band':>4}  {'epoch':>9}  {'loss':>7}  {'train':>7}  {'val':>7}  {'wai
 
 
 @dataclass(frozen=True)
-class Progress:
+class Reached:
     """Where a band is: its last whole epoch, the loss since, and whether something was written lately."""
 
     epoch: int = 0
@@ -34,14 +34,14 @@ class Progress:
     written: float = 0.0
 
 
-def progress(run: Path) -> Progress:
+def reached(run: Path) -> Reached:
     """What the last lines of a run's files say; nothing where there are none."""
     metrics, steps = _last(run / METRICS), _last(run / STEPS)
     newest = 0.0
     for name in (METRICS, STEPS):
         with suppress(OSError):
             newest = max(newest, (run / name).stat().st_mtime)
-    return Progress(
+    return Reached(
         epoch=int(metrics.get("epoch", 0)),
         loss=steps.get("loss", metrics.get("train_loss")),
         train=metrics.get("train_top1"),
@@ -100,19 +100,6 @@ class Board:
             yield
             self._shown = ""
 
-    def text(self, running: bool) -> str:
-        """The table; running: only of the bands that are being trained, with a line that counts the others."""
-        rows = []
-        for band, run in self._runs.items():
-            now = progress(run)
-            state = self._states.get(band) or ("training" if now.written >= self._began else "waiting")
-            if not running or state == "training":
-                rows.append(_row(band, self._epochs, now, state))
-        done = sum(state == "done" for state in self._states.values())
-        failed = len(self._states) - done
-        count = f"{done} of {len(self._runs)} bands done" + (f", {failed} failed" if failed else "")
-        return "\n".join([HEAD, *rows, count])
-
     def _watch(self) -> None:
         refresh = REFRESH if self._out.isatty() else LOG_REFRESH
         due = time.monotonic() + refresh
@@ -125,7 +112,7 @@ class Board:
 
     def _show(self, last: bool = False) -> None:
         with self._writing:
-            text = self.text(running=not last)
+            text = table(self._runs, self._epochs, self._states, None if last else self._began)
             if text == self._shown and not last:
                 return
             self._shown = text
@@ -144,7 +131,25 @@ class Board:
         self._lines = 0
 
 
-def _row(band: str, epochs: int, now: Progress, state: str) -> str:
+def table(runs: Mapping[str, Path], epochs: int, states: Mapping[str, str], since: float | None = None) -> str:
+    """How far the bands are, with a line that counts them.
+
+    runs: the run folder of each band.  states: done or failed, of those that have ended.  since: show those alone that
+    have written something since this time and have not ended.
+    """
+    rows = []
+    for band, run in runs.items():
+        now = reached(run)
+        training = band not in states and since is not None and now.written >= since
+        if training or since is None:
+            rows.append(_row(band, epochs, now, states.get(band, "training" if training else "waiting")))
+    done = sum(state == "done" for state in states.values())
+    failed = len(states) - done
+    count = f"{done} of {len(runs)} bands done" + (f", {failed} failed" if failed else "")
+    return "\n".join([HEAD, *rows, count])
+
+
+def _row(band: str, epochs: int, now: Reached, state: str) -> str:
     def share(value: float | None) -> str:
         return f"{value:7.2%}" if value is not None else f"{'-':>7}"
 

@@ -207,6 +207,7 @@ def _train_bands(
 ) -> None:
     """Train bands, each with its run folder. Raises SpectralError for one, and if any of several failed."""
     from .bands import BandJob, train_bands, train_one
+    from .board import table
     from .errors import TrainError
 
     work = [BandJob(out.name, shards, out, plan) for shards, out in bands]
@@ -227,7 +228,7 @@ def _train_bands(
     def here() -> Iterator[Outcome]:
         for job in work:
             if ranks.first:
-                click.echo(_heading(job))
+                click.echo(_heading([job]))
             outcome = train_one(job, quiet=not ranks.first, ranks=ranks)
             if outcome.failure and (len(work) == 1 or ranks.size > 1):  # ranks have lost each other
                 raise TrainError(outcome.failure)
@@ -236,8 +237,13 @@ def _train_bands(
 
     if ranks.first:
         click.echo(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
-    outcomes = here() if where is None else train_bands(work, where, plan.recipe.epochs, tell)
+    if where is not None:
+        click.echo(_heading(work))
+    outcomes = list(here() if where is None else train_bands(work, where, plan.recipe.epochs, tell))
     failed = [outcome for outcome in outcomes if outcome.failure]
+    if where is None and ranks.first and len(work) > 1:
+        states = {outcome.band: "failed" if outcome.failure else "done" for outcome in outcomes}
+        click.echo(table({job.band: job.out for job in work}, plan.recipe.epochs, states), err=True)
     if failed:
         names = ", ".join(outcome.band for outcome in failed)
         what = f"{len(failed)} of {len(work)} bands failed ({names})"
@@ -258,19 +264,21 @@ def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, addres
     return where if count > 1 else None
 
 
-def _heading(job: BandJob) -> str:
-    """What is about to be trained, if that can be told."""
+def _heading(work: list[BandJob]) -> str:
+    """What is about to be trained, at once if it is several bands, as far as the first one tells."""
     from shards_manifest import SpectralError, open_band
 
+    job, more = work[0], len(work) - 1
+    shards, out = (f"{job.shards} and {more} more bands", job.out.parent) if more else (job.shards, job.out)
     try:
         _, manifest = open_band(job.shards)
     except SpectralError:
-        return f"{job.shards}: {job.plan.network} into {job.out}"
+        return f"{shards}: {job.plan.network} into {out}"
     side, recipe = manifest.geometry.crop, job.plan.recipe
     samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
     heading = (
-        f"{job.shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
-        f"{recipe.epochs} epochs of recipe {recipe.name} into {job.out}"
+        f"{shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
+        f"{recipe.epochs} epochs of recipe {recipe.name} into {out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
         heading += "\nNo val part: nothing is evaluated, and the run cannot be fused"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import fuse
 from .errors import EnsembleError
-from .outputs import Outputs, Run, check_same, find_runs, open_run
+from .outputs import Outputs, Run, check_same, find_runs, open_baseline
 
 RANK_ON = ("held", "halves", "train", "val")
 DEFAULT_RULE = ("geometric", "log")
@@ -90,12 +90,18 @@ class Choice:
     def __init__(self, runs: list[Run], rank_on: str) -> None:
         self._parts = [run.held if rank_on == "held" else run.val for run in runs]
         self._trained = np.array([run.result.train_top1 for run in runs]) if rank_on == "train" else None
+        self.rank_on = rank_on
         self._hits = np.stack([fuse.band_hits(part.logits, part.labels)[:, 0] for part in self.parts])
 
     @property
     def parts(self) -> list[Outputs]:
         """The outputs that are chosen on."""
         return [part for part in self._parts if part is not None]
+
+    @property
+    def every(self) -> NDArray[np.int64]:
+        """All rows of the data that is chosen on."""
+        return np.arange(self._hits.shape[1])
 
     def order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places of the bands, best first."""
@@ -112,9 +118,8 @@ class Choice:
 
     def shares(self, kind: str) -> tuple[float, ...]:
         """One a band, in band order, from everything."""
-        every = np.arange(self._hits.shape[1])
         found = np.empty(len(self.parts))
-        found[self.order(every)] = self.weights(kind, every)
+        found[self.order(self.every)] = self.weights(kind, self.every)
         return tuple(map(float, found))
 
 
@@ -124,31 +129,14 @@ def ensemble(root: Path, rank_on: str = "", baseline: Path | None = None) -> Rep
     rank_on: what bands are ranked and weights are fitted on. 'held' takes what was held out of train, and is the
     default where every run has that. 'halves', the default elsewhere, scores each half of val with choices made on
     the other; 'train' ranks by training accuracy; 'val' ranks on the very data that is scored, which flatters.
-    baseline: the run of a network that saw the whole images, for comparison.
+    baseline: the run of a network that saw the whole images, or its folder, for comparison.
     """
     runs = find_runs(root)
     rank_on = rank_on or ("held" if all(run.held for run in runs) else "halves")
     _check(root, runs, rank_on)
-    logits, labels = [run.val.logits for run in runs], runs[0].val.labels
-    every = np.arange(len(labels))
     choice = Choice(runs, rank_on)
-    chosen_on = np.arange(len(choice.parts[0].labels))
-
-    def hits(kind: str, space: str, chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
-        order, weights = choice.order(chosen), choice.weights(kind, chosen)
-        return fuse.prefix_hits(logits, labels, scored, order.tolist(), weights, space)
-
-    rules, fused = [], np.empty(0, np.bool_)
-    for kind in fuse.WEIGHTS:
-        for space in fuse.SPACES:
-            if kind == "fitted" and (space != "log" or rank_on == "train"):
-                continue  # log-linear by definition; and training outputs are not kept
-            score = partial(hits, kind, space)
-            found = fuse.cross_hits(len(labels), score) if rank_on == "halves" else score(chosen_on, every)
-            steps = tuple((float(a), float(b)) for a, b in found.mean(axis=1))
-            rules.append(Rule(kind, space, *steps[-1], steps, choice.shares(kind)))
-            if (kind, space) == DEFAULT_RULE:
-                fused = found[-1, :, 0]
+    rules, fused = _rules(runs, choice)
+    logits, labels = [run.val.logits for run in runs], runs[0].val.labels
     alone = np.stack([fuse.band_hits(part, labels) for part in logits])
     accuracy = alone.mean(axis=1)
     best = int(accuracy[:, 0].argmax())
@@ -164,12 +152,37 @@ def ensemble(root: Path, rank_on: str = "", baseline: Path | None = None) -> Rep
             (run.number, float(top1), float(top5), run.result.train_top1)
             for run, (top1, top5) in zip(runs, accuracy, strict=True)
         ),
-        order=tuple(runs[i].number for i in choice.order(chosen_on)),
+        order=tuple(runs[i].number for i in choice.order(choice.every)),
         missing=tuple(sorted(set(range(factor)) - {run.number for run in runs})),
         rules=tuple(rules),
         costs=(*_baseline(baseline, runs[0]), _cost(f"band {runs[best].number}", [runs[best]], *accuracy[best]), whole),
         classes=_class_gains(runs[0], alone[best, :, 0], fused),
     )
+
+
+def _rules(runs: list[Run], choice: Choice) -> tuple[list[Rule], NDArray[np.bool_]]:
+    """What every rule gives on val; of the default one, which samples it has right: bool (samples,)."""
+    logits, labels = [run.val.logits for run in runs], runs[0].val.labels
+
+    def hits(kind: str, space: str, chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
+        order, weights = choice.order(chosen), choice.weights(kind, chosen)
+        return fuse.prefix_hits(logits, labels, scored, order.tolist(), weights, space)
+
+    rules, right = [], np.empty(0, np.bool_)
+    for kind in fuse.WEIGHTS:
+        for space in fuse.SPACES:
+            if kind == "fitted" and (space != "log" or choice.rank_on == "train"):
+                continue  # log-linear by definition; and training outputs are not kept
+            score = partial(hits, kind, space)
+            if choice.rank_on == "halves":
+                found = fuse.cross_hits(len(labels), score)
+            else:
+                found = score(choice.every, np.arange(len(labels)))
+            steps = tuple((float(a), float(b)) for a, b in found.mean(axis=1))
+            rules.append(Rule(kind, space, *steps[-1], steps, choice.shares(kind)))
+            if (kind, space) == DEFAULT_RULE:
+                right = found[-1, :, 0]
+    return rules, right
 
 
 def _check(root: Path, runs: list[Run], rank_on: str) -> None:
@@ -196,7 +209,7 @@ def _cost(name: str, runs: list[Run], top1: float, top5: float) -> Cost:
 def _baseline(path: Path | None, like: Run) -> tuple[Cost, ...]:
     if path is None:
         return ()
-    run = open_run(path)
+    run = open_baseline(path)
     if run.band["order"].get("val") != like.band["order"].get("val"):
         raise EnsembleError(f"--baseline {path} was evaluated on other images than {like.path}: split both alike")
     check_same(run, like, {})

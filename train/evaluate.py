@@ -7,9 +7,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from shards_manifest import canonical_json, open_band
@@ -22,33 +20,32 @@ from .plan import TrainPlan
 from .ranks import ALONE, Ranks
 from .reader import EvalStream, loader, reported
 from .recipes import Recipe
+from .record import Recorder
 from .session import Session
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and accuracies (fractions) over a part; samples that could not be read.
-
-    logits: float16 (samples, classes) in stored order, with their int64 labels, in the first rank, if they were asked
-    for and nothing was lost.
-    """
+    """Mean loss and accuracies (fractions) over a part; samples that could not be read."""
 
     loss: float
     top1: float
     top5: float
     lost: int
-    logits: NDArray[np.float16] | None = None
-    labels: NDArray[np.int64] | None = None
 
 
 @torch.inference_mode()
 def evaluate(
-    session: Session, blocks: PartBlocks, last: bool, ten_crop: bool = False, chosen: range | None = None
+    session: Session,
+    blocks: PartBlocks,
+    ten_crop: bool = False,
+    chosen: range | None = None,
+    record: Recorder | None = None,
 ) -> Evaluation:
     """Evaluate on every sample once, all ranks together. Raises TrainError, ShardError.
 
-    last: keep the outputs.  ten_crop: the mean of the probabilities of ten crops in place of the centre's.
-    chosen: some blocks, where it is not all.
+    ten_crop: the mean of the probabilities of ten crops in place of the centre's.  chosen: some blocks, where it is
+    not all.  record: takes the outputs, in stored order; of no use where samples were lost.
     """
     network = session.judged.eval()
     session.ranks.align(network)
@@ -57,9 +54,11 @@ def evaluate(
     # loss, top-1, top-5, samples, lost
     sums = torch.zeros(5, dtype=torch.float64, device=session.device)
     said: set[str] = set()
-    kept: list[tuple[NDArray[np.float16], NDArray[np.int64]]] = []
     every = range(len(blocks.samples)) if chosen is None else chosen
     mine = evaluation_blocks(every, ranks.rank, ranks.size)
+    if record is not None:
+        firsts = (evaluation_blocks(every, rank, ranks.size).start for rank in range(ranks.size))
+        record.begin([int(blocks.samples[every.start : first].sum()) for first in firsts])
     stream = EvalStream(blocks, mine, max(session.recipe.batch_size // ranks.size, 256), reading.skip)
     workers = min(reading.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
     for batch in loader(stream, workers, session.device.type == "cuda"):
@@ -77,19 +76,16 @@ def evaluate(
         right = [best[:, 0].sum().double(), best.sum().double()]
         loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()
         sums[:4] += torch.stack([loss, *right, torch.full_like(loss, len(y))])
-        if last:
-            kept.append((logits.half().cpu().numpy(), batch.y.numpy()))
+        if record is not None:
+            record.add((logits.half().cpu().numpy(), batch.y.numpy()))
+    if record is not None:
+        record.end()
     sums[4] = lost
     *means, samples, all_lost = ranks.sum(sums).tolist()
     if not samples:
         raise TrainError(f"no sample of {blocks.name} can be read: copy the band again")
     loss, top1, top5 = (value / samples for value in means)
-    result = Evaluation(loss, top1, top5, int(all_lost))
-    if not last or all_lost:
-        return result
-    pieces = [piece for one in ranks.gathered(kept) for piece in one]  # ranks hold successive samples
-    outputs, labels = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    return Evaluation(loss, top1, top5, 0, outputs, labels)
+    return Evaluation(loss, top1, top5, int(all_lost))
 
 
 def evaluate_checkpoint(
@@ -110,4 +106,4 @@ def evaluate_checkpoint(
     options = found["identity"]["options"]
     session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)
     session.load(found)
-    return evaluate(session, PartBlocks(store, manifest, "val", plan.reading.open_cache()), False, ten_crop)
+    return evaluate(session, PartBlocks(store, manifest, "val", plan.reading.open_cache()), ten_crop)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -136,8 +138,7 @@ def export(model: Whole, about: dict[str, Any], path: Path) -> int:
         else:
             with store.writing([path.name]) as (file,):
                 torch.export.save(program, file, extra_files={META: text})
-    beside = path.with_name(f"{path.name}.data")  # of an .onnx file that would be larger than 2 GB
-    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+    return sum(file.stat().st_size for file in (path, _beside(path)) if file.exists())
 
 
 def check_target(path: Path) -> None:
@@ -171,4 +172,13 @@ def _write_onnx(program: torch.export.ExportedProgram, about: str, path: Path) -
     made = torch.onnx.export(program, dynamo=True, verbose=False)
     assert made is not None
     made.model.metadata_props[META] = about
-    made.save(str(path))
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:  # whole or not at all
+        made.save(str(Path(folder, path.name)))
+        _beside(path).unlink(missing_ok=True)
+        for written in sorted(Path(folder).iterdir(), reverse=True):  # the model last
+            os.replace(written, path.with_name(written.name))
+
+
+def _beside(path: Path) -> Path:
+    """The file with the weights of an .onnx file that would be larger than 2 GB."""
+    return path.with_name(f"{path.name}.data")

@@ -25,6 +25,7 @@ from .order import Epochs, Span, trained_blocks
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
 from .reader import Batch, TrainStream, loader, reported
+from .record import Recorder
 from .runs import STEPS, Result, RunFolder, identity
 from .schedule import learning_rate
 from .session import Session
@@ -153,9 +154,6 @@ class Training:
             multiply_adds=multiply_adds(self.plan.network, self.manifest.geometry.crop, len(self.manifest.classes)),
         )
         if self.ranks.first:
-            for part, evaluation in found.items():
-                if evaluation.logits is not None and evaluation.labels is not None:
-                    self.run.write_outputs(part, evaluation.logits, evaluation.labels)
             for part, use in (("val", "be fused"), ("held", "be ranked by what it held out")):
                 if part in found and found[part].lost and not self.quiet:
                     tqdm.write(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
@@ -202,12 +200,25 @@ class Training:
         return found
 
     def _evaluations(self, last: bool) -> dict[str, Evaluation]:
-        """On what is held out of train, and on val, as far as there are any. last: keep the outputs."""
+        """On what is held out of train, and on val, as far as there are any. last: record the outputs."""
         found = {}
         if self.held:
-            found["held"] = evaluate(self.session, self.blocks, last, chosen=self.held)
+            found["held"] = self._evaluation("held", self.blocks, self.held, last)
         if self.val is not None:
-            found["val"] = evaluate(self.session, self.val, last)
+            found["val"] = self._evaluation("val", self.val, range(len(self.val.samples)), last)
+        return found
+
+    def _evaluation(self, part: str, blocks: PartBlocks, chosen: range, last: bool) -> Evaluation:
+        if not last:
+            return evaluate(self.session, blocks, chosen=chosen)
+        record = Recorder(self.ranks, self.session.device)
+        if not self.ranks.first:
+            return evaluate(self.session, blocks, chosen=chosen, record=record)
+        samples = int(blocks.samples[chosen.start : chosen.stop].sum())
+        with self.run.recording(part, samples, len(self.manifest.classes)) as (record.logits, record.labels):
+            found = evaluate(self.session, blocks, chosen=chosen, record=record)
+        if found.lost:
+            self.run.forget_outputs(part)
         return found
 
     def _steps(self, batches: Iterator[Batch]) -> None:
@@ -300,8 +311,9 @@ def _table_row(epochs: int, line: dict[str, float]) -> str:
         if "val_top1" in line
         else ""
     )
+    held = f"  held {line['held_top1']:6.2%}" if "held_top1" in line else ""
     lost = f", {line['lost']} samples lost" if line["lost"] else ""
     return (
-        f"epoch {line['epoch']:3d}/{epochs}  loss {line['train_loss']:.3f}  train {line['train_top1']:6.2%}{val}  "
-        f"{line['train_seconds']:.1f} s, {line['waited']:.1%} waiting for data" + lost
+        f"epoch {line['epoch']:3d}/{epochs}  loss {line['train_loss']:.3f}  train {line['train_top1']:6.2%}"
+        f"{held}{val}  {line['train_seconds']:.1f} s, {line['waited']:.1%} waiting for data" + lost
     )

@@ -66,6 +66,12 @@ def check_same(run: Run, other: Run, names: Mapping[str, str]) -> None:
         raise EnsembleError(f"{run.path} has other labels than {other.path}: one of them is damaged")
 
 
+def open_baseline(path: Path) -> Run:
+    """The run of whole images: of their one band, or the folder that holds it. Raises EnsembleError, TrainError."""
+    inside = list(path.glob(f"*/{RUN}"))
+    return open_run(inside[0].parent if len(inside) == 1 and not (path / RUN).exists() else path)
+
+
 def open_run(path: Path) -> Run:
     """A finished run with its outputs. Raises EnsembleError, TrainError."""
     found = read_run(path)

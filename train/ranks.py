@@ -96,13 +96,13 @@ class Ranks:
             raise failure
         return cast(T, value)
 
-    def gathered(self, value: T) -> list[T]:
-        """What every process gives, in order of ranks, in each of them."""
+    def to_first(self, value: T) -> list[T]:
+        """What every process gives, in order of ranks, in the first; an empty list in the others."""
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
-        return values
+        values: list[Any] | None = [None] * self.size if self.first else None
+        distributed.gather_object(value, values)
+        return values or []
 
 
 ALONE = Ranks()

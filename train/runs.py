@@ -23,15 +23,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
 
 from . import checkpoint, recipes
 from .errors import TrainError
 from .events import Events
 from .plan import TrainPlan
+from .record import Column
 
 FORMAT = "spectral-run"
 VERSION = 2
@@ -151,8 +149,7 @@ class RunFolder:
         self.store.remove(ERROR)
         self.store.write(RECIPE, recipes.dump(plan.recipe).encode())
         for part in OUTPUTS:
-            self.store.remove(LOGITS.format(part))
-            self.store.remove(LABELS.format(part))
+            self.forget_outputs(part)
         for name in (METRICS, STEPS):
             lines = self.store.read(name).splitlines(keepends=True) if self.store.exists(name) else []
             self.store.write(name, b"".join(line for line in lines if _counts(line, samples, epochs)))
@@ -170,11 +167,16 @@ class RunFolder:
         if self._events is not None:
             self._events.add(values)
 
-    def write_outputs(self, part: str, logits: NDArray[np.float16], labels: NDArray[np.int64]) -> None:
-        """Keep the outputs on val, or on what is held out, for fusing."""
-        for name, array in ((LOGITS, logits), (LABELS, labels)):
-            with self.store.writing([name.format(part)]) as (file,):
-                np.lib.format.write_array(file, array, allow_pickle=False)
+    @contextmanager
+    def recording(self, part: str, samples: int, classes: int) -> Iterator[tuple[Column, Column]]:
+        """Files for the outputs on val, or on what is held out, and the labels: there at the end of the block."""
+        with self.store.writing([LOGITS.format(part), LABELS.format(part)]) as (logits, labels):
+            yield Column.begun(logits, "<f2", (samples, classes)), Column.begun(labels, "<i8", (samples,))
+
+    def forget_outputs(self, part: str) -> None:
+        """Remove what was recorded of a part."""
+        self.store.remove(LOGITS.format(part))
+        self.store.remove(LABELS.format(part))
 
     def finish(self, manifest: BandManifest, plan: TrainPlan, result: Result) -> None:
         """Write run.json: from now on the run is finished."""

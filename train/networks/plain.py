@@ -1,7 +1,8 @@
 """AlexNet and VGG-16 after torchvision's, fitted to their planes: convolutions, then fully connected layers.
 
-For planes of 224 they are torchvision's own, AlexNet's convolutions initialised as the others. For smaller ones the convolutions stay as they are where they can, and
-the fully connected layers, which are most of such a network, are sized for the map that is left (docs/decisions/0013).
+For planes of 224 they are torchvision's own, AlexNet's convolutions initialised as the others. For smaller ones the
+convolutions stay as they are where they can, and the fully connected layers, which are most of such a network, are
+sized for the map that is left (docs/decisions/0013).
 """
 
 from __future__ import annotations
