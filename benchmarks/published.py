@@ -32,13 +32,14 @@ class Row:
 
     @property
     def split(self) -> str:
-        """The folder of its split, by default."""
-        return f"sub{self.factor}"
+        """The folder of its split."""
+        return f"sub{self.factor}" + ("-21k" if self.recipe == "imagenet21k" else "")
 
     @property
     def command(self) -> str:
         """What trains it."""
-        return f"spectral-train --shards {self.split} --network {self.network} --recipe {self.recipe}"
+        where = f"--shards {self.split} --out runs/{self.network}-{self.split}"
+        return f"spectral-train {where} --network {self.network} --recipe {self.recipe}"
 
 
 def _imagenet(name: str, network: str, factor: int, size: float, hours: float | None, buffers: bool = False) -> Row:

@@ -66,7 +66,7 @@ def timed_steps(row: Row, band: Path, batch_size: int) -> Iterator[float]:
 
 def rates(rows: list[Row], folder: Path, batch_size: int, runs: int) -> dict[Row, list[float]]:
     """The rates of the steps of a baseline and its sub-networks, one of each in turn."""
-    steps = {row: timed_steps(row, folder / row.split / "00", batch_size) for row in rows}
+    steps = {row: timed_steps(row, folder / f"sub{row.factor}" / "00", batch_size) for row in rows}
     rounds = [{row: next(timed) for row, timed in steps.items()} for _ in range(runs + 1)]
     return {row: [found[row] for found in rounds[1:]] for row in rows}
 
@@ -98,7 +98,11 @@ def cost_lines(found: dict[Row, list[float]]) -> Iterator[str]:
 def short_run(row: Row, folder: Path, batch_size: int) -> str:
     """A run of two epochs by spectral-train, as a line of a table: how its loss falls, and the waiting for data."""
     out = folder / "runs" / row.name.replace(" ", "-").replace(",", "")
-    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(folder / row.split / "00")]
+    command = [
+        str(Path(sys.executable).with_name("spectral-train")),
+        "--shards",
+        str(folder / f"sub{row.factor}" / "00"),
+    ]
     command += ["--network", row.network, "--recipe", row.recipe, "--lr", str(LR), "--hold-out", "0", "--epochs", "2"]
     command += ["--batch-size", str(batch_size), "--out", str(out), "--no-resume"]
     done = subprocess.run(command, capture_output=True, text=True)

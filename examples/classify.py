@@ -39,6 +39,7 @@ def main() -> None:
     model, about = load(sys.argv[1])
     for path in sys.argv[2:]:
         with Image.open(path) as image:
+            image.thumbnail((8192, 8192))  # the largest that the model takes
             pixels = np.array(image.convert("RGB"))
         probabilities = np.exp(model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))[0])
         best = probabilities.argsort()[::-1][:5]

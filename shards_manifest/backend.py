@@ -110,6 +110,9 @@ def _dask(backend: Backend) -> Iterator[int]:
     class Tasks(DaskDistributedBackend):  # type: ignore[misc]
         """Joblib's own hears of a task's end, but not if that is an error of Dask's: its caller would wait for ever."""
 
+        def configure(self, **options: Any) -> int:
+            return max(int(super().configure(**options)), 2)  # for one slot joblib does the tasks itself
+
         def submit(self, task: Any, callback: Callable[[Any], None]) -> Any:
             def ended(future: Future[Any]) -> None:
                 if not future.cancelled() and (error := future.exception()) is not None:
@@ -126,11 +129,16 @@ def _dask(backend: Backend) -> Iterator[int]:
 
     address, workers = backend.address, backend.jobs if backend.jobs > 0 else None
     try:
-        cluster = None if address else LocalCluster(workers, threads_per_worker=1, dashboard_address=None)
+        cluster = None if address else LocalCluster(workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
         client = Client(address or cluster, timeout=20)
     except (OSError, TimeoutError, ValueError) as error:
         raise BackendError(f"cannot reach the Dask scheduler at {address} ({error}): is it running?") from None
     try:
+        if backend.apart and max(client.nthreads().values(), default=1) > 1:
+            raise BackendError(
+                "a Dask worker with several threads would do several of these tasks in one process: "
+                "start one for each task, dask worker --nthreads 1 --nworkers N"
+            )
         joblib.register_parallel_backend("dask-tasks", Tasks)
         with joblib.parallel_config(backend="dask-tasks", client=client):
             yield -1

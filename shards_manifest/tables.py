@@ -103,7 +103,7 @@ def read_samples(data: bytes, where: str) -> tuple[list[tuple[str, int]], str]:
         for line in table.decode().split("\n")[:-1]:
             key, label = line.split("\t")
             rows.append((key, int(label)))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FormatError(f"{where} is not a sample table ({error}): the file is damaged") from None
     return rows, order_digest(table)
 

@@ -1,5 +1,6 @@
 """The networks: published sizes, and any plane."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import program
 
 from train import networks
 from train.describe import describe
+from train.recipes import load
 
 PLANES = (224, 112, 56, 32, 16, 8)
 
@@ -74,7 +76,10 @@ def test_a_card_counts_what_a_step_keeps() -> None:
     # of each convolution its output, and batch norm's, which the rectifier overwrites; the input; pooled ones
     least = 4 * (3 * 64 + sum(2 * b * side**2 for _, b, side in widths))
     assert least <= card.activations < 1.4 * least
-    assert card.training_bytes(10) == 4 * (3 * card.parameters + card.buffers) + 10 * card.activations
+    recipe = replace(load("quick"), batch_size=10)  # SGD: weights, gradients, momentum
+    assert card.training_bytes(recipe) == 4 * (3 * card.parameters + card.buffers) + 10 * card.activations
+    recipe = replace(recipe, optimizer="adamw", ema=0.99, accumulate=3)
+    assert card.training_bytes(recipe) == 4 * (5 * card.parameters + card.buffers) + 4 * card.activations
 
 
 def test_the_card_is_printed(sub4: Path) -> None:

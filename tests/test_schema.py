@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shards_manifest import MANIFEST, FormatError, dump, load_band, load_split, manifest_kind
-from shards_manifest.tables import class_table, compress_table, escape, read_samples, reject_lines, sample_table
+from shards_manifest.tables import (
+    class_table,
+    compress_table,
+    escape,
+    read_labels,
+    read_samples,
+    reject_lines,
+    sample_table,
+)
 
 
 def test_manifests_survive_a_round_trip(sub4: Path) -> None:
@@ -97,6 +105,15 @@ def test_tables_are_plain_text() -> None:
 def test_damaged_tables(data: bytes) -> None:
     with pytest.raises(FormatError, match="not a sample table"):
         read_samples(data, "here")
+
+
+def test_no_altered_byte_of_a_table_goes_unseen() -> None:
+    good = compress_table("".join(f"n{i * 7919 % 1000}/x\t{i % 10}\n" for i in range(200)).encode())
+    for place in (*range(4), *range(10, len(good))):  # between are a time, a system and flags
+        data = good[:place] + bytes([good[place] ^ 5]) + good[place + 1 :]
+        for read in (read_samples, read_labels):
+            with pytest.raises(FormatError, match="not a sample table"):
+                read(data, "here")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,7 +19,7 @@ import torch
 from shards_manifest import LocalStore, SpectralError, StoreError, WorkerLostError, open_band
 from shards_manifest.backend import Backend
 
-from .board import Board
+from .board import Board, reached
 from .loop import train_band
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
@@ -108,7 +109,11 @@ def _on_gpu(job: BandJob) -> Iterator[BandJob]:
             with suppress(BlockingIOError):
                 held.enter_context(LocalStore(job.turns).locked(str(turn), exclusive=True))
                 break
-        yield replace(job, plan=replace(job.plan, device=f"cuda:{turn % torch.cuda.device_count()}"))
+        try:
+            yield replace(job, plan=replace(job.plan, device=f"cuda:{turn % torch.cuda.device_count()}"))
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()  # this process may get another GPU for its next band
 
 
 def train_bands(
@@ -136,14 +141,14 @@ def train_bands(
                 tell(outcome)
             return outcome
 
-        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(turns))]
+        placed = [replace(job, stop=stop_file) for job in _placed(_anew(jobs), backend, Path(turns))]
         suspects = yield from _together(placed, backend, done, stop)
         if suspects and backend.name == "dask":  # its workers go on with what is cancelled
             stop_file.touch()
             time.sleep(CANCELLED)
             stop_file.unlink(missing_ok=True)
         for job in suspects:
-            yield from _alone(replace(job, plan=replace(job.plan, resume=True)), backend, done, stop)
+            yield from _alone(job, backend, done, stop)
         if not stop.asked or backend.name == "loky":  # elsewhere bands may be under way that have still to find it
             stop_file.unlink(missing_ok=True)
         if stop.asked:
@@ -153,8 +158,9 @@ def train_bands(
 def _together(
     jobs: list[BandJob], backend: Backend, done: Callable[[Outcome], Outcome], stop: Stop
 ) -> Generator[Outcome, None, list[BandJob]]:
-    """Train bands at once; returns those that a killed process was training."""
+    """Train bands at once; returns those that were under way when a process was killed."""
     left: dict[str, BandJob] = {job.band: job for job in jobs}
+    begun = time.time()
     suspects: list[BandJob] = []
     while left and not stop.asked:
         try:
@@ -163,7 +169,8 @@ def _together(
                     yield done(outcome)
                 del left[outcome.band]
         except WorkerLostError:
-            lost = list(left.values())[: backend.jobs if backend.jobs > 0 else len(left)]
+            lost = [job for job in left.values() if reached(job.out).written >= begun]
+            lost = lost or list(left.values())[: max(backend.jobs, 1)]  # killed before they wrote anything
             suspects += lost
             for job in lost:
                 del left[job.band]
@@ -182,7 +189,17 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
             yield done(Outcome(job.band, failure=str(error)))
 
 
-def _placed(jobs: Sequence[BandJob], backend: Backend, turns: Path) -> Iterator[BandJob]:
+def _anew(jobs: Sequence[BandJob]) -> Iterator[BandJob]:
+    """The jobs without what is to be begun anew: once and here, for a cluster may give a band to a second worker."""
+    for job in jobs:
+        if not job.plan.resume:
+            run = RunFolder(job.out)
+            with run.owning():
+                run.clear()
+        yield replace(job, plan=replace(job.plan, resume=True))
+
+
+def _placed(jobs: Iterable[BandJob], backend: Backend, turns: Path) -> Iterator[BandJob]:
     """The jobs with what depends on where they are done: whose work it is, and which GPUs it takes turns on."""
     for job in jobs:
         if backend.name == "loky":

@@ -59,8 +59,9 @@ def content(identity: dict[str, Any], manifest: BandManifest, state: dict[str, A
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU. Raises TrainError for a damaged or foreign file."""
     try:
-        altered = zipfile.ZipFile(path).testzip()  # torch does not look at its checksums
-    except (OSError, zipfile.BadZipFile):
+        with zipfile.ZipFile(path) as file:
+            altered = file.testzip()  # torch does not look at its checksums
+    except Exception:  # damage makes zipfile raise many things
         altered = None  # torch says what is wrong
     if altered is not None:
         raise TrainError(f"{path} was altered (the checksum of its {altered} is not right): copy it again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,8 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
         return
     if ten_crop and not path:
         raise click.UsageError("--ten-crop belongs to --evaluate")
-    with ranks.joined(plan.torch_device(ranks.local)):
+    here = where["backend"] == "loky" or path  # a cluster has devices of its own
+    with ranks.joined(plan.torch_device(ranks.local)) if here else nullcontext():
         if path:
             _evaluate(shards, path, plan, ten_crop, ranks)
             return
@@ -158,7 +160,7 @@ def _card(shards: str, plan: TrainPlan) -> str:
 
     store, manifest = open_data(shards)
     band = manifest if isinstance(manifest, BandManifest) else read_band(store, manifest.bands[0].folder)
-    return describe(plan.network, band.geometry.crop, len(band.classes)).text(plan.recipe.batch_size)
+    return describe(plan.network, band.geometry.crop, len(band.classes)).text(plan.recipe)
 
 
 def _plan(

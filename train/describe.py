@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import networks
+from .recipes import Recipe
 
 FLOAT = 4  # bytes
 MIB = 2**20
-COPIES = 3  # of the parameters while training: weights, gradients, momentum
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class Card:
     multiply_adds: int
     activations: int
 
-    def training_bytes(self, batch_size: int) -> int:
+    def training_bytes(self, recipe: Recipe) -> int:
         """Bytes of a training step in float32 at its peak, about: without what single operations need for a while."""
-        return FLOAT * (COPIES * self.parameters + self.buffers) + batch_size * self.activations
+        copies = 2 + bool(recipe.momentum) + (recipe.optimizer == "adamw") + bool(recipe.ema)  # weights, gradients, ...
+        images = -(-recipe.batch_size // recipe.accumulate)
+        return FLOAT * (copies * self.parameters + self.buffers) + images * self.activations
 
-    def text(self, batch_size: int) -> str:
+    def text(self, recipe: Recipe) -> str:
         """The card in lines."""
+        parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
         size = FLOAT * self.parameters / MIB
         both = FLOAT * (self.parameters + self.buffers) / MIB
         return "\n".join(
@@ -45,8 +48,8 @@ class Card:
                 f"parameters     {self.parameters:,}",
                 f"size           {size:.2f} MiB in float32, {both:.2f} with batch norm's buffers",
                 f"multiply-adds  {self.multiply_adds / 1e9:.3f} G an image",
-                f"memory         about {self.training_bytes(batch_size) / MIB:,.0f} MiB for a training step of "
-                f"{batch_size} images in float32",
+                f"memory         about {self.training_bytes(recipe) / MIB:,.0f} MiB for a training step of "
+                f"{recipe.batch_size} images{parts} in float32",
             )
         )
 

@@ -59,7 +59,8 @@ def evaluate(
     if record is not None:
         firsts = (evaluation_blocks(every, rank, ranks.size).start for rank in range(ranks.size))
         record.begin([int(blocks.samples[every.start : first].sum()) for first in firsts])
-    stream = EvalStream(blocks, mine, max(session.recipe.batch_size // ranks.size, 256), reading.skip)
+    batch_size = max(session.recipe.batch_size // (session.recipe.accumulate * ranks.size), 256)
+    stream = EvalStream(blocks, mine, batch_size, reading.skip)
     workers = min(reading.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
     for batch in loader(stream, workers, session.device.type == "cuda"):
         lost += reported(batch, said)
@@ -104,6 +105,7 @@ def evaluate_checkpoint(
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
         raise TrainError(f"{shards} has no val part: there is nothing to evaluate")
     options = found["identity"]["options"]
+    manifest = replace(manifest, mean=tuple(found["band"]["mean"]), std=tuple(found["band"]["std"]))  # as it learned
     session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)
     session.load(found)
     return evaluate(session, PartBlocks(store, manifest, "val", plan.reading.open_cache()), ten_crop)

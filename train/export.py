@@ -125,7 +125,7 @@ def whole(runs: Sequence[Path], shares: Sequence[float], space: str) -> tuple[Wh
 def export(model: Whole, about: dict[str, Any], path: Path) -> int:
     """Write a model as PyTorch's exported program (.pt2) or as ONNX (.onnx); its bytes. Raises EnsembleError.
 
-    Both take any number of images, of any size up to LARGEST, and need nothing of this package.
+    Both take any number of images, with sides of 2 to LARGEST, and need nothing of this package.
     """
     check_target(path)
     store = LocalStore(path.parent)
@@ -174,6 +174,7 @@ def _write_onnx(program: torch.export.ExportedProgram, about: str, path: Path) -
     made.model.metadata_props[META] = about
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:  # whole or not at all
         made.save(str(Path(folder, path.name)))
+        path.unlink(missing_ok=True)  # before its weights
         _beside(path).unlink(missing_ok=True)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the model last
             os.replace(written, path.with_name(written.name))

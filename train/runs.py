@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
+from shards_manifest.store import TEMPORARY
 
 from . import checkpoint, recipes
 from .errors import TrainError
@@ -147,6 +148,8 @@ class RunFolder:
         if plan.tensorboard:
             self._events = Events(self.path, samples)
         self.store.remove(ERROR)
+        for path in self.path.glob(f"*{TEMPORARY}"):  # of a run that was killed
+            path.unlink()
         self.store.write(RECIPE, recipes.dump(plan.recipe).encode())
         for part in OUTPUTS:
             self.forget_outputs(part)
