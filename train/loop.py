@@ -139,7 +139,8 @@ class Training:
         batches = loader(stream, reading.workers, self.session.device.type == "cuda")
         found: dict[str, Evaluation] = {}
         for _ in left:
-            found = self._epoch(batches)
+            with self.stop.granting():  # who asks while the epoch is being saved ends before the next step
+                found = self._epoch(batches)
         found = found or self._evaluations(last=True)  # killed after the last epoch, before its outputs were kept
         val, held = found.get("val"), found.get("held")
         result = Result(
@@ -177,7 +178,10 @@ class Training:
         }
         begun = time.perf_counter()
         try:
-            found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
+            with self.stop.granting(False):
+                if self.stop.asked:
+                    self.stop.now()
+                found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
         except (KeyboardInterrupt, SystemExit):
             if self.ranks.first:
                 self._save()
@@ -228,7 +232,7 @@ class Training:
         label = f"epoch {self.epoch + 1}"
         hidden = self.quiet or None
         shown = tqdm(total=self.epochs.batches, initial=self.batch, desc=label, leave=False, disable=hidden)
-        with shown as bar, self.stop.granting():
+        with shown as bar:
             while self.batch < self.epochs.batches:
                 begun, waited, lost = time.perf_counter(), 0.0, 0
                 end = min(self.batch - self.batch % REPORT + REPORT, self.epochs.batches)
