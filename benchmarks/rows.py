@@ -36,8 +36,6 @@ from train.plan import TrainPlan
 from train.reader import Batch
 from train.session import Session
 
-LR = 0.01  # of the short runs, whose batches are small
-
 
 def splits(source: Path, folder: Path, samples: int) -> None:
     """Splits of `samples` train images, and a few for val, for every factor and size of the table."""
@@ -95,7 +93,7 @@ def cost_lines(found: dict[Row, list[float]]) -> Iterator[str]:
         )
 
 
-def short_run(row: Row, folder: Path, batch_size: int) -> str:
+def short_run(row: Row, folder: Path, batch_size: int, lr: float) -> str:
     """A run of two epochs by spectral-train, as a line of a table: how its loss falls, and the waiting for data."""
     out = folder / "runs" / row.name.replace(" ", "-").replace(",", "")
     command = [
@@ -103,7 +101,7 @@ def short_run(row: Row, folder: Path, batch_size: int) -> str:
         "--shards",
         str(folder / f"sub{row.factor}" / "00"),
     ]
-    command += ["--network", row.network, "--recipe", row.recipe, "--lr", str(LR), "--hold-out", "0", "--epochs", "2"]
+    command += ["--network", row.network, "--recipe", row.recipe, "--lr", str(lr), "--hold-out", "0", "--epochs", "2"]
     command += ["--batch-size", str(batch_size), "--out", str(out), "--no-resume"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -121,8 +119,11 @@ def short_run(row: Row, folder: Path, batch_size: int) -> str:
 @click.option("--runs", default=3, show_default=True, help="Timed steps, after one that warms up.")
 @click.option("--steps", default=200, show_default=True, help="Of the short runs; 0 for none.")
 @click.option("--batch-size", default=8, show_default=True, help="Images of a short run's step.")
+@click.option("--lr", default=0.01, show_default=True, help="Of the short runs.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Where the splits and the runs stay.")
-def main(source: Path, only: str, step_batch: int, runs: int, steps: int, batch_size: int, keep: Path | None) -> None:
+def main(
+    source: Path, only: str, step_batch: int, runs: int, steps: int, batch_size: int, lr: float, keep: Path | None
+) -> None:
     """Print the tables."""
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -142,10 +143,10 @@ def main(source: Path, only: str, step_batch: int, runs: int, steps: int, batch_
         click.echo("\n| system | one sub-network's epoch | all of them | printed, all |\n|---|---|---|---|")
         click.echo("\n".join(cost_lines(found)))
         if steps:
-            click.echo(f"\nShort runs: {steps} steps of {batch_size}, rate {LR}\n")
+            click.echo(f"\nShort runs: {steps} steps of {batch_size}, rate {lr}\n")
             click.echo("| system | loss of the first tenth | of the last tenth | waiting |\n|---|---|---|---|")
         for row in rows if steps else ():
-            click.echo(short_run(row, folder, batch_size))
+            click.echo(short_run(row, folder, batch_size, lr))
 
 
 if __name__ == "__main__":
