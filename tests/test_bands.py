@@ -108,8 +108,13 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     assert [line.split()[0] for line in table[1:5]] == BANDS
     assert all(line.split()[1] == "2/2" and line.endswith("done") for line in table[1:5])
     assert table[5] == "4 of 4 bands done"
-    again = program("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2")
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2")
+    again = program(*command)
     assert again.stdout.count("is finished: top-1 ") == 4
+    assert f"{sub4}/00 and 3 more bands: cnn on 3x12x12" in again.stdout
+    anew = program(*command, "--no-resume")
+    assert anew.stdout.count(" s: top-1 ") == 4, anew.stdout
+    assert results(tmp_path / "runs") == wanted
 
 
 @pytest.mark.slow
