@@ -45,7 +45,7 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     assert np.allclose([band[1] for band in report["bands"]], hits.mean(1))
     assert len(rules["mean", "log"]["curve"]) == 4
     text = (copy / "ensemble.md").read_text()
-    assert "| geometric, p = 0.3 (default) | log-probabilities |" in text
+    assert "| fitted log-linear (default) | log-probabilities |" in text
     assert "ranks and fitted weights come from the other half of val" in text
     with Image.open(copy / "ensemble.png") as plot:
         assert plot.width > 800
@@ -58,6 +58,9 @@ def test_other_ranking_data(runs: Path, rank_on: str) -> None:
     by = {band: (train if rank_on == "train" else top1) for band, top1, _, train in report.bands}
     assert list(report.order) == sorted(by, key=lambda band: -by[band])
     assert any(rule.weights == "fitted" for rule in report.rules) == (rank_on == "val")
+    assert report.default.weights == ("fitted" if rank_on == "val" else "geometric")
+    top1 = {band: top1 for band, top1, *_ in report.bands}
+    assert report.best == (report.order[0], top1[report.order[0]])
 
 
 def test_missing_bands_are_named(runs: Path, tmp_path: Path) -> None:
@@ -176,7 +179,7 @@ def test_costs_and_classes_beside_a_baseline(many: Path, held: Path, tmp_path: P
     assert baseline["multiply_adds"] > 3 * best["multiply_adds"]
     assert [entry["samples"] for entry in report["classes"]] == [50, 50]
     fused = np.mean([entry["fused"] for entry in report["classes"]])
-    assert math.isclose(fused, next(r["top1"] for r in report["rules"] if r["weights"] == "geometric"))
+    assert math.isclose(fused, next(r["top1"] for r in report["rules"] if r["weights"] == "fitted"))
     text = (held / "runs" / "ensemble.md").read_text()
     assert "| baseline | " in text
     assert "| ant | 50 | " in text

@@ -106,13 +106,13 @@ def alone(model: Path, folder: Path, images: list[NDArray[np.uint8]]) -> NDArray
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suffix", "rule"), [("pt2", ""), ("onnx", ""), ("pt2", "fitted")])
+@pytest.mark.parametrize(("suffix", "rule"), [("pt2", ""), ("onnx", ""), ("pt2", "geometric")])
 def test_an_exported_ensemble_is_its_parts(suffix: str, rule: str, runs: Path, pictures: Path, tmp_path: Path) -> None:
     model = tmp_path / f"whole.{suffix}"
     done = program("spectral-ensemble", runs, "--export", model, *(["--rule", rule] if rule else []))
     assert done.returncode == 0, done.stderr
-    assert f"{model}: 4 bands, {rule or 'geometric'} weights, " in done.stdout
-    wanted = separately(runs, "log", rule or "geometric")
+    assert f"{model}: 4 bands, {rule or 'fitted'} weights, " in done.stdout
+    wanted = separately(runs, "log", rule or "fitted")
     found = alone(model, tmp_path, val_pixels(pictures, runs))
     assert found.shape == wanted.shape == (10, 2)
     assert np.abs(found - wanted).max() < 1e-4
@@ -152,7 +152,7 @@ def test_every_kind_of_split_can_be_exported(options: dict[str, object], picture
     done = program("spectral-ensemble", runs, "--export", model)
     assert done.returncode == 0, done.stderr
     found = alone(model, tmp_path, val_pixels(pictures, runs))
-    assert np.abs(found - separately(runs, "log", "geometric")).max() < 1e-4
+    assert np.abs(found - separately(runs, "log", "fitted")).max() < 1e-4
     wide = np.zeros((1, 3, 40, 61), np.uint8)
     assert alone(model, tmp_path, [wide]).shape == (1, 2)
 

@@ -48,10 +48,9 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
     store.write("ensemble.json", canonical_json(report.to_json()))
     store.write("ensemble.png", plot(report))
     click.echo(text)
-    best = max(report.bands, key=lambda band: band[1])
+    best, top1 = report.best
     click.echo(
-        f"ensemble of {len(report.bands)} bands: top-1 {report.default.top1:.2%}; "
-        f"best single band ({best[0]}): {best[1]:.2%}"
+        f"ensemble of {len(report.bands)} bands: top-1 {report.default.top1:.2%}; best single band ({best}): {top1:.2%}"
     )
     click.echo(f"table, JSON and plot: {runs}/ensemble.md, .json, .png")
     if target:

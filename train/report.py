@@ -76,9 +76,7 @@ def plot(report: Report) -> bytes:
     for rule in report.rules:
         if rule.space == "log":
             right.plot(counts, [100 * top1 for top1, _ in rule.curve], marker=".", label=NAMES[rule.weights])
-    right.axhline(
-        100 * max(top1 for _, top1, *_ in report.bands), color="grey", linestyle=":", label="best single band"
-    )
+    right.axhline(100 * report.best[1], color="grey", linestyle=":", label="best single band")
     right.set(xlabel="bands fused, best first", ylabel="top-1 accuracy, %", title="Ensemble of log-probabilities")
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
