@@ -90,10 +90,15 @@ class Server:
                 cwd=self._folder,
             )
         wait_for(self._answers)
-        if not self._writes():
-            made = f"http://{HOST}:{self._ports['filer']}/buckets/{BUCKET}/"
+        wait_for(self._has_bucket)
+
+    def _has_bucket(self) -> bool:
+        if self._writes():
+            return True
+        made = f"http://{HOST}:{self._ports['filer']}/buckets/{BUCKET}/"
+        with suppress(OSError):  # its parts begin to listen one after another
             urllib.request.urlopen(urllib.request.Request(made, method="POST"), timeout=10).close()
-            wait_for(self._writes)
+        return False
 
     def _writes(self) -> bool:
         try:

@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +238,41 @@ def test_what_is_altered_on_the_way_is_fetched_again(sub4: Path) -> None:
             list(stream_of(f"{server.url}/01", 9, range(1)))
     finally:
         server.close()
+
+
+HANGS_ONCE = """
+import os, sys, time
+from pathlib import Path
+from shards_manifest import open_band
+from train import reader
+from train.blocks import PartBlocks
+
+mark = Path(sys.argv[2])
+reader.PATIENCE = float(sys.argv[3])
+
+def hang():
+    if not mark.exists() or sys.argv[4] == "always":
+        mark.touch()
+        time.sleep(600)
+
+os.register_at_fork(after_in_child=hang)
+store, manifest = open_band(sys.argv[1])
+blocks = PartBlocks(store, manifest, "val")
+stream = reader.EvalStream(blocks, range(len(blocks.samples)), 4)
+try:
+    print(sum(len(batch.y) for batch in reader.loader(stream, 1, False)), "samples")
+except reader.WorkerLostError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("times", "said"), [("once", "15 samples"), ("always", "processes that read cannot be started on this machine")]
+)
+def test_a_fork_that_hangs_before_it_begins_is_made_again(times: str, said: str, sub4: Path, tmp_path: Path) -> None:
+    patience = "10" if times == "once" else "0.5"
+    command = [sys.executable, "-c", HANGS_ONCE, str(sub4 / "00"), str(tmp_path / "mark"), patience, times]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert (tmp_path / "mark").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -12,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +28,9 @@ from shards_manifest import Room, ShardError, SpectralError, WorkerLostError
 
 from .blocks import Fetched, PartBlocks
 from .order import Epochs, Load, Span
+
+PATIENCE = 20.0  # seconds that a forked process gets to start
+FORKS = 3  # tries
 
 
 @dataclass(frozen=True)
@@ -214,21 +220,10 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
     if not workers:
         yield from (batch.pin_memory() if pin else batch for batch in stream)
         return
-    context = None if stream.forks else "spawn"
-    others = set(multiprocessing.active_children())
-    loaded = DataLoader(
-        _Guarded(stream),
-        batch_size=None,
-        num_workers=workers,
-        multiprocessing_context=context,
-        worker_init_fn=_quiet_worker,
-    )
     shares: list[Batch] = []
-    processes: list[multiprocessing.process.BaseProcess] = []
+    processes: list[BaseProcess] = []
     try:
-        each = iter(loaded)
-        processes = [child for child in multiprocessing.active_children() if child not in others]
-        for share in each:
+        for share in _started(stream, workers, processes):
             if isinstance(share, SpectralError):
                 raise share
             shares.append(share)
@@ -247,7 +242,45 @@ def loader(stream: TrainStream | EvalStream, workers: int, pin: bool) -> Iterato
         _end(processes)
 
 
-def _end(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+def _started(
+    stream: TrainStream | EvalStream, workers: int, processes: list[BaseProcess]
+) -> Iterator[Batch | SpectralError]:
+    """What `workers` processes make of a stream; `processes` has them from their start. Raises WorkerLostError.
+
+    A fork of a process with threads may hang before it does anything (seen with Python 3.11: the interpreter's lock on
+    its list of threads was held by another thread, as torch has some, just then). It is made again.
+    """
+    for _ in range(FORKS):
+        here, there = os.pipe()
+        try:
+            others = set(multiprocessing.active_children())
+            loaded = DataLoader(
+                _Guarded(stream),
+                batch_size=None,
+                num_workers=workers,
+                multiprocessing_context=None if stream.forks else "spawn",
+                worker_init_fn=partial(_quiet_worker, there if stream.forks else -1),
+            )
+            each = iter(loaded)
+            processes[:] = [child for child in multiprocessing.active_children() if child not in others]
+            if not stream.forks or _heard(here, workers):
+                return each
+        finally:
+            os.close(here)
+            os.close(there)
+        _end(processes)
+    raise WorkerLostError("processes that read cannot be started on this machine: run again with --workers 0")
+
+
+def _heard(pipe: int, count: int) -> bool:
+    """Whether so many bytes come out of a pipe in time, one of each process that has started."""
+    deadline = time.monotonic() + PATIENCE
+    while count and select.select([pipe], [], [], max(deadline - time.monotonic(), 0))[0]:
+        count -= len(os.read(pipe, count))
+    return not count
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
     """End processes at once, whatever they wait for."""
     with _unheard_children():
         for process in processes:
@@ -269,11 +302,15 @@ def _unheard_children() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _quiet_worker(_: int) -> None:
-    """A terminal sends Ctrl-C to all processes: what it means is for the one that trains to say, which ends this.
+def _quiet_worker(started: int, _: int) -> None:
+    """Says that it has started, to a pipe if there is one.
+
+    A terminal sends Ctrl-C to all processes: what it means is for the one that trains to say, which ends this.
 
     It may break off while it takes a batch: Python's thread that hands batches out prints that, and goes on.
     """
+    if started >= 0:
+        os.write(started, b"1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a batch system sends that to all
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
