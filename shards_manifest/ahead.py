@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
@@ -19,7 +19,7 @@ AHEAD = 4  # calls asked for at once, for each thread
 AHEAD_BYTES = 64 << 20  # of their results, but for a single one that is larger
 
 
-def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: int) -> Iterator[T]:
+def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: int) -> Generator[T, None, None]:
     """What `function` returns for every item, in order, with up to AHEAD calls for each thread under way.
 
     items: with the bytes that each result takes; taken as they are needed, so there may be any number.
@@ -77,3 +77,4 @@ def _answer(asked: SimpleQueue[tuple[Future[T], Callable[[], T]] | None]) -> Non
             future.set_result(function())
         except BaseException as error:
             future.set_exception(error)
+        del call, future, function  # or a thread that waits would keep an error, whose frames keep who asks

@@ -276,7 +276,7 @@ class Numbered(Source):
 
 
 def workers(before: set[threading.Thread]) -> list[threading.Thread]:
-    """The threads that read ahead, but for those of before: one of another test may still wait for a silent server."""
+    """The threads that read ahead, but for those of before: another test's may still try a server that has gone."""
     return [thread for thread in threading.enumerate() if "_answer" in thread.name and thread not in before]
 
 

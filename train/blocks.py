@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +71,11 @@ class PartBlocks:
         """One block. Raises ShardError, StoreError."""
         return self.decoded(self._attempt(block))
 
-    def stream(self, blocks: Iterable[int]) -> Iterator[Fetched]:
-        """Every block, in order, as `decoded` takes it; from a server fetched ahead of use. Raises StoreError."""
+    def stream(self, blocks: Iterable[int]) -> Generator[Fetched, None, None]:
+        """Every block, in order, as `decoded` takes it; from a server fetched ahead of use. Raises StoreError.
+
+        Who ends before its end closes it: threads wait for that.
+        """
         items = ((block, int(self.index.size[block])) for block in blocks)
         return ahead(self._attempt, items, self._store.threads)
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -74,15 +74,15 @@ class TrainStream(IterableDataset[Batch]):
         worker = get_worker_info()
         span = self._span.share(worker.id, worker.num_workers) if worker else self._span
         planned: deque[tuple[int, Load]] = deque()
-        fetched = self._blocks.stream(self._wanted(span, planned))  # ahead, into the next epoch too
-        following = next(fetched, None)
-        for epoch in self._epochs:
-            dealer = _Dealer(self._blocks, self._plan, span, epoch, self._skip)
-            for batch in range(self._start(epoch), self._plan.batches):
-                while following is not None and (planned[0][0], planned[0][1].batch) == (epoch, batch):
-                    dealer.deal(planned.popleft()[1], following)
-                    following = next(fetched, None)
-                yield dealer.take(batch)
+        with closing(self._blocks.stream(self._wanted(span, planned))) as fetched:  # ahead, into the next epoch too
+            following = next(fetched, None)
+            for epoch in self._epochs:
+                dealer = _Dealer(self._blocks, self._plan, span, epoch, self._skip)
+                for batch in range(self._start(epoch), self._plan.batches):
+                    while following is not None and (planned[0][0], planned[0][1].batch) == (epoch, batch):
+                        dealer.deal(planned.popleft()[1], following)
+                        following = next(fetched, None)
+                    yield dealer.take(batch)
 
     def _wanted(self, span: Span, planned: deque[tuple[int, Load]]) -> Iterator[int]:
         """The blocks to fetch; what they are for is appended to `planned`."""
@@ -179,16 +179,17 @@ class EvalStream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         held: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
         lost: list[tuple[str, int]] = []
-        for fetched in self._blocks.stream(self._chosen):
-            try:
-                held.append(self._blocks.decoded(fetched))
-            except ShardError as error:
-                if not self._skip:
-                    raise
-                lost.append((str(error), int(self._blocks.samples[fetched.block])))
-            if sum(len(y) for _, y in held) >= self._batch_size:
-                yield _joined(held, lost)
-                held, lost = [], []
+        with closing(self._blocks.stream(self._chosen)) as blocks:
+            for fetched in blocks:
+                try:
+                    held.append(self._blocks.decoded(fetched))
+                except ShardError as error:
+                    if not self._skip:
+                        raise
+                    lost.append((str(error), int(self._blocks.samples[fetched.block])))
+                if sum(len(y) for _, y in held) >= self._batch_size:
+                    yield _joined(held, lost)
+                    held, lost = [], []
         if held or lost:
             held.append((np.empty((0, *self._blocks.shape), self._blocks.dtype), np.empty(0, np.int64)))
             yield _joined(held, lost)

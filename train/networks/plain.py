@@ -1,6 +1,6 @@
 """AlexNet and VGG-16 after torchvision's, fitted to their planes: convolutions, then fully connected layers.
 
-For planes of 224 they are torchvision's own, AlexNet's convolutions initialised as the others. For smaller ones the
+For planes of 224 they are torchvision's own, their convolutions initialised as the others'. For smaller ones the
 convolutions stay as they are where they can, and the fully connected layers, which are most of such a network, are
 sized for the map that is left (docs/decisions/0013).
 """
@@ -8,7 +8,6 @@ sized for the map that is left (docs/decisions/0013).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ def vgg16(plane: int, classes: int) -> nn.Module:
     At 112 it is the published network of a sub-band, whose last map is 3x3.
     """
     if plane == 224:
-        return cast(nn.Module, models.vgg16(num_classes=classes))
+        return _initialise(models.vgg16(num_classes=classes))
     layers, side = list(VGG16), plane >> VGG16.count("M")
     while side < 2 and "M" in layers:
         del layers[len(layers) - 1 - layers[::-1].index("M")]
@@ -68,7 +67,7 @@ def _network(convolutions: Iterable[nn.Module], features: int, width: int, class
 def _initialise(network: nn.Module) -> nn.Module:
     """Convolutions that keep variances as they are (He et al. 2015).
 
-    Without batch norm and with torch's own, the outputs of AlexNet hardly depend on its inputs at first.
+    Without batch norm and with torchvision's own, outputs hardly depend on inputs at first.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
