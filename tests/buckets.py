@@ -102,7 +102,7 @@ class Server:
 
     def _writes(self) -> bool:
         try:
-            obstore.put(self.client(), "probe", b"")
+            obstore.put(self.client(), "probe", b"0" * 5000)  # nothing at all would need no volume, the last to begin
             obstore.delete(self.client(), "probe")
         except (obstore.exceptions.BaseError, FileNotFoundError):
             return False
