@@ -36,7 +36,7 @@ from train.plan import TrainPlan
 from train.reader import Batch
 from train.session import Session
 
-RATES = {"resnet50": 0.001}  # of the short runs: at 0.01 its first steps overshoot
+RATES = {"resnet50": 0.001, "vgg16": 0.001}  # of the short runs: at 0.01 their first steps overshoot
 RATE = 0.01
 VAL = 10  # images a class
 

@@ -33,14 +33,21 @@ def load(path: str) -> tuple[Model, dict[str, Any]]:
     return lambda images: model(torch.from_numpy(images)).detach().numpy(), json.loads(extra["spectral.json"])
 
 
+def read(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels as a split has them, uint8 (H, W, 3), of the largest size that the model takes at most."""
+    if image.mode.startswith("I"):  # 16-bit grey: the high byte
+        image = Image.fromarray((np.array(image) >> 8).clip(0, 255).astype(np.uint8))
+    image.thumbnail((8192, 8192))
+    return np.array(image.convert("RGB"))
+
+
 def main() -> None:
     if len(sys.argv) < 3:
         sys.exit(f"usage: {sys.argv[0]} MODEL IMAGE ...")
     model, about = load(sys.argv[1])
     for path in sys.argv[2:]:
         with Image.open(path) as image:
-            image.thumbnail((8192, 8192))  # the largest that the model takes
-            pixels = np.array(image.convert("RGB"))
+            pixels = read(image)
         probabilities = np.exp(model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))[0])
         best = probabilities.argsort()[::-1][:5]
         print(path, *(f"{about['classes'][i]} {probabilities[i]:.1%}" for i in best), sep="  ")

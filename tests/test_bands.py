@@ -9,13 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from conftest import fails, program
+from conftest import fails, program, tree
+from trainings import quick
 
+from shards_manifest import LocalStore
 from train import checkpoint
 
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--batch-size", "16", "--workers", "0")
@@ -115,6 +118,39 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     anew = program(*command, "--no-resume")
     assert anew.stdout.count(" s: top-1 ") == 4, anew.stdout
     assert results(tmp_path / "runs") == wanted
+
+
+@pytest.mark.parametrize("backend", ["ray", "dask"])
+def test_what_is_to_be_begun_anew_stays_until_it_is(backend: str, runs: Path, sub4: Path, tmp_path: Path) -> None:
+    pytest.importorskip({"dask": "distributed"}.get(backend, backend))
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    where = ("--backend", backend, "--address", "127.0.0.1:1")
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", copy, "--no-resume", *where)
+    assert "cannot reach the " in fails(*command)
+    assert tree(copy) == tree(runs)
+
+
+@pytest.mark.slow
+def test_a_busy_band_is_not_begun_anew(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path, "--no-resume", "--jobs", "2")
+    assert program(*command).returncode == 0
+    before = tree(tmp_path / "02")
+    with LocalStore(tmp_path / "02").locked("", exclusive=True):
+        done = program(*command)
+    assert done.returncode == 2
+    assert f"{tmp_path}/02 failed: {tmp_path}/02 is being trained by another process" in done.stderr
+    assert done.stdout.count(" s: top-1 ") == 3
+    assert tree(tmp_path / "02") == before
+    assert results(tmp_path) == wanted
+
+
+def test_a_band_is_begun_anew_once_for_a_command(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    from train.bands import BandJob, train_one
+
+    out = Path(shutil.copytree(runs / "02", tmp_path / "02"))
+    job = BandJob("02", str(sub4 / "02"), out, replace(quick(), anew="one"))
+    assert [train_one(job).earlier for _ in range(2)] == [False, True]  # the second finds what the first did
+    assert not train_one(replace(job, plan=replace(quick(), anew="another"))).earlier
 
 
 @pytest.mark.slow

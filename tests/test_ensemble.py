@@ -14,6 +14,7 @@ from trainings import quick
 from train.ensemble import ensemble
 from train.errors import EnsembleError
 from train.loop import train_band
+from train.outputs import find_runs
 
 
 def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
@@ -44,6 +45,10 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     assert [band[0] for band in report["bands"]] == [0, 1, 2, 3]
     assert np.allclose([band[1] for band in report["bands"]], hits.mean(1))
     assert len(rules["mean", "log"]["curve"]) == 4
+    best = [hits[hits[:, 1 - half :: 2].mean(1).argmax(), half::2] for half in (0, 1)]
+    assert math.isclose(report["costs"][-2]["top1"], np.concatenate(best).mean())
+    gains = {entry["name"]: entry for entry in report["classes"]}
+    assert math.isclose(sum(entry["best"] * entry["samples"] for entry in gains.values()), np.concatenate(best).sum())
     text = (copy / "ensemble.md").read_text()
     assert "| fitted log-linear (default) | log-probabilities |" in text
     assert "ranks and fitted weights come from the other half of val" in text
@@ -51,9 +56,24 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
         assert plot.width > 800
 
 
+@pytest.mark.parametrize("options", [(), ("--rank-on", "train")])
+@pytest.mark.parametrize("part", ["val", "held"])
+def test_outputs_that_are_not_finite_are_refused(
+    part: str, options: tuple[str, ...], held: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(held / "runs", tmp_path / "runs"))
+    logits = np.load(copy / "03" / f"{part}-logits.npy")
+    logits[7, 1] = np.inf
+    np.save(copy / "03" / f"{part}-logits.npy", logits)
+    if part == "held" and options:  # which it does not look at
+        assert program("spectral-ensemble", copy, *options).returncode == 0
+    else:
+        assert f"{copy}/03 holds outputs that are not finite numbers" in fails("spectral-ensemble", copy, *options)
+
+
 @pytest.mark.parametrize("rank_on", ["train", "val"])
 def test_other_ranking_data(runs: Path, rank_on: str) -> None:
-    report = ensemble(runs, rank_on)
+    report = ensemble(find_runs(runs), rank_on)
     assert report.rank_on == rank_on
     by = {band: (train if rank_on == "train" else top1) for band, top1, _, train in report.bands}
     assert list(report.order) == sorted(by, key=lambda band: -by[band])
@@ -90,13 +110,14 @@ def test_runs_that_do_not_belong_together(runs: Path, tmp_path: Path) -> None:
     assert "holds two runs of band 0" in changed(lambda copy: shutil.copytree(copy / "00", copy / "07"))
     assert "has no readable val-logits.npy" in changed(lambda copy: (copy / "01" / "val-logits.npy").unlink())
     assert "has no readable" in changed(lambda copy: (copy / "01" / "val-logits.npy").write_bytes(b"junk"))
+    assert "has no readable" in changed(lambda copy: (copy / "01" / "val-labels.npy").write_bytes(b""))
     assert "run.json is damaged" in changed(lambda copy: (copy / "01" / "run.json").write_text("{}"))
     with pytest.raises(EnsembleError, match="is not a folder"):
-        ensemble(tmp_path / "nowhere")
+        find_runs(tmp_path / "nowhere")
     with pytest.raises(EnsembleError, match="holds no finished runs"):
-        ensemble(tmp_path)
+        find_runs(tmp_path)
     with pytest.raises(EnsembleError, match="--rank-on test: choose"):
-        ensemble(runs, "test")
+        ensemble(find_runs(runs), "test")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +163,7 @@ def test_bands_are_ranked_and_weighted_on_what_is_held_out(held: Path) -> None:
     assert math.isclose(result["held_top1"], (logits.argmax(1) == kept).mean())
     assert line["held_top1"] == result["held_top1"]
 
-    report = ensemble(held / "runs")
+    report = ensemble(find_runs(held / "runs"))
     assert report.rank_on == "held"
     each = np.stack([np.load(held / "runs" / f"{b:02d}" / "held-logits.npy").astype(np.float64) for b in range(4)])
     order = np.argsort(-(each.argmax(2) == kept).mean(1), kind="stable")
@@ -159,10 +180,10 @@ def test_bands_are_ranked_and_weighted_on_what_is_held_out(held: Path) -> None:
 
 
 def test_without_held_out_samples_halves_of_val_serve(held: Path, runs: Path) -> None:
-    assert ensemble(runs).rank_on == "halves"
+    assert ensemble(find_runs(runs)).rank_on == "halves"
     with pytest.raises(EnsembleError, match="held nothing out of train"):
-        ensemble(runs, "held")
-    assert ensemble(held / "runs", "halves").rank_on == "halves"
+        ensemble(find_runs(runs), "held")
+    assert ensemble(find_runs(held / "runs"), "halves").rank_on == "halves"
 
 
 def test_costs_and_classes_beside_a_baseline(many: Path, held: Path, tmp_path: Path, photos: Path) -> None:

@@ -65,7 +65,7 @@ def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def separately(runs: Path, space: str, weights: str) -> NDArray[np.float64]:
     """The fused log-probabilities of val from the stored bands, network by network."""
-    rule = next(r for r in ensemble(runs).rules if (r.weights, r.space) == (weights, space))
+    rule = next(r for r in ensemble(find_runs(runs)).rules if (r.weights, r.space) == (weights, space))
     parts = []
     for run in find_runs(runs):
         store, manifest = open_band(runs.parent / "sub" / run.path.name)
@@ -134,6 +134,23 @@ def test_other_sizes_are_resized_inside(runs: Path, pictures: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{path}  ")
     assert {"ant", "bee"} == set(done.stdout.split()[1::2])
+
+
+def test_the_example_reads_16_bits_as_a_split_does() -> None:
+    import io
+    import runpy
+
+    from preprocess.decode import _to_rgb
+
+    read = runpy.run_path(str(CLASSIFY))["read"]
+    ramp = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    for kind in ("PNG", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(ramp).save(buffer, kind)
+        with Image.open(buffer) as one, Image.open(buffer) as two:
+            assert one.mode.startswith("I")
+            assert np.array_equal(read(one), np.asarray(_to_rgb(two)))
+            assert np.array_equal(np.asarray(_to_rgb(two))[..., 0], ramp >> 8)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shuffling import ours
 
 from train.mixing import TRIES, Mixing, beta, box
-from train.order import Epochs
+from train.order import Epochs, Span
 
 
 def batch(size: int, side: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,3 +132,21 @@ def test_partners_are_of_the_lane_beside(size: int, lanes: int) -> None:
     widths = np.diff(edges)
     assert (alone[: plan.lanes // 2 * 2] <= 1).all()
     assert alone[plan.lanes // 2 * 2 :].tolist() == widths[plan.lanes // 2 * 2 :].tolist()
+
+
+@pytest.mark.parametrize("ranks", [3, 5, 32, 64])
+def test_what_borders_of_ranks_cut_is_mixed_within_them(ranks: int) -> None:
+    epochs = Epochs.of(np.full(1000, 64), 1024, 3 * 56 * 56 * 64, seed=0)
+    mixing = Mixing(3, 0.4, 1.0, epochs.partners)
+    x, y = batch(1024)
+    for rank in range(ranks):
+        span = Span(0, 1024).share(rank, ranks)
+        at = slice(span.first, span.last)
+        part = mixing(x[at], y[at], 7, span.first, 1024)
+        again = mixing(x[at], y[at], 7, span.first, 1024)
+        assert part.share is not None
+        assert torch.equal(part.x, again.x)
+        own = y[at]
+        assert torch.equal(part.other[part.other - span.first], own)  # pairs, within the rank
+        assert torch.equal(part.share[part.other - span.first], part.share)
+        assert int((part.other == own).sum()) <= (0 if ranks >= 32 else 1)  # an odd one

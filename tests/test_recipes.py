@@ -109,6 +109,7 @@ def test_the_resolved_recipe_runs_it_again(sub4: Path, tmp_path: Path) -> None:
         ("epoch = 1", "has the unknown field epoch: choose name, epochs,"),
         ("lr = ", "is not valid TOML"),
         ("lr = -1", "--lr -1.0 is out of range"),
+        (f"lr = 1{400 * '0'}", "000 is not a number"),
     ):
         recipe.write_text(text)
         with pytest.raises(TrainError, match=re.escape(said)):

@@ -237,6 +237,14 @@ def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> No
     assert np.allclose(np.load(run / "val-logits.npy").astype(np.float32), logits, rtol=2e-3, atol=5e-3)
 
 
+@pytest.mark.slow
+def test_a_rank_has_two_samples_at_least(sub4: Path, tmp_path: Path) -> None:
+    small = command(sub4 / "01", tmp_path / "run", 2, more=("--batch-size", "3"))
+    done = subprocess.run(small, capture_output=True, text=True, timeout=120)
+    assert "Error: batches of 3 are too small for 2 processes" in done.stderr
+    assert "ValueError" not in done.stderr
+
+
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
     store, manifest = open_band(str(sub4 / "00"))
     samples = PartBlocks(store, manifest, "train").samples

@@ -5,20 +5,25 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SUB4, fails, make_split, program
+from conftest import SUB4, fails, make_split, program, tree
 from trainings import QUICK, quick
 
 from shards_manifest import MANIFEST, load_band
 from train import checkpoint, networks, recipes
 from train.errors import TrainError
-from train.loop import train_band
+from train.evaluate import Evaluation
+from train.loop import Training, train_band
 from train.plan import TrainPlan
+from train.reader import Batch
+from train.runs import Result
 
 
 def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
@@ -74,6 +79,13 @@ def test_a_checkpoint_is_evaluated(runs: Path, sub4: Path, photos: Path, tmp_pat
     done = program("spectral-train", "--shards", sub4 / "02", "--ten-crop")
     assert done.returncode == 2
     assert "--ten-crop belongs to --evaluate" in done.stderr
+    for option in (("--network", "vgg16"), ("--compile",), ("--lr", "0.1"), ("--jobs", "2"), ("--describe",)):
+        done = program(*evaluate, sub4 / "02", *option)
+        assert done.returncode == 2
+        assert f"{option[0]} does not go with --evaluate" in done.stderr
+    assert program(*evaluate, sub4 / "02", "--precision", "float32", "--workers", "0").stdout.strip() == said
+    done = program(*evaluate, sub4 / "02", "--precision", "float16")  # of a run in another
+    assert done.stdout.startswith(f"{path}: top-1 "), done.stderr
     without = make_split(photos, tmp_path / "sub4", **{**SUB4, "val_per_class": 0, "bands": (2,)})
     assert "has no val part: there is nothing to evaluate" in fails(*evaluate, without / "02")
 
@@ -192,6 +204,12 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     )
     assert "choose auto, float32, bfloat16, float16" in fails(*train, band, "--precision", "int8")
     assert "the loss became nan" in fails(*train, band, *QUICK, "--lr", "1e30")
+    diverging = ("--lr", "1e5", "--epochs", "1", "--batch-size", "999")  # one step
+    assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)
+    assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)  # nothing of it was kept
+    assert "--shift 12 moves planes of 12x12 out of sight" in fails(*train, band, *QUICK, "--shift", "12")
+    assert "--save-every nan: write minutes" in fails(*train, band, *QUICK, "--save-every", "nan")
+    assert "--mixup 1.5 is out of range" in fails(*train, band, *QUICK, "--mixup", "1.5")
     assert not (tmp_path / "run" / "run.json").exists()
     assert "write auto, cpu, cuda or cuda:N" in fails(*train, band, "--device", "meta")
     (tmp_path / "file").touch()
@@ -224,23 +242,97 @@ def test_a_run_is_begun_anew_on_demand(runs: Path, sub4: Path, tmp_path: Path) -
     assert len((copy / "02" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_tensorboard_has_the_same_numbers_along_samples(sub4: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
-    assert done.returncode == 0, done.stderr
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run: samples and values by name."""
     code = (
         "import sys, json\n"
         "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
         "events = EventAccumulator(sys.argv[1]); events.Reload()\n"
         "print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))"
     )
-    read = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, tmp_path / "run"], capture_output=True, text=True
-    )
+    read = subprocess.run([sys.executable, "-W", "ignore", "-c", code, run], capture_output=True, text=True)
     assert read.returncode == 0, read.stderr
-    found = json.loads(read.stdout.splitlines()[-1])
+    found: dict[str, list[tuple[int, float]]] = json.loads(read.stdout.splitlines()[-1])
+    return found
+
+
+def test_what_cannot_be_begun_anew_stays(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs / "02", tmp_path / "02"))
+    broken = Path(shutil.copytree(sub4 / "02", tmp_path / "sub4"))
+    (broken / "val.index").unlink()
+    assert "val.index is missing" in fails("spectral-train", "--shards", broken, *QUICK, "--out", copy, "--no-resume")
+    assert tree(copy) == tree(runs / "02")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_way_that_processes_start_elsewhere(method: str, runs: Path, sub4: Path, tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing, sys\n"
+        "if __name__ == '__main__':\n"
+        f"    multiprocessing.set_start_method({method!r})\n"
+        "    import train.reader\n"
+        f"    train.reader.START = 'spawn' if {method == 'spawn'} else train.reader.START\n"
+        "    from train.cli import cli\n"
+        "    cli(sys.argv[1:])\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    options = ("--shards", sub4 / "02", *QUICK, "--workers", "1", "--out", tmp_path / "run")
+    done = subprocess.run([sys.executable, tmp_path / "main.py", *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_tensorboard_has_the_same_numbers_along_samples(sub4: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    found = scalars(tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for name in ("train_loss", "val_top1", "waited"):
         assert np.allclose(found[f"epoch/{name}"], [(line["samples"], line[name]) for line in lines])
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert np.allclose(found["steps/loss"], [(line["samples"], line["loss"]) for line in steps])
+
+
+def test_tensorboard_forgets_a_run_that_saved_nothing(sub4: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from train.events import Events
+
+    (tmp_path / "run").mkdir()
+    killed = Events(tmp_path / "run", 0)
+    for samples in (320, 640):
+        killed.add({"samples": samples, "lr": 1.0})
+    killed.close()
+    done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert np.allclose(scalars(tmp_path / "run")["steps/lr"], [(line["samples"], line["lr"]) for line in steps])
+
+
+def test_auto_goes_on_in_the_precision_that_a_run_has(
+    sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Training._epoch
+
+    def one(training: Training, batches: Iterator[Batch]) -> dict[str, Evaluation]:
+        if training.epoch:
+            raise KeyboardInterrupt
+        return whole(training, batches)
+
+    def train(out: Path, **options: str) -> Result:
+        return train_band(str(sub4 / "02"), out, replace(quick(), **options), quiet=True)  # type: ignore[arg-type]
+
+    train(tmp_path / "at-once", precision="float32")
+    monkeypatch.setattr(Training, "_epoch", one)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", precision="float32")
+    monkeypatch.setattr(Training, "_epoch", whole)
+    monkeypatch.setattr("train.plan._cpu_has_amx", lambda: True)
+    assert str(quick().dtype(torch.device("cpu"))) == "torch.bfloat16"
+    train(tmp_path / "run")
+    train(tmp_path / "run")  # finished
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["precision"] == "float32"
+    logits = [(tmp_path / name / "val-logits.npy").read_bytes() for name in ("run", "at-once")]
+    assert logits[0] == logits[1]
+    with pytest.raises(TrainError, match="precision float32 there, bfloat16 here"):
+        train(tmp_path / "run", precision="bfloat16")

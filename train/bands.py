@@ -62,10 +62,9 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
     """Train a band, or find it finished. What goes wrong with it is its outcome; Ctrl-C and SIGTERM are not."""
     try:
         _, manifest = open_band(job.shards)
-        if job.plan.resume:
-            earlier = ranks.shared(lambda: RunFolder(job.out).finished(manifest, job.plan))
-            if earlier is not None:
-                return Outcome(job.band, earlier, earlier=True)
+        earlier = ranks.shared(lambda: RunFolder(job.out).finished(manifest, job.plan))
+        if earlier is not None:
+            return Outcome(job.band, earlier, earlier=True)
         return Outcome(job.band, train_band(job.shards, job.out, job.plan, quiet, ranks, stop))
     except SpectralError as error:
         return Outcome(job.band, failure=str(error))
@@ -82,8 +81,6 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
 
 def train_apart(job: BandJob) -> Outcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
-    if job.parent:  # loky makes its own way of starting processes that of all, for those that read too
-        multiprocessing.set_start_method(None, force=True)
     if multiprocessing.current_process().daemon:  # Dask's: they may have no processes of their own
         job = replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, workers=0)))
     stop = Stop(job.stop, job.parent)
@@ -141,7 +138,7 @@ def train_bands(
                 tell(outcome)
             return outcome
 
-        placed = [replace(job, stop=stop_file) for job in _placed(_anew(jobs), backend, Path(turns))]
+        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(turns))]
         suspects = yield from _together(placed, backend, done, stop)
         if suspects and backend.name == "dask":  # its workers go on with what is cancelled
             stop_file.touch()
@@ -187,16 +184,6 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
     except WorkerLostError as error:
         if not stop.asked:
             yield done(Outcome(job.band, failure=str(error)))
-
-
-def _anew(jobs: Sequence[BandJob]) -> Iterator[BandJob]:
-    """The jobs without what is to be begun anew: once and here, for a cluster may give a band to a second worker."""
-    for job in jobs:
-        if not job.plan.resume:
-            run = RunFolder(job.out)
-            with run.owning():
-                run.clear()
-        yield replace(job, plan=replace(job.plan, resume=True))
 
 
 def _placed(jobs: Iterable[BandJob], backend: Backend, turns: Path) -> Iterator[BandJob]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from shards_manifest import console
 
@@ -34,6 +37,10 @@ def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
         option = click.option(flag, type=kind, default=None, help=entry.metadata["help"])
         command = option(command)
     return command
+
+
+# what --evaluate heeds; the checkpoint says the rest
+EVALUATING = ("shards", "path", "ten_crop", "device", "precision", "workers", "cache", "cache_size", "on_bad_shard")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -116,11 +123,13 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
     _, manifest = open_data(shards)
     options["recipe"] = options["recipe"] or recipes.of_dataset(manifest.dataset)
     plan, ranks = _plan(where["backend"] == "loky", **options), Ranks.of_environment()
+    if ten_crop and not path:
+        raise click.UsageError("--ten-crop belongs to --evaluate")
+    if path:
+        _check_evaluating(click.get_current_context())
     if describe:
         click.echo(_card(shards, plan))
         return
-    if ten_crop and not path:
-        raise click.UsageError("--ten-crop belongs to --evaluate")
     here = where["backend"] == "loky" or path  # a cluster has devices of its own
     with ranks.joined(plan.torch_device(ranks.local)) if here else nullcontext():
         if path:
@@ -153,6 +162,15 @@ def _evaluate(shards: str, path: str, plan: TrainPlan, ten_crop: bool, ranks: Ra
         click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
 
 
+def _check_evaluating(context: click.Context) -> None:
+    """Raise UsageError for an option that would do nothing."""
+    for option in context.command.params:
+        assert option.name is not None
+        given = context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        if given and option.name not in EVALUATING:
+            raise click.UsageError(f"{option.opts[0]} does not go with --evaluate: the checkpoint says what it is")
+
+
 def _card(shards: str, plan: TrainPlan) -> str:
     from shards_manifest import BandManifest, open_data, read_band
 
@@ -174,6 +192,7 @@ def _plan(
     **rest: Any,
 ) -> TrainPlan:
     """The plan of the options. here: it is for this machine, and not for a cluster's."""
+    from .errors import TrainError
     from .networks import check
     from .plan import Reading, TrainPlan
 
@@ -185,8 +204,11 @@ def _plan(
         cache_bytes=_bytes(rest.pop("cache_size")),
         skip=rest.pop("on_bad_shard") == "skip",
     )
-    running = {name: rest.pop(name) for name in ("hold_out", "resume", "tensorboard")}
+    running = {name: rest.pop(name) for name in ("hold_out", "tensorboard")}
+    running["anew"] = "" if rest.pop("resume") else os.urandom(8).hex()
     running["save_every"] = 60 * rest.pop("save_every")
+    if math.isnan(running["save_every"]):
+        raise TrainError("--save-every nan: write minutes")
     plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading, **running)
     if here:
         plan.dtype(plan.torch_device())  # raises before any work

@@ -33,7 +33,8 @@ class Card:
 
     def training_bytes(self, recipe: Recipe) -> int:
         """Bytes of a training step in float32 at its peak, about: without what single operations need for a while."""
-        copies = 2 + bool(recipe.momentum) + (recipe.optimizer == "adamw") + bool(recipe.ema)  # weights, gradients, ...
+        moments = 2 if recipe.optimizer == "adamw" else bool(recipe.momentum)
+        copies = 2 + moments + bool(recipe.ema)  # weights, gradients, ...
         images = -(-recipe.batch_size // recipe.accumulate)
         return FLOAT * (copies * self.parameters + self.buffers) + images * self.activations
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import fuse
 from .errors import EnsembleError
-from .outputs import Outputs, Run, check_same, find_runs, open_baseline
+from .outputs import Outputs, Run, check_same, open_baseline
 
 RANK_ON = ("held", "halves", "train", "val")
 DEFAULT_RULE = ("fitted", "log")  # the best on two data sets: docs/results.md, Training and fusing
@@ -83,8 +83,11 @@ class Report:
 
     @property
     def best(self) -> tuple[int, float]:
-        """The band that ranks first, and its top-1 on val: not the highest of val, which would flatter it."""
-        return next((band, top1) for band, top1, *_ in self.bands if band == self.order[0])
+        """The band that ranks first, and top-1 on val of what ranks first: not of the highest, which would flatter.
+
+        Of halves of val, each is answered by the band that ranks first on the other.
+        """
+        return self.order[0], self.costs[-2].top1
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -99,16 +102,14 @@ def _default(rules: Sequence[Rule]) -> Rule:
 class Choice:
     """How bands are ranked and weighted: from what is held out, from rows of val, or from training accuracies."""
 
-    def __init__(self, runs: list[Run], rank_on: str) -> None:
-        self._parts = [run.held if rank_on == "held" else run.val for run in runs]
+    def __init__(self, runs: list[Run], rank_on: str, alone: NDArray[np.bool_]) -> None:
+        """alone: what every band has right on val, bool (bands, samples, 2)."""
+        self.parts = [run.held or run.val if rank_on == "held" else run.val for run in runs]
         self._trained = np.array([run.result.train_top1 for run in runs]) if rank_on == "train" else None
         self.rank_on = rank_on
-        self._hits = np.stack([fuse.band_hits(part.logits, part.labels)[:, 0] for part in self.parts])
-
-    @property
-    def parts(self) -> list[Outputs]:
-        """The outputs that are chosen on."""
-        return [part for part in self._parts if part is not None]
+        if rank_on == "held":
+            alone = np.stack([_hits(run, part) for run, part in zip(runs, self.parts, strict=True)])
+        self._hits = alone[:, :, 0]
 
     @property
     def every(self) -> NDArray[np.int64]:
@@ -135,31 +136,31 @@ class Choice:
         return tuple(map(float, found))
 
 
-def ensemble(root: Path, rank_on: str = "", baseline: Path | None = None) -> Report:
-    """Score every rule on the runs below `root`. Raises EnsembleError.
+def ensemble(runs: list[Run], rank_on: str = "", baseline: Path | None = None) -> Report:
+    """Score every rule on runs that belong together, as of `find_runs`. Raises EnsembleError.
 
     rank_on: what bands are ranked and weights are fitted on. 'held' takes what was held out of train, and is the
     default where every run has that. 'halves', the default elsewhere, scores each half of val with choices made on
     the other; 'train' ranks by training accuracy; 'val' ranks on the very data that is scored, which flatters.
     baseline: the run of a network that saw the whole images, or its folder, for comparison.
     """
-    runs = find_runs(root)
     rank_on = rank_on or ("held" if all(run.held for run in runs) else "halves")
-    _check(root, runs, rank_on)
-    choice = Choice(runs, rank_on)
+    _check(runs, rank_on)
+    alone = np.stack([_hits(run, run.val) for run in runs])
+    choice = Choice(runs, rank_on, alone)
     rules, fused = _rules(runs, choice)
-    logits, labels = [run.val.logits for run in runs], runs[0].val.labels
-    alone = np.stack([fuse.band_hits(part, labels) for part in logits])
     accuracy = alone.mean(axis=1)
+    first = _first(choice, alone)
     order = choice.order(choice.every)
     best = int(order[0])
     factor = int(runs[0].band["geometry"]["factor"])
     default = _default(rules)
+    single = _cost(f"band {runs[best].number}", [runs[best]], *first.mean(axis=0))
     whole = _cost(f"{len(runs)} bands fused", runs, default.top1, default.top5)
     return Report(
         dataset=str(runs[0].band["dataset"]),
         factor=factor,
-        samples=len(labels),
+        samples=alone.shape[1],
         rank_on=rank_on,
         bands=tuple(
             (run.number, float(top1), float(top5), run.result.train_top1)
@@ -168,9 +169,28 @@ def ensemble(root: Path, rank_on: str = "", baseline: Path | None = None) -> Rep
         order=tuple(runs[i].number for i in order),
         missing=tuple(sorted(set(range(factor)) - {run.number for run in runs})),
         rules=tuple(rules),
-        costs=(*_baseline(baseline, runs[0]), _cost(f"band {runs[best].number}", [runs[best]], *accuracy[best]), whole),
-        classes=_class_gains(runs[0], alone[best, :, 0], fused),
+        costs=(*_baseline(baseline, runs[0]), single, whole),
+        classes=_class_gains(runs[0], first[:, 0], fused),
     )
+
+
+def _hits(run: Run, part: Outputs) -> NDArray[np.bool_]:
+    """Of a run alone: bool (samples, 2), top-1 and top-5. Raises EnsembleError."""
+    try:
+        return fuse.band_hits(part.logits, part.labels)
+    except ValueError as error:
+        raise EnsembleError(f"{run.path} holds {error}: train it again, with --no-resume") from None
+
+
+def _first(choice: Choice, alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which samples the band has right that ranks first: bool (samples, 2). alone: of every band."""
+
+    def hits(chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return alone[choice.order(chosen)[:1]][:, scored]
+
+    samples = alone.shape[1]
+    found = fuse.cross_hits(samples, hits) if choice.rank_on == "halves" else hits(choice.every, np.arange(samples))
+    return np.asarray(found[0])
 
 
 def _rules(runs: list[Run], choice: Choice) -> tuple[list[Rule], NDArray[np.bool_]]:
@@ -197,11 +217,11 @@ def _rules(runs: list[Run], choice: Choice) -> tuple[list[Rule], NDArray[np.bool
     return rules, right[_default(rules)]
 
 
-def _check(root: Path, runs: list[Run], rank_on: str) -> None:
+def _check(runs: list[Run], rank_on: str) -> None:
     if rank_on not in RANK_ON:
         raise EnsembleError(f"--rank-on {rank_on}: choose {', '.join(RANK_ON)}")
     if rank_on == "halves" and len(runs[0].val.labels) < 2:
-        raise EnsembleError(f"{root} was evaluated on one sample, which has no halves: use --rank-on train")
+        raise EnsembleError(f"{runs[0].path} was evaluated on one sample, which has no halves: use --rank-on train")
     if rank_on != "held":
         return
     first = runs[0]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .ensemble import Report
+    from .outputs import Run
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,6 +32,7 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
     from shards_manifest import LocalStore, canonical_json
 
     from .ensemble import ensemble
+    from .outputs import find_runs
     from .report import markdown, plot
     from .runs import local_folder
 
@@ -41,7 +43,8 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
         from .export import check_target
 
         check_target(local_folder(target))
-    report = ensemble(folder, rank_on, local_folder(baseline) if baseline else None)
+    found = find_runs(folder)
+    report = ensemble(found, rank_on, local_folder(baseline) if baseline else None)
     store = LocalStore(folder)
     text = markdown(report)
     store.write("ensemble.md", text.encode())
@@ -54,13 +57,12 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
     )
     click.echo(f"table, JSON and plot: {runs}/ensemble.md, .json, .png")
     if target:
-        _export(report, folder, local_folder(target), rule)
+        _export(report, found, local_folder(target), rule)
 
 
-def _export(report: Report, folder: Path, target: Path, rule: str) -> None:
+def _export(report: Report, runs: list[Run], target: Path, rule: str) -> None:
     from .errors import EnsembleError
     from .export import export, whole
-    from .outputs import find_runs
 
     chosen = report.default
     if rule:
@@ -69,7 +71,7 @@ def _export(report: Report, folder: Path, target: Path, rule: str) -> None:
             there = ", ".join(each.weights for each in report.rules if each.space == "log")
             raise EnsembleError(f"--rule {rule}: choose {there}")
         chosen = same[0]
-    model, about = whole([run.path for run in find_runs(folder)], chosen.shares, chosen.space)
+    model, about = whole([run.path for run in runs], chosen.shares, chosen.space)
     size = export(model, about, target)
     click.echo(f"{target}: {len(about['bands'])} bands, {chosen.weights} weights, {console.human_bytes(size)}")
 

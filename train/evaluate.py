@@ -23,6 +23,8 @@ from .recipes import Recipe
 from .record import Recorder
 from .session import Session
 
+FLOAT16 = torch.finfo(torch.float16).max  # outputs are kept in it
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -78,7 +80,7 @@ def evaluate(
         loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()
         sums[:4] += torch.stack([loss, *right, torch.full_like(loss, len(y))])
         if record is not None:
-            record.add((logits.half().cpu().numpy(), batch.y.numpy()))
+            record.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), batch.y.numpy()))
     if record is not None:
         record.end()
     sums[4] = lost

@@ -19,7 +19,7 @@ class Events:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise TrainError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
-        self._writer = SummaryWriter(str(folder), purge_step=samples + 1 if samples else None)
+        self._writer = SummaryWriter(str(folder), purge_step=samples + 1)
 
     def close(self) -> None:
         """End the files."""

@@ -28,10 +28,17 @@ def log_probabilities(logits: NDArray[np.float16], rows: slice | NDArray[np.int6
 
 
 def band_hits(logits: NDArray[np.float16], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each sample, whether its class is first, and among the first five: bool (n, 2)."""
-    return np.concatenate(
-        [_hits(log_probabilities(logits, rows), labels[rows]) for rows in _chunks(len(labels), logits.shape[1])]
-    )
+    """For each sample, whether its class is first, and among the first five: bool (n, 2).
+
+    Raises ValueError for outputs that are not finite.
+    """
+    hits = []
+    for rows in _chunks(len(labels), logits.shape[1]):
+        outputs = log_probabilities(logits, rows)
+        if not outputs.isfinite().all():
+            raise ValueError("outputs that are not finite numbers")
+        hits.append(_hits(outputs, labels[rows]))
+    return np.concatenate(hits)
 
 
 def prefix_hits(

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ def train_band(
 ) -> Result:
     """Train the network of the band in folder `shards` into run folder `out`, unless it is finished.
 
-    An unfinished run there goes on from its checkpoint. ranks: joined; all call this, the first one writes.
+    An unfinished run there goes on from its checkpoint, unless the plan is to begin anew. ranks: joined; all call
+    this, the first one writes.
     stop: what may end it.  Raises TrainError, FormatError, ShardError, StoreError; KeyboardInterrupt and SystemExit
     after a checkpoint.
     """
@@ -58,15 +60,16 @@ def train_band(
 def _train(
     store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks, stop: Stop
 ) -> Result:
-    if not plan.resume:
-        ranks.shared(run.clear)
     earlier = ranks.shared(lambda: run.finished(manifest, plan))
     if earlier is not None:
         return earlier
     if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
         raise TrainError(f"{store} has fewer than two training samples")
+    checkpoint = ranks.shared(lambda: run.unfinished(manifest, plan))
+    if checkpoint is not None:  # auto may mean another here than where the run was begun
+        plan = replace(plan, precision=checkpoint["identity"]["options"]["precision"])
     training = Training(store, manifest, plan, run, quiet, ranks, stop)
-    training.resume(ranks.shared(lambda: run.unfinished(manifest, plan)))
+    training.resume(checkpoint)
     ranks.shared(lambda: run.begin(training.samples, training.epoch, plan))
     return training.run_epochs()
 
@@ -93,7 +96,7 @@ class Training:
         self.epochs = Epochs.of(
             blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
         )
-        if self.epochs.batch_size < ranks.size:
+        if ranks.size > 1 and self.epochs.batch_size < 2 * ranks.size:  # batch norm wants two
             raise TrainError(f"batches of {self.epochs.batch_size} are too small for {ranks.size} processes")
         self.session = Session(manifest, plan, ranks, self.epochs.partners)
         self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
@@ -203,6 +206,13 @@ class Training:
             tqdm.write(_table_row(self.plan.recipe.epochs, line))
         return found
 
+    def _check(self, loss: float, name: str) -> None:
+        """Raise TrainError if a run has diverged: it would be of no use, and is not kept."""
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the {name} became {loss} in epoch {self.epoch + 1}: begin anew, with a smaller --lr and --no-resume"
+            )
+
     def _evaluations(self, last: bool) -> dict[str, Evaluation]:
         """On what is held out of train, and on val, as far as there are any. last: record the outputs."""
         found = {}
@@ -210,6 +220,8 @@ class Training:
             found["held"] = self._evaluation("held", self.blocks, self.held, last)
         if self.val is not None:
             found["val"] = self._evaluation("val", self.val, range(len(self.val.samples)), last)
+        for part, evaluation in found.items():
+            self._check(evaluation.loss, f"{part} loss")
         return found
 
     def _evaluation(self, part: str, blocks: PartBlocks, chosen: range, last: bool) -> Evaluation:
@@ -275,8 +287,7 @@ class Training:
         """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
         samples = (end - self.batch) * self.epochs.batch_size
         loss, correct, lost, stop = self.ranks.sum(sums).tolist()
-        if not math.isfinite(loss):
-            raise TrainError(f"the loss became {loss} in epoch {self.epoch + 1}: choose a smaller --lr")
+        self._check(loss, "loss")
         self.batch = end
         seconds = time.perf_counter() - begun
         self.seconds += seconds

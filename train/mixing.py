@@ -1,7 +1,7 @@
 """Mixup and cutmix on the device: samples of a batch are mixed with each other in pairs.
 
-The pairs lie close together in a batch, so that a rank that holds an even part of it needs no sample of another. All
-that is random is a pure function of the seed and the step.
+The pairs lie close together in a batch, so that a rank that holds an even part of it needs no sample of another; what
+a rank's borders cut is mixed within the rank. All that is random is a pure function of the seed and the step.
 """
 
 from __future__ import annotations
@@ -47,14 +47,19 @@ class Mixing:
     def __call__(self, x: torch.Tensor, y: torch.Tensor, step: int, first: int, total: int) -> Mixed:
         """Mix positions `first` and following of the batch of `total` samples of a step.
 
-        x: (n, 3, H, W), y: int64 (n,).  One whose partner is not among them stays as it is.
+        x: (n, 3, H, W), y: int64 (n,).  Those whose partners are not among them are mixed with each other, the first
+        half with the second, and an odd one stays as it is.
         """
         random = _random(self.seed, step, total)
         boxes = self.cutmix > 0 and (not self.mixup or random[0, -1] < 0.5)
         own = np.arange(first, first + len(y))
         other = self._partners(total)[own]
-        alone = (other == own) | (other < first) | (other >= first + len(y))
-        other[alone] = own[alone]
+        cut = np.flatnonzero((other < first) | (other >= first + len(y)))
+        half = len(cut) // 2
+        ends = cut[:half], cut[len(cut) - half :]
+        other[cut] = own[cut]
+        other[ends[0]], other[ends[1]] = own[ends[1]], own[ends[0]]
+        alone = other == own
         random = random[np.minimum(own, other)]  # the two of a pair have the same
         share = beta(random[:, : 2 * TRIES], self.cutmix if boxes else self.mixup)
         share[alone] = 1

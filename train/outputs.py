@@ -89,7 +89,7 @@ def _outputs(path: Path, part: str, classes: int) -> Outputs:
     try:
         logits = np.load(path / names[0], mmap_mode="r", allow_pickle=False)
         labels = np.load(path / names[1], allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise EnsembleError(
             f"{path} has no readable {names[0]} and {names[1]} ({error}): train it again, with --no-resume"
         ) from None

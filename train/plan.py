@@ -48,8 +48,8 @@ class TrainPlan:
 
     precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
     compile: use torch.compile.  hold_out: samples of train that are not trained on (order.trained_blocks).
-    save_every: seconds between checkpoints within an epoch, about.  resume: go on with an unfinished run; otherwise
-    begin anew, whatever is there.  tensorboard: write its event files too.
+    save_every: seconds between checkpoints within an epoch, about.  tensorboard: write its event files too.  anew:
+    names a command that begins anew, once, whatever is there; empty to go on with an unfinished run.
     """
 
     network: str
@@ -61,8 +61,8 @@ class TrainPlan:
     reading: Reading = Reading()
     save_every: float = 600.0
     hold_out: int = 10_000
-    resume: bool = True
     tensorboard: bool = False
+    anew: str = ""
 
     def torch_device(self, local: int = 0) -> torch.device:
         """The device of process `local` of this machine; auto is a GPU if there is one. Raises TrainError."""

@@ -31,6 +31,7 @@ from .order import Epochs, Load, Span
 
 PATIENCE = 20.0  # seconds that a forked process gets to start
 FORKS = 3  # tries
+START = "fork" if sys.platform == "linux" else "spawn"  # elsewhere libraries do not bear a fork, or there is none
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,7 @@ def _started(
     A fork of a process with threads may hang before it does anything (seen with Python 3.11: the interpreter's lock on
     its list of threads was held by another thread, as torch has some, just then). It is made again.
     """
+    forks = stream.forks and START == "fork"
     for _ in range(FORKS):
         here, there = os.pipe()
         try:
@@ -259,12 +261,12 @@ def _started(
                 _Guarded(stream),
                 batch_size=None,
                 num_workers=workers,
-                multiprocessing_context=None if stream.forks else "spawn",
-                worker_init_fn=partial(_quiet_worker, there if stream.forks else -1),
+                multiprocessing_context="fork" if forks else "spawn",
+                worker_init_fn=partial(_quiet_worker, there if forks else -1),
             )
             each = iter(loaded)
             processes[:] = [child for child in multiprocessing.active_children() if child not in others]
-            if not stream.forks or _heard(here, workers):
+            if not forks or _heard(here, workers):
                 return each
         finally:
             os.close(here)

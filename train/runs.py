@@ -9,6 +9,7 @@ best.pt           the same after the epoch that was best on what is held out, or
 val-logits.npy    float16 (samples, classes), in stored order; val-labels.npy int64 (samples,)
 held-logits.npy   the same of what is held out of train, with held-labels.npy
 error.log         what a run ended with that no sentence was foreseen for
+anew              which command it was begun anew by, with --no-resume
 run.json          written last: the band, the options, the result
 """
 
@@ -41,6 +42,7 @@ CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 RECIPE = "recipe.toml"
 ERROR = "error.log"
+ANEW = "anew"
 EVENTS = "events.out.tfevents.*"
 LOGITS = "{}-logits.npy"
 LABELS = "{}-labels.npy"
@@ -119,10 +121,10 @@ class RunFolder:
 
         Raises TrainError if the folder holds the finished run of other data or other options.
         """
-        if not self.store.exists(RUN):
+        if self.forgotten(plan) or not self.store.exists(RUN):
             return None
         found = read_run(self.path)
-        self._check(found, identity(manifest, plan), "a finished run")
+        self._check(found, manifest, plan, "a finished run")
         return Result(**found["result"])
 
     def unfinished(self, manifest: BandManifest, plan: TrainPlan) -> dict[str, Any] | None:
@@ -130,21 +132,30 @@ class RunFolder:
 
         Raises TrainError for a damaged one, and one of a run with other data or other options.
         """
-        if not self.store.exists(CHECKPOINT):
+        if self.forgotten(plan) or not self.store.exists(CHECKPOINT):
             return None
         found = checkpoint.load(self.store.path(CHECKPOINT))
-        self._check(found["identity"], identity(manifest, plan), "an unfinished run")
+        self._check(found["identity"], manifest, plan, "an unfinished run")
         return found
 
-    def clear(self) -> None:
-        """Forget the run that is here."""
-        for name in (RUN, CHECKPOINT, BEST, METRICS, STEPS):
-            self.store.remove(name)
-        for path in self.path.glob(EVENTS):
-            path.unlink()
+    def forgotten(self, plan: TrainPlan) -> bool:
+        """Whether what is here is not to count: the plan is to begin anew, and has not done so yet.
+
+        A cluster may give a band to a second worker, which has to go on with what the first one began.
+        """
+        return bool(plan.anew) and (not self.store.exists(ANEW) or self.store.read(ANEW) != plan.anew.encode())
 
     def begin(self, samples: int, epochs: int, plan: TrainPlan) -> None:
-        """Make the folder ready to go on after so many samples and whole epochs; what was written later is removed."""
+        """Make the folder ready to go on after so many samples and whole epochs; what was written later is removed.
+
+        All of it where it is `forgotten`.
+        """
+        if self.forgotten(plan):
+            for name in (RUN, CHECKPOINT, BEST):
+                self.store.remove(name)
+            for path in self.path.glob(EVENTS):
+                path.unlink()
+            self.store.write(ANEW, plan.anew.encode())
         if plan.tensorboard:
             self._events = Events(self.path, samples)
         self.store.remove(ERROR)
@@ -189,7 +200,10 @@ class RunFolder:
         if self._events is not None:
             self._events.close()
 
-    def _check(self, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+    def _check(self, found: dict[str, Any], manifest: BandManifest, plan: TrainPlan, what: str) -> None:
+        wanted = identity(manifest, plan)
+        if plan.precision == "auto":  # whatever that was where the run was begun
+            del wanted["options"]["precision"]
         for section in ("band", "options"):
             for key, value in json.loads(canonical_json(wanted[section])).items():
                 there = found[section].get(key)

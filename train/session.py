@@ -136,7 +136,7 @@ class Session:
                 group.update(flags)  # of this device, not of the one that it was saved on
             if self.average is not None:
                 self.average.module.load_state_dict(state["average"])
-            if self.scaler.is_enabled():
+            if self.scaler.is_enabled() and state["scaler"]:  # none of another precision, to be evaluated in this
                 self.scaler.load_state_dict(state["scaler"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise TrainError(f"the checkpoint does not fit the network ({str(error).splitlines()[0]})") from None

@@ -78,8 +78,8 @@ class Recipe:
             ("accumulate", 1 <= self.accumulate <= self.batch_size // 2),
             ("ema", 0 <= self.ema < 1),
             ("label_smoothing", 0 <= self.label_smoothing < 1),
-            ("mixup", self.mixup >= 0),
-            ("cutmix", self.cutmix >= 0),
+            ("mixup", 0 <= self.mixup <= 1),
+            ("cutmix", 0 <= self.cutmix <= 1),
             ("shift", self.shift >= 0),
             *((name, math.isfinite(value)) for name, value in vars(self).items() if isinstance(value, float)),
         ):
@@ -123,7 +123,7 @@ def load(name: str, **overrides: Any) -> Recipe:
         wanted = FIELDS.get(key)
         if wanted is None:
             raise TrainError(f"--recipe {name} has the unknown field {key}: choose {', '.join(FIELDS)}")
-        if wanted is float and type(value) is int:
+        if wanted is float and type(value) is int and abs(value) < 2**1023:
             values[key] = float(value)
         elif type(value) is not wanted:
             raise TrainError(f"--recipe {name}: {key} = {value!r} is not {NOUNS[wanted]}")
