@@ -239,7 +239,9 @@ def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_rank_has_two_samples_at_least(sub4: Path, tmp_path: Path) -> None:
-    small = command(sub4 / "01", tmp_path / "run", 2, more=("--batch-size", "3"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    train_it = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(sub4 / "01")]
+    small = [*launcher, *train_it, *OPTIONS, "--batch-size", "3", "--out", str(tmp_path / "run")]
     done = subprocess.run(small, capture_output=True, text=True, timeout=120)
     assert "Error: batches of 3 are too small for 2 processes" in done.stderr
     assert "ValueError" not in done.stderr

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from shards_manifest import BandManifest, Store, open_band
@@ -96,9 +97,10 @@ class Training:
         self.epochs = Epochs.of(
             blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
         )
-        if ranks.size > 1 and self.epochs.batch_size < 2 * ranks.size:  # batch norm wants two
-            raise TrainError(f"batches of {self.epochs.batch_size} are too small for {ranks.size} processes")
         self.session = Session(manifest, plan, ranks, self.epochs.partners)
+        normed = any(isinstance(module, nn.BatchNorm2d) for module in self.session.network.modules())
+        if ranks.size > 1 and self.epochs.batch_size < (2 if normed else 1) * ranks.size:  # batch norm wants two
+            raise TrainError(f"batches of {self.epochs.batch_size} are too small for {ranks.size} processes")
         self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
         self.val = self._val(store, cache)
         self.epoch = self.batch = 0
