@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,22 +14,24 @@ TERMINATED = 143
 INTERRUPTED = "Interrupted: run the same command again to go on"
 
 
-def run(command: Callable[..., Any]) -> None:
+def run(command: Callable[..., Any], anew: str = "") -> None:
     """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's.
 
-    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.
+    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.  anew: an option with which the same
+    command would not go on.
     """
+    interrupted = f"{INTERRUPTED}, without {anew}" if anew in sys.argv[1:] else INTERRUPTED
     try:
         code = command(standalone_mode=False)
     except SystemExit as ended:
         if ended.code == TERMINATED:
-            click.echo(INTERRUPTED, err=True)
+            click.echo(interrupted, err=True)
         raise
     except click.ClickException as error:
         error.show()
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
-        click.echo(INTERRUPTED, err=True)
+        click.echo(interrupted, err=True)
         raise SystemExit(130) from None
     except SpectralError as error:
         click.echo(f"Error: {error}", err=True)

@@ -139,6 +139,7 @@ def test_a_busy_band_is_not_begun_anew(sub4: Path, wanted: dict[str, bytes], tmp
         done = program(*command)
     assert done.returncode == 2
     assert f"{tmp_path}/02 failed: {tmp_path}/02 is being trained by another process" in done.stderr
+    assert done.stderr.strip().endswith("run the same command again, without --no-resume, to train what is missing")
     assert done.stdout.count(" s: top-1 ") == 3
     assert tree(tmp_path / "02") == before
     assert results(tmp_path) == wanted

@@ -50,6 +50,8 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     gains = {entry["name"]: entry for entry in report["classes"]}
     assert math.isclose(sum(entry["best"] * entry["samples"] for entry in gains.values()), np.concatenate(best).sum())
     text = (copy / "ensemble.md").read_text()
+    assert f"| best band of the other half | {report['costs'][-2]['top1']:.2%} |" in text
+    assert "differ in" not in text
     assert "| fitted log-linear (default) | log-probabilities |" in text
     assert "ranks and fitted weights come from the other half of val" in text
     with Image.open(copy / "ensemble.png") as plot:
@@ -81,6 +83,20 @@ def test_other_ranking_data(runs: Path, rank_on: str) -> None:
     assert report.default.weights == ("fitted" if rank_on == "val" else "geometric")
     top1 = {band: top1 for band, top1, *_ in report.bands}
     assert report.best == (report.order[0], top1[report.order[0]])
+
+
+def test_options_that_differ_are_named(runs: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    raw = json.loads((copy / "02" / "run.json").read_text())
+    raw["options"] |= {
+        "network": "resnet18",
+        "precision": "bfloat16",
+        "recipe": {**raw["options"]["recipe"], "lr": 0.5},
+    }
+    (copy / "02" / "run.json").write_text(json.dumps(raw))
+    done = program("spectral-ensemble", copy)
+    assert done.returncode == 0, done.stderr
+    assert "The runs of the bands differ in lr, network." in done.stdout.splitlines()
 
 
 def test_missing_bands_are_named(runs: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The networks: published sizes, and any plane."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_every_plane_gives_every_class(name: str, classes: int) -> None:
         with torch.device("meta"):
             network = networks.build(name, plane, classes)
             assert network(torch.empty(2, 3, plane, plane)).shape == (2, classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "plane", "good"),
+    [("cnn", 4, False), ("cnn", 8, True), ("resnet18", 8, False), ("resnet18", 16, True), ("alexnet", 8, True)],
+)
+def test_which_networks_train_on_a_single_sample(name: str, plane: int, good: bool) -> None:
+    assert networks.trains_on_one(name, plane) == good
+    network, x = networks.build(name, plane, 2), torch.zeros(1, 3, plane, plane)
+    with nullcontext() if good else pytest.raises(ValueError, match="more than 1 value per channel"):
+        network(x)
 
 
 @pytest.mark.parametrize("name", sorted(networks.NETWORKS))

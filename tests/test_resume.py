@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from conftest import SUB4, fails, make_split, program
 
 from shards_manifest import open_band
 from shards_manifest.store import TEMPORARY
-from train import checkpoint
+from train import checkpoint, recipes
 from train.blocks import PartBlocks
 from train.errors import TrainError
 from train.inputs import Inputs
+from train.loop import _check
 from train.order import Epochs
+from train.plan import TrainPlan
 
 WITHOUT_NORM = str(Path(__file__).with_name("without_norm.py"))
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--epochs", "3", "--batch-size", "2", "--lr", "0.01")
@@ -237,14 +240,25 @@ def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> No
     assert np.allclose(np.load(run / "val-logits.npy").astype(np.float32), logits, rtol=2e-3, atol=5e-3)
 
 
-@pytest.mark.slow
-def test_a_rank_has_two_samples_at_least(sub4: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    train_it = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(sub4 / "01")]
-    small = [*launcher, *train_it, *OPTIONS, "--batch-size", "3", "--out", str(tmp_path / "run")]
-    done = subprocess.run(small, capture_output=True, text=True, timeout=120)
-    assert "Error: batches of 3 are too small for 2 processes" in done.stderr
-    assert "ValueError" not in done.stderr
+@pytest.mark.parametrize(
+    ("network", "side", "batch_size", "ranks", "good"),
+    [
+        ("cnn", 8, 3, 2, True),
+        ("cnn", 4, 3, 2, False),  # the last map of one pixel has a single value a channel
+        ("cnn", 4, 4, 2, True),
+        ("resnet18", 8, 3, 2, False),
+        ("alexnet", 8, 3, 2, True),  # without batch norm
+        ("alexnet", 8, 2, 3, False),
+    ],
+)
+def test_batches_are_large_enough_for_the_ranks(
+    network: str, side: int, batch_size: int, ranks: int, good: bool, sub4: Path
+) -> None:
+    _, manifest = open_band(str(sub4 / "01"))
+    manifest = replace(manifest, geometry=replace(manifest.geometry, size=2 * side, margin=0))
+    plan = TrainPlan(network, recipes.load("quick"))
+    with nullcontext() if good else pytest.raises(TrainError, match=f"batches of {batch_size} are too small for"):
+        _check(manifest, plan, batch_size, ranks)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
@@ -297,7 +311,8 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
     workers: int, number: signal.Signals, code: int, sub4: Path, whole: Path, tmp_path: Path
 ) -> None:
     before = shared()
-    with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60") as process:
+    anew = () if workers else ("--no-resume",)
+    with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60", *anew) as process:
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= workers
         if number == signal.SIGINT:
@@ -306,7 +321,8 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
             process.send_signal(number)  # as a batch system does
         _, said = process.communicate(timeout=20)  # two seconds on a machine that does nothing else
         assert process.returncode == code
-        assert said.splitlines()[-1] == "Interrupted: run the same command again to go on"
+        goes_on = "Interrupted: run the same command again to go on"
+        assert said.splitlines()[-1] == goes_on + (", without --no-resume" if anew else "")
         assert "Traceback" not in said
         progress = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]
         assert progress["reader"]["samples"] > 0

@@ -256,11 +256,17 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def test_what_cannot_be_begun_anew_stays(runs: Path, sub4: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_begun_anew_stays(
+    runs: Path, sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = Path(shutil.copytree(runs / "02", tmp_path / "02"))
     broken = Path(shutil.copytree(sub4 / "02", tmp_path / "sub4"))
     (broken / "val.index").unlink()
     assert "val.index is missing" in fails("spectral-train", "--shards", broken, *QUICK, "--out", copy, "--no-resume")
+    assert tree(copy) == tree(runs / "02")
+    monkeypatch.setattr("train.events.find_spec", lambda _: None)
+    with pytest.raises(TrainError, match="needs the package tensorboard"):
+        train_band(str(sub4 / "02"), copy, replace(quick(), anew="again", tensorboard=True), quiet=True)
     assert tree(copy) == tree(runs / "02")
 
 

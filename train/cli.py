@@ -147,7 +147,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
 
 def main() -> None:
     """Entry point."""
-    console.run(cli)
+    console.run(cli, anew="--no-resume")
 
 
 def _evaluate(shards: str, path: str, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
@@ -271,7 +271,8 @@ def _train_bands(
     if failed:
         names = ", ".join(outcome.band for outcome in failed)
         what = f"{len(failed)} of {len(work)} bands failed ({names})"
-        raise TrainError(f"{what}: see above, and run the same command again to train what is missing")
+        how = "run the same command again" + (", without --no-resume," if plan.anew else "")
+        raise TrainError(f"{what}: see above, and {how} to train what is missing")
 
 
 def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, address: str) -> Backend | None:

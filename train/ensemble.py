@@ -61,8 +61,8 @@ class ClassGain:
 class Report:
     """The ensemble of a split. bands: (band, top-1, top-5, train top-1), in band order.
 
-    order: bands, best first, by all of the ranking data.  costs: the baseline's if there is one, the best band's,
-    the ensemble's.
+    order: bands, best first, by all of the ranking data.  differing: the options that are not the same for all.  costs:
+    the baseline's if there is one, the best band's, the ensemble's.
     """
 
     dataset: str
@@ -72,6 +72,7 @@ class Report:
     bands: tuple[tuple[int, float, float, float], ...]
     order: tuple[int, ...]
     missing: tuple[int, ...]
+    differing: tuple[str, ...]
     rules: tuple[Rule, ...]
     costs: tuple[Cost, ...]
     classes: tuple[ClassGain, ...]
@@ -155,7 +156,8 @@ def ensemble(runs: list[Run], rank_on: str = "", baseline: Path | None = None) -
     best = int(order[0])
     factor = int(runs[0].band["geometry"]["factor"])
     default = _default(rules)
-    single = _cost(f"band {runs[best].number}", [runs[best]], *first.mean(axis=0))
+    name = "best band of the other half" if rank_on == "halves" else f"band {runs[best].number}"
+    single = _cost(name, [runs[best]], *first.mean(axis=0))
     whole = _cost(f"{len(runs)} bands fused", runs, default.top1, default.top5)
     return Report(
         dataset=str(runs[0].band["dataset"]),
@@ -168,10 +170,18 @@ def ensemble(runs: list[Run], rank_on: str = "", baseline: Path | None = None) -
         ),
         order=tuple(runs[i].number for i in order),
         missing=tuple(sorted(set(range(factor)) - {run.number for run in runs})),
+        differing=_differing(runs),
         rules=tuple(rules),
         costs=(*_baseline(baseline, runs[0]), single, whole),
         classes=_class_gains(runs[0], first[:, 0], fused),
     )
+
+
+def _differing(runs: list[Run]) -> tuple[str, ...]:
+    """The options that are not the same in all runs, but for the precision, which is a machine's."""
+    each = [{**run.options, **run.options["recipe"]} for run in runs]
+    names = set(each[0]) - {"recipe", "precision"}
+    return tuple(sorted(name for name in names if any(other.get(name) != each[0][name] for other in each)))
 
 
 def _hits(run: Run, part: Outputs) -> NDArray[np.bool_]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .errors import TrainError
 
 
+def check() -> None:
+    """Raise TrainError where TensorBoard is not installed."""
+    if find_spec("tensorboard") is None:
+        raise TrainError("--tensorboard needs the package tensorboard: pip install tensorboard")
+
+
 class Events:
-    """Event files in a run's folder. Raises TrainError where TensorBoard is not installed.
+    """Event files in a run's folder.
 
     samples: after which the run goes on; what an earlier process wrote later is no longer shown.
     """
 
     def __init__(self, folder: Path, samples: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise TrainError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=samples + 1)
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ class Inputs(nn.Module):
     The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is
     what happens here. For the 1-D DCT over the phases, an image's flip mixes bands, and without a transform it
     exchanges them: there the plane alone is flipped, which keeps the picture's layout but not the order of the phases
-    within it. Raises TrainError for a shift as large as the planes.
+    within it.
     """
 
     step: torch.Tensor
@@ -44,8 +44,6 @@ class Inputs(nn.Module):
         super().__init__()
         geometry = manifest.geometry
         self.crop = geometry.crop
-        if shift >= self.crop:
-            raise TrainError(f"--shift {shift} moves planes of {self.crop}x{self.crop} out of sight: choose less")
         self.flip, self.shift = flip, shift
         odd = geometry.transform == "dct2" and manifest.frequency[1] % 2 == 1
         self.sign = -1.0 if odd else 1.0

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from shards_manifest import BandManifest, Store, open_band
@@ -71,6 +70,7 @@ def _train(
         plan = replace(plan, precision=checkpoint["identity"]["options"]["precision"])
     training = Training(store, manifest, plan, run, quiet, ranks, stop)
     training.resume(checkpoint)
+    del checkpoint  # it is as large as the network and the optimizer
     ranks.shared(lambda: run.begin(training.samples, training.epoch, plan))
     return training.run_epochs()
 
@@ -97,10 +97,8 @@ class Training:
         self.epochs = Epochs.of(
             blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
         )
+        _check(manifest, plan, self.epochs.batch_size, ranks.size)
         self.session = Session(manifest, plan, ranks, self.epochs.partners)
-        normed = any(isinstance(module, nn.BatchNorm2d) for module in self.session.network.modules())
-        if ranks.size > 1 and self.epochs.batch_size < (2 if normed else 1) * ranks.size:  # batch norm wants two
-            raise TrainError(f"batches of {self.epochs.batch_size} are too small for {ranks.size} processes")
         self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
         self.val = self._val(store, cache)
         self.epoch = self.batch = 0
@@ -320,6 +318,15 @@ class Training:
     def _val(self, store: Store, cache: BlockCache | None) -> PartBlocks | None:
         part = self.manifest.parts.get("val")
         return PartBlocks(store, self.manifest, "val", cache) if part is not None and part.samples else None
+
+
+def _check(manifest: BandManifest, plan: TrainPlan, batch_size: int, ranks: int) -> None:
+    """Raise TrainError for what could not be trained on these planes, or by so many ranks."""
+    side = manifest.geometry.crop
+    if plan.recipe.shift >= side:
+        raise TrainError(f"--shift {plan.recipe.shift} moves planes of {side}x{side} out of sight: choose less")
+    if batch_size < ranks or (batch_size < 2 * ranks and not networks.trains_on_one(plan.network, side)):
+        raise TrainError(f"batches of {batch_size} are too small for {ranks} processes")
 
 
 def _table_row(epochs: int, line: dict[str, float]) -> str:

@@ -24,10 +24,11 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its band, its classes, its result, and its outputs on val and on what was held out."""
+    """A finished run: its band, options, classes and result, and its outputs on val and on what was held out."""
 
     path: Path
     band: dict[str, Any]
+    options: dict[str, Any]
     classes: tuple[str, ...]
     result: Result
     val: Outputs
@@ -81,7 +82,8 @@ def open_run(path: Path) -> Run:
     classes = int(found["band"]["classes"])
     there = (path / LOGITS.format("held")).exists()  # not where a shard was lost
     held = _outputs(path, "held", classes) if there else None
-    return Run(path, found["band"], tuple(found["classes"]), result, _outputs(path, "val", classes), held)
+    val = _outputs(path, "val", classes)
+    return Run(path, found["band"], found["options"], tuple(found["classes"]), result, val, held)
 
 
 def _outputs(path: Path, part: str, classes: int) -> Outputs:

@@ -26,6 +26,8 @@ def markdown(report: Report) -> str:
     ]
     if report.missing:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
+    if report.differing:
+        lines.append(f"The runs of the bands differ in {', '.join(report.differing)}.")
     lines += ["", "| band | top-1 | top-5 |", "|---|---|---|"]
     lines += [f"| {band} | {top1:.2%} | {top5:.2%} |" for band, top1, top5, _ in report.bands]
     lines += ["", "| weights | of | top-1 | top-5 |", "|---|---|---|---|"]

@@ -27,9 +27,8 @@ from typing import Any
 from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
 from shards_manifest.store import TEMPORARY
 
-from . import checkpoint, recipes
+from . import checkpoint, events, recipes
 from .errors import TrainError
-from .events import Events
 from .plan import TrainPlan
 from .record import Column
 
@@ -99,7 +98,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.store = LocalStore(path)
-        self._events: Events | None = None
+        self._events: events.Events | None = None
 
     @contextmanager
     def owning(self) -> Iterator[None]:
@@ -150,6 +149,8 @@ class RunFolder:
 
         All of it where it is `forgotten`.
         """
+        if plan.tensorboard:
+            events.check()
         if self.forgotten(plan):
             for name in (RUN, CHECKPOINT, BEST):
                 self.store.remove(name)
@@ -157,7 +158,7 @@ class RunFolder:
                 path.unlink()
             self.store.write(ANEW, plan.anew.encode())
         if plan.tensorboard:
-            self._events = Events(self.path, samples)
+            self._events = events.Events(self.path, samples)
         self.store.remove(ERROR)
         for path in self.path.glob(f"*{TEMPORARY}"):  # of a run that was killed
             path.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from ..errors import TrainError
@@ -31,6 +32,16 @@ def build(name: str, plane: int, classes: int) -> nn.Module:
     """A network for inputs (N, 3, plane, plane) with `classes` outputs. Raises TrainError."""
     check(name)
     return NETWORKS[name](plane, classes)
+
+
+def trains_on_one(name: str, plane: int) -> bool:
+    """Whether a step may see a single sample: batch norm wants more than one value a channel, of all pixels."""
+    with torch.device("meta"):
+        try:
+            build(name, plane, 2)(torch.empty(1, 3, plane, plane))
+        except ValueError:
+            return False
+    return True
 
 
 def parameter_bytes(network: nn.Module) -> int:
