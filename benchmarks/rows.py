@@ -43,7 +43,8 @@ VAL = 10  # images a class
 
 def splits(source: Path, folder: Path, samples: int) -> None:
     """Splits of `samples` train images, and a few for val, for every factor and size of the table."""
-    limit = samples + VAL * len(prepare(source, SplitPlan(1)).listing.classes)
+    val = VAL * len(prepare(source, SplitPlan(1)).listing.classes)
+    limit = max(samples + val, 3 * val)  # drawn at random, some for train in every class
     for factor, size in sorted({(row.factor, row.size) for row in ROWS}):
         plan = SplitPlan(factor, size=size, bands=(0,), limit=limit, samples_per_block=16, val_per_class=VAL)
         split(prepare(source, plan), folder / f"sub{factor}", Backend(jobs=2))
