@@ -168,7 +168,7 @@ def _check_evaluating(context: click.Context) -> None:
         assert option.name is not None
         given = context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
         if given and option.name not in EVALUATING:
-            raise click.UsageError(f"{option.opts[0]} does not go with --evaluate: the checkpoint says what it is")
+            raise click.UsageError(f"{option.opts[0]} does not go with --evaluate: leave it out")
 
 
 def _card(shards: str, plan: TrainPlan) -> str:
