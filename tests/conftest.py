@@ -151,3 +151,13 @@ def runs(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert "all 4 bands are in runs/sub4: fuse them with spectral-ensemble runs/sub4" in done.stdout
     return root / "runs" / "sub4"
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slow run of band 01 in one process. Not to be changed."""
+    from slow_runs import train  # needs torch
+
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train(sub4 / "01", out, 1)
+    return out
