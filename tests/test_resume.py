@@ -23,7 +23,7 @@ from train import checkpoint, recipes
 from train.blocks import PartBlocks
 from train.errors import TrainError
 from train.inputs import Inputs
-from train.loop import _check
+from train.loop import check_fits
 from train.order import Epochs
 from train.plan import TrainPlan
 
@@ -172,7 +172,7 @@ def test_batches_are_large_enough_for_the_ranks(
     manifest = replace(manifest, geometry=replace(manifest.geometry, size=2 * side, margin=0))
     plan = TrainPlan(network, recipes.load("quick"))
     with nullcontext() if good else pytest.raises(TrainError, match=f"batches of {batch_size} are too small for"):
-        _check(manifest, plan, batch_size, ranks)
+        check_fits(manifest, plan, batch_size, ranks)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:

@@ -97,7 +97,7 @@ class Training:
         self.epochs = Epochs.of(
             blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
         )
-        _check(manifest, plan, self.epochs.batch_size, ranks.size)
+        check_fits(manifest, plan, self.epochs.batch_size, ranks.size)
         self.session = Session(manifest, plan, ranks, self.epochs.partners)
         self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
         self.val = self._val(store, cache)
@@ -206,7 +206,7 @@ class Training:
             tqdm.write(_table_row(self.plan.recipe.epochs, line))
         return found
 
-    def _check(self, loss: float, name: str) -> None:
+    def _check_finite(self, loss: float, name: str) -> None:
         """Raise TrainError if a run has diverged: it would be of no use, and is not kept."""
         if not math.isfinite(loss):
             raise TrainError(
@@ -221,7 +221,7 @@ class Training:
         if self.val is not None:
             found["val"] = self._evaluation("val", self.val, range(len(self.val.samples)), last)
         for part, evaluation in found.items():
-            self._check(evaluation.loss, f"{part} loss")
+            self._check_finite(evaluation.loss, f"{part} loss")
         return found
 
     def _evaluation(self, part: str, blocks: PartBlocks, chosen: range, last: bool) -> Evaluation:
@@ -287,7 +287,7 @@ class Training:
         """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
         samples = (end - self.batch) * self.epochs.batch_size
         loss, correct, lost, stop = self.ranks.sum(sums).tolist()
-        self._check(loss, "loss")
+        self._check_finite(loss, "loss")
         self.batch = end
         seconds = time.perf_counter() - begun
         self.seconds += seconds
@@ -320,7 +320,7 @@ class Training:
         return PartBlocks(store, self.manifest, "val", cache) if part is not None and part.samples else None
 
 
-def _check(manifest: BandManifest, plan: TrainPlan, batch_size: int, ranks: int) -> None:
+def check_fits(manifest: BandManifest, plan: TrainPlan, batch_size: int, ranks: int) -> None:
     """Raise TrainError for what could not be trained on these planes, or by so many ranks."""
     side = manifest.geometry.crop
     if plan.recipe.shift >= side:
