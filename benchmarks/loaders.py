@@ -37,8 +37,9 @@ def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
     """The reader of spectral-train."""
     from shards_manifest import open_band
     from train.blocks import PartBlocks
+    from train.loader import loader
     from train.order import Epochs, Span
-    from train.reader import TrainStream, loader
+    from train.reader import TrainStream
 
     store, manifest = open_band(data / "band")
     blocks = PartBlocks(store, manifest, "train")

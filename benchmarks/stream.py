@@ -38,8 +38,9 @@ def read(band: str, cache: str | None, pace: float) -> dict[str, float]:
     from shards_manifest import open_band
     from train.blocks import PartBlocks
     from train.cache import BlockCache
+    from train.loader import loader
     from train.order import Epochs, Span
-    from train.reader import TrainStream, loader
+    from train.reader import TrainStream
 
     started = time.perf_counter()
     store, manifest = open_band(band)

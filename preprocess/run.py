@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,9 +127,10 @@ def split(
             job.source.stage()
             store.remove(MANIFEST)  # not a data set again until the missing rows are back
             tasks = ((job.task(row), store) for row in missing)
-            for record in backend.each(write_row, tasks, len(missing)):
-                records[record.name] = record
-                progress(record, sizes[record.name], True)
+            with closing(backend.each(write_row, tasks, len(missing))) as written:
+                for record in written:
+                    records[record.name] = record
+                    progress(record, sizes[record.name], True)
         ordered = [(row, records[row.name]) for row in job.rows]
         if not any(record.samples for row, record in ordered if row.part == "train"):
             raise SourceError(f"none of the images can be used; the first was rejected: {_first_reject(ordered)}")

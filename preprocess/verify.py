@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ from shards_manifest import (
     read_block,
     tables,
 )
+from shards_manifest.backend import Backend
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,24 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
         for part in band.parts
         for number in range(len(band.parts[part].shards))
     ]
-    parallel = joblib.Parallel(n_jobs=max(min(jobs, len(work)), 1), return_as="generator")
-    results = parallel(
-        joblib.delayed(_check_shard)(
+    calls = (
+        (
+            place,
             store,
             folder,
             band.parts[part].shards[number],
             band.geometry,
             indices[folder][part].of_shard(number) if part in indices[folder] else None,
         )
-        for folder, band, part, number in work
+        for place, (folder, band, part, number) in enumerate(work)
     )
-    for (folder, band, name, number), (problem, labels) in zip(work, results, strict=True):
-        progress(1)
+    checked: dict[int, tuple[str, str]] = {}
+    with closing(Backend(jobs=jobs).each(_check_shard, calls, len(work))) as results:
+        for place, problem, labels in results:
+            checked[place] = problem, labels
+            progress(1)
+    for place, (folder, band, name, number) in enumerate(work):
+        problem, labels = checked[place]
         shard = band.parts[name].shards[number]
         if problem:
             bad.append(problem)
@@ -104,9 +110,9 @@ def _join(folder: str, name: str) -> str:
 
 
 def _check_shard(
-    store: Store, folder: str, shard: Shard, geometry: Geometry, index: NDArray[np.void] | None
-) -> tuple[str, str]:
-    """A sentence if the shard is bad, else nothing; and a digest of its labels.
+    place: int, store: Store, folder: str, shard: Shard, geometry: Geometry, index: NDArray[np.void] | None
+) -> tuple[int, str, str]:
+    """The shard's place in the work, a sentence if it is bad, else nothing, and a digest of its labels.
 
     index: ENTRY (blocks,), where that is good.
     """
@@ -129,10 +135,10 @@ def _check_shard(
         if (samples, len(blocks)) != (shard.samples, shard.blocks):
             raise ShardError(f"{where} holds {samples} samples in {len(blocks)} blocks, not what its manifest says")
     except FileNotFoundError:
-        return f"{where} is missing", ""
+        return place, f"{where} is missing", ""
     except ShardError as error:
-        return str(error), ""
-    return "", labels.hexdigest()
+        return place, str(error), ""
+    return place, "", labels.hexdigest()
 
 
 def _check_split(manifest: SplitManifest, bands: dict[str, BandManifest], store: Store) -> list[str]:

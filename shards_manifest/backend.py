@@ -7,13 +7,14 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import joblib
+from joblib._multiprocessing_helpers import mp
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from .errors import BackendError, SpectralError, WorkerLostError
@@ -46,8 +47,12 @@ class Backend:
         if self.address and self.name == "loky":
             raise BackendError("--address names a cluster: choose one with --backend dask, ray or spark")
 
-    def each(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], count: int) -> Iterator[Result]:
+    def each(
+        self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], count: int
+    ) -> Generator[Result, None, None]:
         """The results of `function` for `count` tuples of arguments, as they come.
+
+        Who ends before its end closes it: tasks under way are ended with it.
 
         Raises what the function raises below SpectralError, BackendError where the cluster cannot be reached, and
         WorkerLostError where one of its processes was killed.
@@ -63,10 +68,12 @@ class Backend:
                 parallel = joblib.Parallel(
                     n_jobs=jobs, return_as="generator_unordered", pre_dispatch=given, batch_size=1
                 )
-                for result in parallel(joblib.delayed(_attempt)(function, *arguments) for arguments in calls):
-                    if isinstance(result, SpectralError):
-                        raise result
-                    yield result
+                tasks = (joblib.delayed(_attempt)(function, *arguments) for arguments in calls)
+                with _ended(parallel(tasks)) as results:
+                    for result in results:
+                        if isinstance(result, SpectralError):
+                            raise result
+                        yield result
         except BrokenProcessPool:  # also of one that never began
             raise WorkerLostError(
                 "a worker process was killed, perhaps for lack of memory: run the same command again to go on, "
@@ -78,6 +85,17 @@ class Backend:
         wanted = most if self.jobs < 0 else self.jobs if most < 0 else min(self.jobs, most)
         least = 2 if self.apart and self.name == "loky" else 1  # for one joblib starts no process
         return max(min(wanted, count), least) if wanted > 0 else wanted
+
+
+@contextmanager
+def _ended(results: Generator[Result, None, None]) -> Iterator[Iterator[Result]]:
+    """The results of joblib's tasks, which end with the block, whatever ends that."""
+    try:
+        yield results
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib advises against tasks whose results are not wanted any more
+            results.close()
 
 
 def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | SpectralError:
@@ -93,7 +111,11 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | Spect
 
 
 @contextmanager
-def _loky(_: Backend) -> Iterator[int]:
+def _loky(backend: Backend) -> Iterator[int]:
+    if backend.apart and mp is None:  # joblib would do the tasks by threads
+        raise BackendError(
+            "this machine lets no processes work side by side, perhaps for lack of a /dev/shm: leave out --jobs"
+        )
     with joblib.parallel_config(backend="loky"):
         yield -1
 

@@ -26,7 +26,6 @@ class LocalStore:
     Raises StoreError, naming the file, where the operating system refuses a write.
     """
 
-    forks = True
     threads = 1  # what is not in the page cache, the system reads ahead of itself
 
     def __init__(self, root: str | os.PathLike[str]) -> None:

@@ -6,16 +6,16 @@ import errno
 import io
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
-from .ahead import apart
+from .ahead import ahead, apart
 from .clients import connect, refusal
 from .errors import StoreError
 from .lease import Lease, Version, version_of
@@ -43,7 +43,6 @@ class RemoteStore:
     it answers, then PATIENCE.  Raises StoreError, naming the URL, when they are over, or at once where it refuses.
     """
 
-    forks = False  # the threads that talk to the server would not come along
     threads = 16
 
     def __init__(
@@ -158,8 +157,8 @@ class RemoteStore:
                 raise StoreError(f"{self}/{name} changed while it was read: run the same command again")
             out[start : start + len(piece)] = piece
 
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(fetch, range(len(first), size, FETCH)))
+        with closing(ahead(fetch, ((start, 0) for start in range(len(first), size, FETCH)), threads=4)) as pieces:
+            deque(pieces, maxlen=0)
         return memoryview(out).toreadonly()
 
     def write(self, name: str, data: bytes) -> None:
@@ -192,17 +191,16 @@ class RemoteStore:
         """
         self._read_only()
         uploads = [Upload(self, name) for name in names]
-        with ThreadPoolExecutor(self.threads) as threads:
-            try:
-                yield [cast(BinaryIO, upload) for upload in uploads]
-                self._check_own()
-                commits = [threads.submit(upload.commit) for upload in uploads]
-                wait(commits)
-                for commit in commits:
-                    commit.result()
-            except BaseException:
-                list(threads.map(Upload.abort, uploads))
-                raise
+        each = [(upload, 0) for upload in uploads]
+        try:
+            yield [cast(BinaryIO, upload) for upload in uploads]
+            self._check_own()
+            failures = list(ahead(Upload.tried_to_commit, each, self.threads))  # all have ended before any is aborted
+            if failure := next(filter(None, failures), None):
+                raise failure
+        except BaseException:
+            deque(ahead(Upload.abort, each, self.threads), maxlen=0)
+            raise
 
     @contextmanager
     def owning(self, records: str) -> Iterator[None]:

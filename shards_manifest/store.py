@@ -22,12 +22,10 @@ def no_space(error: OSError) -> bool:
 class Store(Protocol):
     """What is read and written below one root. Names are relative, with slashes; str() is the root.
 
-    forks: whether a process that is forked from this one may go on using it; otherwise it has to be sent there.
     threads: requests that are worth having under way at once.
     Raises StoreError, in one sentence, where the disk or the object store refuses.
     """
 
-    forks: bool
     threads: int
 
     def exists(self, name: str) -> bool:

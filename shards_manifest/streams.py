@@ -70,6 +70,14 @@ class Upload(io.RawIOBase):
         self._store.ask(self._name, lambda _: self._file.close(), tries=1)
         self._committed = True
 
+    def tried_to_commit(self) -> StoreError | None:
+        """Commit; the error where that fails."""
+        try:
+            self.commit()
+        except StoreError as error:
+            return error
+        return None
+
     def abort(self) -> None:
         """Forget what was uploaded, and take back what was committed, as far as the server can be reached."""
         with suppress(Exception):

@@ -17,8 +17,9 @@ from shards_manifest import ShardError, open_band
 from shards_manifest.remote import RemoteStore
 from train.blocks import PartBlocks
 from train.cache import BlockCache
+from train.loader import loader
 from train.order import Epochs, Span
-from train.reader import Batch, TrainStream, loader
+from train.reader import Batch, TrainStream
 
 BAND = "read/sub4/02"
 TINY = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16")

@@ -1,19 +1,20 @@
 import os
 import shutil
-import subprocess
-import sys
+import threading
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
-from buckets import WebServer
+from buckets import WebServer, wait_for
 
-from shards_manifest import FormatError, ShardError, StoreError, WorkerLostError, open_band
+from shards_manifest import FormatError, ShardError, StoreError, open_band
 from train.blocks import PartBlocks
+from train.loader import AHEAD, loader
 from train.order import Epochs, Span, evaluation_blocks
-from train.reader import Batch, EvalStream, TrainStream, loader
+from train.reader import Batch, EvalStream, TrainStream
 
 
 def blocks_of(folder: Path | str, part: str = "train") -> PartBlocks:
@@ -186,16 +187,48 @@ def test_what_the_disk_refuses_is_a_bad_shard(sub4: Path, tmp_path: Path) -> Non
     assert len(list(stream_of(band, 9, range(1), skip=True))) == 9
 
 
-def test_a_reading_process_that_is_killed_is_one_sentence(sub4: Path) -> None:
-    before = psutil.Process().children()  # servers of other tests among them
-    batches = loader(stream_of(sub4 / "00", 9, range(1000)), 2, pin=False)
-    next(batches)
-    children = [child for child in psutil.Process().children() if child not in before]
-    readers = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
-    readers[0].kill()
-    with pytest.raises(WorkerLostError, match="a process that reads was killed"):
-        list(batches)
-    assert not [child for child in readers if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+def test_readers_stop_when_nobody_wants_more(sub4: Path) -> None:
+    before = set(threading.enumerate())
+    with closing(loader(stream_of(sub4 / "00", 9, range(1000)), 2, pin=False)) as batches:
+        next(batches)
+        assert len(set(threading.enumerate()) - before) == 2
+    assert set(threading.enumerate()) <= before
+
+
+def test_what_a_reader_raises_is_raised_where_its_batch_is_awaited(sub4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    before = set(threading.enumerate())
+    stream = stream_of(sub4 / "00", 9, range(2))
+    monkeypatch.setattr(PartBlocks, "decoded", fail)
+    for workers in (0, 1, 3):
+        with pytest.raises(ZeroDivisionError):
+            list(loader(stream, workers, pin=False))
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_reader_is_a_few_batches_ahead(sub4: Path) -> None:
+    made = []
+
+    class Counted:
+        def share(self, number: int, count: int) -> Generator[Batch, None, None]:
+            for batch in stream_of(sub4 / "00", 9, range(1000)).share(number, count):
+                made.append(number)
+                yield batch
+
+    with closing(loader(Counted(), 2, pin=False)) as batches:
+        for taken in range(1, 6):
+            next(batches)
+            wait_for(lambda taken=taken: len(made) == 2 * (taken + AHEAD))  # type: ignore[misc]
+            assert len(made) == 2 * (taken + AHEAD)
+
+
+@pytest.mark.parametrize("open_files", [1, 3])
+def test_few_open_files_are_enough(open_files: int, sub4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = list(stream_of(sub4 / "00", 9, range(2)))
+    monkeypatch.setattr("train.blocks.OPEN", open_files)
+    assert same(list(loader(stream_of(sub4 / "00", 9, range(2)), 2, pin=False)), wanted)
 
 
 def test_the_length_is_exact(sub4: Path) -> None:
@@ -239,41 +272,3 @@ def test_what_is_altered_on_the_way_is_fetched_again(sub4: Path) -> None:
             list(stream_of(f"{server.url}/01", 9, range(1)))
     finally:
         server.close()
-
-
-HANGS_ONCE = """
-import os, sys, time
-from pathlib import Path
-from shards_manifest import open_band
-from train import reader
-from train.blocks import PartBlocks
-
-mark = Path(sys.argv[2])
-reader.PATIENCE = float(sys.argv[3])
-
-def hang():
-    if not mark.exists() or sys.argv[4] == "always":
-        mark.touch()
-        time.sleep(600)
-
-os.register_at_fork(after_in_child=hang)
-store, manifest = open_band(sys.argv[1])
-blocks = PartBlocks(store, manifest, "val")
-stream = reader.EvalStream(blocks, range(len(blocks.samples)), 4)
-try:
-    print(sum(len(batch.y) for batch in reader.loader(stream, 1, False)), "samples")
-except reader.WorkerLostError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(
-    ("times", "said"), [("once", "15 samples"), ("always", "processes that read cannot be started on this machine")]
-)
-def test_a_fork_that_hangs_before_it_begins_is_made_again(times: str, said: str, sub4: Path, tmp_path: Path) -> None:
-    patience = "10" if times == "once" else "0.5"
-    command = [sys.executable, "-c", HANGS_ONCE, str(sub4 / "00"), str(tmp_path / "mark"), patience, times]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert said in done.stdout
-    assert (tmp_path / "mark").exists()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -81,8 +80,6 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
 
 def train_apart(job: BandJob) -> Outcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
-    if multiprocessing.current_process().daemon:  # Dask's: they may have no processes of their own
-        job = replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, workers=0)))
     stop = Stop(job.stop, job.parent)
     if stop.asked:
         return Outcome(job.band, failure=INTERRUPTED)
@@ -161,10 +158,11 @@ def _together(
     suspects: list[BandJob] = []
     while left and not stop.asked:
         try:
-            for outcome in backend.each(train_apart, [(job,) for job in left.values()], len(left)):
-                if not (outcome.failure == INTERRUPTED and stop.asked):
-                    yield done(outcome)
-                del left[outcome.band]
+            with closing(backend.each(train_apart, [(job,) for job in left.values()], len(left))) as outcomes:
+                for outcome in outcomes:
+                    if not (outcome.failure == INTERRUPTED and stop.asked):
+                        yield done(outcome)
+                    del left[outcome.band]
         except WorkerLostError:
             lost = [job for job in left.values() if reached(job.out).written >= begun]
             lost = lost or list(left.values())[: max(backend.jobs, 1)]  # killed before they wrote anything
@@ -178,9 +176,10 @@ def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], s
     if stop.asked:
         return
     try:
-        for outcome in backend.each(train_apart, [(job,)], 1):
-            if not (outcome.failure == INTERRUPTED and stop.asked):
-                yield done(outcome)
+        with closing(backend.each(train_apart, [(job,)], 1)) as outcomes:
+            for outcome in outcomes:
+                if not (outcome.failure == INTERRUPTED and stop.asked):
+                    yield done(outcome)
     except WorkerLostError as error:
         if not stop.asked:
             yield done(Outcome(job.band, failure=str(error)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import resource
-from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class PartBlocks:
     """The blocks of one part, by their number in stored order.
 
     name: of the part, for messages.  samples: int64 (blocks,).  shape, dtype: of a sample.  block_bytes: of the
-    samples of a full block.  forks: whether a forked process may use it.
+    samples of a full block.
     Raises ShardError for a missing or damaged index, StoreError.
     """
 
@@ -57,11 +58,22 @@ class PartBlocks:
         self.shape = (3, geometry.plane, geometry.plane)
         self.dtype = DTYPES[geometry.dtype]
         self.block_bytes = int(self.samples.max(initial=1)) * int(np.prod(self.shape)) * self.dtype.itemsize
-        self.forks = store.forks
         self._classes = len(manifest.classes)
         self._remote = store.threads > 1
         self._cache = cache if self._remote else None
         self._open: dict[str, tuple[ExitStack, Callable[[int, int], bytes]]] = {}
+        self._most = OPEN
+
+    @contextmanager
+    def for_reader(self, count: int) -> Iterator[PartBlocks]:
+        """The same blocks for one of `count` readers, which may be threads: with open files of its own, and closed."""
+        own = copy(self)
+        own._open, own._most = {}, max(OPEN // count, 1)
+        try:
+            yield own
+        finally:
+            while own._open:
+                own._open.popitem()[1][0].close()
 
     def where(self, block: int) -> str:
         """The shard of a block, for messages."""
@@ -138,6 +150,6 @@ class PartBlocks:
         if name not in self._open:
             stack = ExitStack()
             self._open[name] = stack, stack.enter_context(self._store.ranges(name))
-            if len(self._open) > OPEN:
+            if len(self._open) > self._most:
                 self._open.pop(next(iter(self._open)))[0].close()
         return self._open[name][1](start, size)

@@ -67,7 +67,7 @@ EVALUATING = ("shards", "path", "ten_crop", "device", "precision", "workers", "c
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="Background processes that share the reading; 0 reads in this one.",
+    help="Threads that read ahead and share the work; 0 reads between two steps.",
 )
 @click.option(
     "--remainder", default="drop", show_default=True, help="What does not fill a batch: drop, or wrap to fill it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from shards_manifest import canonical_json, open_band
 from . import checkpoint
 from .blocks import PartBlocks
 from .errors import TrainError
+from .loader import loader
 from .order import evaluation_blocks
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
-from .reader import EvalStream, loader, reported
+from .reader import EvalStream, reported
 from .recipes import Recipe
 from .record import Recorder
 from .session import Session
@@ -63,24 +65,24 @@ def evaluate(
         record.begin([int(blocks.samples[every.start : first].sum()) for first in firsts])
     batch_size = max(session.recipe.batch_size // (session.recipe.accumulate * ranks.size), 256)
     stream = EvalStream(blocks, mine, batch_size, reading.skip)
-    workers = min(reading.workers, 1) if blocks.forks else 0  # a new process that fetches takes seconds to start
-    for batch in loader(stream, workers, session.device.type == "cuda"):
-        lost += reported(batch, said)
-        if not len(batch.y):
-            continue
-        x, y = session.on_device(batch)
-        with session.autocast():
-            if ten_crop:
-                each = [network(crop.contiguous(memory_format=torch.channels_last)) for crop in inputs.ten_crops(x)]
-                logits = torch.stack(each).float().log_softmax(2).logsumexp(0) - math.log(len(each))
-            else:
-                logits = network(inputs(x).contiguous(memory_format=torch.channels_last)).float()
-        best = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
-        right = [best[:, 0].sum().double(), best.sum().double()]
-        loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()
-        sums[:4] += torch.stack([loss, *right, torch.full_like(loss, len(y))])
-        if record is not None:
-            record.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), batch.y.numpy()))
+    with closing(loader(stream, min(reading.workers, 1), session.device.type == "cuda")) as batches:
+        for batch in batches:
+            lost += reported(batch, said)
+            if not len(batch.y):
+                continue
+            x, y = session.on_device(batch)
+            with session.autocast():
+                if ten_crop:
+                    each = [network(crop.contiguous(memory_format=torch.channels_last)) for crop in inputs.ten_crops(x)]
+                    logits = torch.stack(each).float().log_softmax(2).logsumexp(0) - math.log(len(each))
+                else:
+                    logits = network(inputs(x).contiguous(memory_format=torch.channels_last)).float()
+            best = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
+            right = [best[:, 0].sum().double(), best.sum().double()]
+            loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()
+            sums[:4] += torch.stack([loss, *right, torch.full_like(loss, len(y))])
+            if record is not None:
+                record.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), batch.y.numpy()))
     if record is not None:
         record.end()
     sums[4] = lost

@@ -6,14 +6,14 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from shards_manifest import BandManifest, Store, open_band
+from shards_manifest import BandManifest, SpectralError, Store, open_band
 
 from . import networks
 from .blocks import PartBlocks
@@ -22,10 +22,11 @@ from .checkpoint import Progress, content
 from .describe import multiply_adds
 from .errors import TrainError
 from .evaluate import Evaluation, evaluate
+from .loader import loader
 from .order import Epochs, Span, trained_blocks
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
-from .reader import Batch, TrainStream, loader, reported
+from .reader import Batch, TrainStream, reported
 from .record import Recorder
 from .runs import STEPS, Result, RunFolder, identity
 from .schedule import learning_rate
@@ -108,6 +109,7 @@ class Training:
         self.said: set[str] = set()
         self.saved = time.perf_counter()
         self.stop = stop
+        self.failure: SpectralError | None = None  # of reading, which ends the run
 
     @property
     def samples(self) -> int:
@@ -139,12 +141,14 @@ class Training:
         recipe, reading = self.plan.recipe, self.plan.reading
         left = range(self.epoch, recipe.epochs)
         stream = TrainStream(self.blocks, self.epochs, self.span, left, self.batch, reading.skip)
-        batches = loader(stream, reading.workers, self.session.device.type == "cuda")
         found: dict[str, Evaluation] = {}
-        for _ in left:
-            with self.stop.granting():  # who asks while the epoch is being saved ends before the next step
-                found = self._epoch(batches)
-        found = found or self._evaluations(last=True)  # killed after the last epoch, before its outputs were kept
+        with closing(loader(stream, reading.workers, self.session.device.type == "cuda")) as batches:
+            for _ in left:
+                with self.stop.granting():  # who asks while the epoch is being saved ends before the next step
+                    found = self._epoch(batches)
+        if not found:  # killed after the last epoch, before its outputs were kept
+            found = self._evaluations(last=True)
+            self._check_evaluations(found)
         val, held = found.get("val"), found.get("held")
         result = Result(
             top1=val.top1 if val else None,
@@ -185,10 +189,11 @@ class Training:
                 if self.stop.asked:
                     self.stop.now()
                 found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
-        except (KeyboardInterrupt, SystemExit):
+        except BaseException:  # a shard of val that is damaged, another rank, a signal: the epoch was trained
             if self.ranks.first:
                 self._save()
             raise
+        self._check_evaluations(found)
         self.seconds += time.perf_counter() - begun
         for part, evaluation in found.items():
             line |= {f"{part}_loss": evaluation.loss, f"{part}_top1": evaluation.top1}
@@ -220,9 +225,12 @@ class Training:
             found["held"] = self._evaluation("held", self.blocks, self.held, last)
         if self.val is not None:
             found["val"] = self._evaluation("val", self.val, range(len(self.val.samples)), last)
+        return found
+
+    def _check_evaluations(self, found: dict[str, Evaluation]) -> None:
+        """Raise TrainError if a network gives outputs that are no numbers."""
         for part, evaluation in found.items():
             self._check_finite(evaluation.loss, f"{part} loss")
-        return found
 
     def _evaluation(self, part: str, blocks: PartBlocks, chosen: range, last: bool) -> Evaluation:
         if not last:
@@ -248,7 +256,7 @@ class Training:
             while self.batch < self.epochs.batches:
                 begun, waited, lost = time.perf_counter(), 0.0, 0
                 end = min(self.batch - self.batch % REPORT + REPORT, self.epochs.batches)
-                # loss, correct answers, lost samples, wishes to stop
+                # loss, correct answers, lost samples, reasons to stop
                 sums = torch.zeros(4, dtype=torch.float64, device=session.device)
                 for number in range(self.batch, end):
                     asked = time.perf_counter()
@@ -264,7 +272,7 @@ class Training:
                     sums[0] += loss
                     sums[1] += right
                 sums[2] += lost
-                sums[3] += self.stop.asked
+                sums[3] += self.stop.asked or self.failure is not None
                 bar.update(end - self.batch)
                 self._report(end, sums, waited, begun)
                 bar.set_postfix(loss=f"{self.sums['loss'] / max(self.batch * total, 1):.3f}")
@@ -278,10 +286,12 @@ class Training:
         try:
             with self.stop.granting(False):  # a server may take its time
                 return next(batches)
-        except (KeyboardInterrupt, SystemExit, RuntimeError):  # the last of a worker that had the same signal
+        except (KeyboardInterrupt, SystemExit):
             if not self.stop.asked:
                 raise
-            return None
+        except SpectralError as error:  # raised when the steps so far have been saved
+            self.failure = error
+        return None
 
     def _report(self, end: int, sums: torch.Tensor, waited: float, begun: float) -> None:
         """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
@@ -295,6 +305,8 @@ class Training:
             self.sums[name] += value
         if self.ranks.first:
             self._keep(end, loss, samples, stop > 0)
+        if self.failure is not None:
+            raise self.failure
         if stop:
             self.stop.now()
 
@@ -303,6 +315,8 @@ class Training:
         lr = self.session.optimizer.param_groups[0]["lr"]
         if samples:
             self.run.log({"samples": self.samples, "loss": loss / samples, "lr": lr}, STEPS)
+        if not self.samples:
+            return
         if stop or (end < self.epochs.batches and time.perf_counter() - self.saved >= self.plan.save_every):
             self._save()
         if stop and not self.quiet:

@@ -19,7 +19,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 class Reading:
     """How samples are read.
 
-    workers: background processes that share the reading; 0 reads in this one.  remainder: drop or wrap (order.py).
+    workers: threads that read ahead and share the work; 0 reads between two steps.  remainder: drop or wrap (order.py).
     cache: folder for the blocks of a band in a bucket, of about cache_bytes at most; none to fetch them anew.
     skip: go on without shards that are missing or damaged.
     """

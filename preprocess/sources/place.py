@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
 
-from shards_manifest import Store, is_url, open_store
+from shards_manifest import Store, ahead, is_url, open_store
 from shards_manifest.local import LocalStore
 
 S = TypeVar("S")
@@ -106,12 +105,8 @@ class Place:
 
 
 def each(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
-    """What `function` returns for every item, in order, with as many calls under way as there are threads."""
-    if threads == 1:
-        yield from map(function, items)
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield from pool.map(function, items)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    """What `function` returns for every item, in order, with as many calls under way as there are threads.
+
+    Raises what the function raises. Its threads do not keep a program that ends meanwhile.
+    """
+    return ahead(function, ((item, 0) for item in items), threads)
