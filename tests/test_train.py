@@ -270,24 +270,6 @@ def test_what_cannot_be_begun_anew_stays(
     assert tree(copy) == tree(runs / "02")
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_the_way_that_processes_start_elsewhere(method: str, runs: Path, sub4: Path, tmp_path: Path) -> None:
-    code = (
-        "import multiprocessing, sys\n"
-        "if __name__ == '__main__':\n"
-        f"    multiprocessing.set_start_method({method!r})\n"
-        "    import train.reader\n"
-        f"    train.reader.START = 'spawn' if {method == 'spawn'} else train.reader.START\n"
-        "    from train.cli import cli\n"
-        "    cli(sys.argv[1:])\n"
-    )
-    (tmp_path / "main.py").write_text(code)
-    options = ("--shards", sub4 / "02", *QUICK, "--workers", "1", "--out", tmp_path / "run")
-    done = subprocess.run([sys.executable, tmp_path / "main.py", *options], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "run.json").exists()
-
-
 def test_tensorboard_has_the_same_numbers_along_samples(sub4: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")

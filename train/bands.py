@@ -136,7 +136,13 @@ def train_bands(
             return outcome
 
         placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(turns))]
-        suspects = yield from _together(placed, backend, done, stop)
+        try:
+            suspects = yield from _together(placed, backend, done, stop)
+        except BaseException as error:
+            if backend.name != "loky" and not isinstance(error, SpectralError):  # its workers would go on for nobody
+                with suppress(OSError):
+                    stop_file.touch()
+            raise
         if suspects and backend.name == "dask":  # its workers go on with what is cancelled
             stop_file.touch()
             time.sleep(CANCELLED)

@@ -104,10 +104,11 @@ class Board:
         refresh = REFRESH if self._out.isatty() else LOG_REFRESH
         due = time.monotonic() + refresh
         while not self._ended.wait(0.2):
-            if self._stop.asked and not self._stop_file.exists():
-                self._stop_file.touch()
-            if time.monotonic() >= due:
-                self._show()
+            with suppress(OSError):  # a full disk, or a terminal that is gone: a wish to stop is still handed on
+                if self._stop.asked and not self._stop_file.exists():
+                    self._stop_file.touch()
+                if time.monotonic() >= due:
+                    self._show()
                 due = time.monotonic() + refresh
 
     def _show(self, last: bool = False) -> None:
