@@ -115,7 +115,7 @@ def _rebuilt(
 def _wanted(source: Source, listing: Listing, origin: str, index: int, manifest: SplitManifest) -> NDArray[np.float64]:
     """The source's image as the split should have it, by PIL: float64 (side, side, 3)."""
     entries = listing.parts[origin]
-    data = source.read(origin, listing.classes[int(entries.label[index])], entries, index)
+    data = source.read(origin, listing.names_in(origin)[int(entries.label[index])], entries, index)
     geometry = manifest.geometry
     side = geometry.size + geometry.margin
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from shards_manifest.tables import escape
 
 from .errors import PlanError, SourceError
 from .listing import Listing
+from .names import Names, alike, check_distinct, shown
 from .plan import SplitPlan
+from .sources.base import text_lines
 
 PUBLISHED_AT = 500  # images of a class
 PUBLISHED = {11_221: "fall11", 10_450: "winter21"}  # classes with as many or more, by release of ImageNet-21K
@@ -20,18 +23,21 @@ LARGEST_LIST = 64 * 2**20
 
 
 def read_class_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The classes of a text file, one a line, in order. Raises PlanError."""
+    """The classes of a text file, one a line, in order. Raises PlanError, SourceError."""
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_LIST + 1)
     except OSError as error:
         raise PlanError(f"--classes {path} cannot be read ({error.strerror})") from None
-    classes = tuple(line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines() if line.strip())
-    if not classes or len(data) > LARGEST_LIST:
-        raise PlanError(f"--classes {path} is no list of classes, one a line")
+    where = f"--classes {path}"
+    lines = text_lines(data, where) if len(data) <= LARGEST_LIST else []
+    classes = tuple(line.strip() for line in lines if line.strip())
+    if not classes:
+        raise PlanError(f"{where} is no list of classes, one a line")
     if len(set(classes)) < len(classes):
         twice = next(name for i, name in enumerate(classes) if name in classes[:i])
-        raise PlanError(f"--classes {path} lists {twice} twice: once each")
+        raise PlanError(f"{where} lists {shown(twice)} twice: once each")
+    check_distinct(classes, where)
     return classes
 
 
@@ -44,7 +50,7 @@ def choose_classes(listing: Listing, plan: SplitPlan) -> Listing:
         return listing
     counts = np.bincount(listing.parts["train"].label, minlength=len(listing.classes)).tolist()
     count = dict(zip(listing.classes, counts, strict=True))
-    wanted = plan.classes or listing.classes
+    wanted = _as_in(listing, plan.classes) if plan.classes else listing.classes
     few: list[str] = []
     if plan.min_class_images:
         few = [name for name in wanted if count.get(name, 0) < plan.min_class_images]
@@ -56,10 +62,24 @@ def choose_classes(listing: Listing, plan: SplitPlan) -> Listing:
         raise SourceError(f"no class is left: of {len(wanted)} classes none has {plan.min_class_images} images or more")
     rejects = [*listing.rejects, *_reported(few, count, f"fewer than {plan.min_class_images}")]
     if plan.classes:
-        listed = set(plan.classes)
+        listed = set(wanted)
         rejects += _reported((name for name in listing.classes if name not in listed), count, "not on the list")
-    kept = Listing(listing.classes, listing.parts, tuple(sorted(rejects)))
+    kept = replace(listing, rejects=tuple(sorted(rejects)))
     return kept.relabelled(classes, _new_labels(listing.classes, classes))
+
+
+def _as_in(listing: Listing, names: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of classes as the source spells them; 7 is 007 where its classes are numbers. Raises SourceError."""
+    index = Names(listing.classes)
+    width = len(listing.classes[0]) if listing.numbered else 0
+    found = []
+    for name in names:
+        number = index.find(name.zfill(width) if name.isascii() and name.isdecimal() else name)
+        found.append(name if number is None else listing.classes[number])
+    if len(set(found)) < len(found):
+        twice = next(name for i, name in enumerate(found) if name in found[:i])
+        raise SourceError(f"--classes lists the class {shown(twice)} of the source twice: once each")
+    return tuple(found)
 
 
 def _new_labels(before: tuple[str, ...], after: tuple[str, ...]) -> NDArray[np.int32]:
@@ -78,8 +98,10 @@ def _check_complete(wanted: tuple[str, ...], count: dict[str, int]) -> None:
         return
     release = PUBLISHED.get(len(wanted))
     hint = f"; the list is as long as the published one of {release}: is the source that release?" if release else ""
+    near = alike(missing[0], (name for name in count if count[name]))
+    hint += f"; it has {shown(near)}" if near else ""
     raise SourceError(
-        f"the source has no images of {escape(missing[0])}, which --classes lists ({len(missing)} such classes of "
+        f"the source has no images of {shown(missing[0])}, which --classes lists ({len(missing)} such classes of "
         f"{len(wanted)}{hint}): take them off the list, or drop them with --min-class-images 1"
     )
 

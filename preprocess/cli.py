@@ -44,10 +44,13 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what a source is; the command gets them as one dict, `reading`."""
 
     @functools.wraps(command)
-    def gather(kind: str, val_labels: str | None, scratch: str | None, **rest: Any) -> Any:
-        return command(reading={"kind": kind, "val_labels": val_labels, "scratch": scratch}, **rest)
+    def gather(**given: Any) -> Any:
+        reading = {name: given.pop(name) for name in ("kind", "val_labels", "scratch", "image_column", "label_column")}
+        return command(reading=reading, **given)
 
     for option in (
+        click.option("--label-column", default="", help="Of Parquet files: the column of labels.  [default: choose]"),
+        click.option("--image-column", default="", help="Of Parquet files: the column of images.  [default: choose]"),
         click.option("--scratch", type=click.Path(), help=_SCRATCH),
         click.option("--val-labels", type=click.Path(), help="Of ILSVRC2012_img_val.tar: devkit, or `filename label`."),
         click.option("--source", "kind", default="", help=f"What SOURCE is: {', '.join(KINDS)}.  [default: look]"),
@@ -157,8 +160,9 @@ def split(
     found = SourceOptions(**reading, scratch="" if unshared else scratch)
     with tqdm(unit="img", desc=f"scan {source}", mininterval=_interval(), delay=1, leave=False) as bar:
         job = prepare(source, plan, found, out, bar.update)
-    if note := class_note(plan, len(job.listing.classes)):
-        click.echo(note)
+    for note in (*job.listing.notes, class_note(plan, len(job.listing.classes))):
+        if note:
+            click.echo(note)
     if dry_run:
         _print_estimate(job, out)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,15 +127,21 @@ class EntriesBuilder:
 class Listing:
     """A scanned source: classes in label order, the samples of each part, and what was left out.
 
-    classes: the names as the source has them; where `numbered`, only the numbers that its labels are.
+    classes: the names as the source has them; where `numbered`, only the numbers that its labels are; where
+    `named_by_labels`, the names that its labels are, sorted.
     parts: 'train', and 'val' where the source has one; sorted by class, then by name.
     rejects: (source, reason) of every input that is no candidate.
+    spelled: of each part that spells classes in another way, its own names for them, which its source reads by.
+    notes: what the user should know of how the source was read, a sentence each.
     """
 
     classes: tuple[str, ...]
     parts: dict[str, Entries]
     rejects: tuple[tuple[str, str], ...]
     numbered: bool = False
+    named_by_labels: bool = False
+    spelled: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def key(self, entries: Entries, i: int) -> str:
         """The key of a sample: class/name, on one line."""
@@ -155,6 +161,10 @@ class Listing:
         """The classes as manifests and tables show them: escaped."""
         return tuple(escape(name) for name in self.classes)
 
+    def names_in(self, part: str) -> tuple[str, ...]:
+        """The classes as the source of a part spells them."""
+        return self.spelled.get(part, self.classes)
+
     def in_part(self, part: str, key: str) -> str:
         """A key that says its part where the source has several."""
         return f"{part}/{key}" if len(self.parts) > 1 else key
@@ -170,7 +180,11 @@ class Listing:
                 parts[part] = replace(entries.take(picked), label=label[picked])
             else:
                 parts[part] = replace(entries, label=label)
-        return replace(self, classes=classes, parts=parts, numbered=False)
+        spelled = {}
+        for part, names in self.spelled.items():
+            own = {label: name for label, name in zip(new.tolist(), names, strict=True) if label >= 0}
+            spelled[part] = tuple(own.get(label, name) for label, name in enumerate(classes))
+        return replace(self, classes=classes, parts=parts, numbered=False, spelled=spelled)
 
     def digest(self) -> str:
         """SHA-256 over classes, names and labels: changes when the source gains or loses a sample."""

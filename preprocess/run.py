@@ -49,7 +49,7 @@ class Job:
     def task(self, row: Row) -> RowTask:
         """What a worker needs for a row."""
         origin, entries = part_entries(self.listing, row.part)
-        images = Images(self.source, origin, self.listing.classes, entries.take(row.indices))
+        images = Images(self.source, origin, self.listing.names_in(origin), entries.take(row.indices))
         return RowTask(row.name, self.plan, images, tools())
 
     def identity(self) -> dict[str, Any]:

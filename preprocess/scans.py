@@ -24,7 +24,7 @@ from .plan import SplitPlan
 from .sources import Source, fingerprint
 
 NAME = "rows/scan.bin"
-_MAGIC = b"spectral-shards scan 2 "
+_MAGIC = b"spectral-shards scan 3 "
 _COLUMNS = (("lengths", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("file", "<i4"))
 
 
@@ -42,7 +42,7 @@ def stamp(source: Source, plan: SplitPlan) -> str:
 
 def load(store: Store, stamp: str) -> Listing | None:
     """The listing that was saved under this stamp, or None."""
-    with suppress(OSError, ValueError, KeyError, TypeError, IndexError, struct.error, zlib.error):
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, zlib.error):
         if stamp and _is_saved(store, stamp):
             return unpack(store.read(NAME)[len(_MAGIC) + len(stamp) + 1 :])
     return None
@@ -68,6 +68,9 @@ def pack(listing: Listing) -> bytes:
         "classes": listing.classes,
         "rejects": listing.rejects,
         "numbered": listing.numbered,
+        "named_by_labels": listing.named_by_labels,
+        "spelled": listing.spelled,
+        "notes": listing.notes,
         "parts": sorted(listing.parts),
     }
     pieces = [json.dumps(head).encode() + b"\n"]
@@ -100,7 +103,15 @@ def unpack(data: bytes) -> Listing:
             raise ValueError("columns of different lengths")
         parts[part] = Entries(label, names, np.cumsum(lengths, dtype=np.int64), offset, size, file)
     rejects = tuple((source, reason) for source, reason in head["rejects"])
-    return Listing(tuple(head["classes"]), parts, rejects, bool(head["numbered"]))
+    return Listing(
+        tuple(head["classes"]),
+        parts,
+        rejects,
+        bool(head["numbered"]),
+        bool(head["named_by_labels"]),
+        {part: tuple(names) for part, names in head["spelled"].items()},
+        tuple(head["notes"]),
+    )
 
 
 def _columns(entries: Entries) -> Iterator[bytes]:

@@ -231,7 +231,7 @@ def _spark(backend: Backend) -> Iterator[int]:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise BackendError(
-            f"--backend spark needs joblibspark, pyspark and packaging ({error}): pip install 'spectral-shards[spark]'"
+            f"--backend spark lacks a package ({error}): pip install joblibspark packaging pyspark"
         ) from None
 
     class Tasks(SparkDistributedBackend):  # type: ignore[misc]

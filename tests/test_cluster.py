@@ -93,7 +93,7 @@ def _works(process: psutil.Process, backend: str) -> bool:
 
 @pytest.mark.slow
 def test_spark_writes_the_same_bytes(photos: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
-    pytest.importorskip("joblibspark", reason="needs Java and: pip install 'spectral-shards[spark]'")
+    pytest.importorskip("joblibspark", reason="needs Java and: pip install joblibspark packaging pyspark")
     command = cluster_command(photos, tmp_path / "out", "spark", "local-cluster[2,1,1024]")
     done = program(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -306,7 +306,7 @@ def test_parquet_that_does_not_fit(folders: Path, tmp_path: Path) -> None:
     found = scan(source)
     assert len(found.parts["train"]) == 1
     assert dict(found.rejects) == {
-        "a.parquet/1": "its label -1 is the index of no class",
+        "a.parquet/1": "an image without a label: it is null",
         "a.parquet/2": "its label 7 is the index of no class",
         "a.parquet/3": "no image, or none that is stored in the file",
         "a.parquet/4": "no image, or none that is stored in the file",

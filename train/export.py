@@ -150,7 +150,7 @@ def check_target(path: Path) -> None:
             import onnxscript  # noqa: F401
         except ImportError:
             raise EnsembleError(
-                "--export to .onnx needs the packages onnx and onnxscript: pip install 'spectral-shards[onnx]'"
+                "--export to .onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
             ) from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,11 +18,13 @@ from shards_manifest.tables import escape
 
 from ..errors import RejectedImage, SourceError
 from ..listing import Entries, EntriesBuilder, Listing
+from ..names import check_distinct
 from .place import Place, each
 
 LARGEST_IMAGE = 256 * 2**20  # bytes of an encoded image; more is no photograph
 LARGEST_LABEL = 1 << 20  # numbers of classes beyond it are taken for damage, not for a million classes
 NO_IMAGES = "class without images"
+HIDDEN = "hidden file"
 
 Reject = tuple[str, str]
 Found = Callable[[int], object]  # is told of so many more images, as they are found
@@ -68,12 +73,14 @@ class SourceOptions:
 
     kind: one of KINDS, empty to look.  val_labels: the list of labels, or the devkit, of a validation tar.
     scratch: folder for what has to be expanded, shared by all workers; None for a temporary one, empty where there
-    is none that they share.
+    is none that they share.  image_column, label_column: of Parquet files, empty to choose.
     """
 
     kind: str = ""
     val_labels: str | os.PathLike[str] | None = None
     scratch: str | os.PathLike[str] | None = None
+    image_column: str = ""
+    label_column: str = ""
 
 
 def fingerprint(source: Source) -> str:
@@ -112,18 +119,58 @@ def text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def decoded(data: bytes) -> str:
+    """The text of a small file: UTF-8, or UTF-16 where a byte-order mark says so, as Windows writes it.
+
+    The mark is left out; a byte that is not UTF-8 stays, as in file names. Raises ValueError for what is no text.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        found = data.decode("utf-16")
+    else:
+        found = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    if _CONTROL.search(found):
+        raise ValueError("control characters")
+    return found
+
+
+def text_lines(data: bytes, where: object) -> list[str]:
+    """The lines of a text file (see `decoded`), without what ends them. Raises SourceError, naming `where`."""
+    try:
+        lines = re.split("\r*\n|\r", decoded(data))
+    except ValueError:
+        raise SourceError(f"{where} is no text: save it as UTF-8, one entry a line") from None
+    return lines if lines[-1] else lines[:-1]
+
+
+_CONTROL = re.compile("[\0-\x08\x0e-\x1f]")  # but for white space: text has none, and nearly all else does
+
+
 def made_listing(
     classes: Iterable[str], entries: Entries, rejects: list[Reject], where: object, numbered: bool = False
 ) -> Listing:
-    """The listing of one part, classes without images named among the rejects. Raises SourceError if all are."""
+    """The listing of one part, classes without images named among the rejects.
+
+    Raises SourceError if all are, or where the names of two classes print alike.
+    """
     classes = tuple(classes)
+    check_distinct(classes, where)
     if not len(entries):
         first = f"; the first reject is {rejects[0][0]}: {rejects[0][1]}" if rejects else ""
         raise SourceError(f"{where} has {len(classes)} classes but no images{first}")
+    notes = _much_left_out(len(entries), rejects)
     counts = np.bincount(entries.label, minlength=len(classes))
     rejects = rejects + [(f"{classes[label]}/", NO_IMAGES) for label in np.flatnonzero(counts == 0)]
     escaped = tuple(sorted((escape(source), reason) for source, reason in rejects))
-    return Listing(classes, {"train": entries}, escaped, numbered)
+    return Listing(classes, {"train": entries}, escaped, numbered, notes=notes)
+
+
+def _much_left_out(taken: int, rejects: list[Reject]) -> tuple[str, ...]:
+    """A sentence where half of the inputs or more are rejects; hidden files aside, which are there by the hundred."""
+    reasons = Counter(reason for _, reason in rejects if reason != HIDDEN)
+    if reasons.total() < taken:
+        return ()
+    (reason, most), *_ = reasons.most_common(1)
+    return (f"{reasons.total()} of {taken + reasons.total()} inputs are left out, most often ({most}) for: {reason}",)
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .archive import member_name, tar_members, window
 from .base import Source, SourceOptions
 from .folders import ClassFolders
 from .imagenet_val import LabelledTar, find_labels
-from .parquet import Parquet
+from .parquet import Parquet, check_column_options, flat_name
 from .parts import Parts
 from .place import Place
 from .scratch import GZIPPED, Gunzipped, temporary_folder
@@ -45,6 +45,13 @@ def find_source(path: str | os.PathLike[str], options: SourceOptions = _LOOKING)
     validate on, one in val/, validation/ or test/; or files named with braces, `train-{000..146}.tar`. On a disk, or
     by URL. Raises SourceError, saying what was found instead, PlanError, StoreError, OSError.
     """
+    found = _look(path, options)
+    check_column_options(options, (found.train, found.val) if isinstance(found, Parts) else (found,), path)
+    return found
+
+
+def _look(path: str | os.PathLike[str], options: SourceOptions) -> Source:
+    """The source, whatever the options say of columns."""
     if options.kind and options.kind not in KINDS:
         raise PlanError(f"--source {options.kind}: choose {', '.join(KINDS)}")
     text = os.fspath(path)
@@ -128,7 +135,7 @@ class _Found:
             return "parquet"
         if self.packed:
             return "tars-gz" if self.folder and not _is_whole(self.packed) else "tar-of-tars"
-        first = _first_members(self.tars[0])
+        first = _first_members(_by_name(self.tars)[0][0])  # those of a test part may have no labels
         if len(self.tars) == 1 and any(name.endswith(".tar") for name in first):
             return "tar-of-tars"
         if looks_like(first):
@@ -155,7 +162,8 @@ class _Finder:
             return self._imagenet(root)
         if (root / "train").is_dir():
             held_out = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-            return self._parts(self._part(root / "train"), held_out, self._part(held_out) if held_out else None)
+            train = self._part(root / "train")
+            return self._parts(train, held_out, self._val(held_out, train) if held_out else None)
         found = _Found.of(root)
         data = root / "data"  # where data hubs keep their Parquet files
         if not found.parquet and data.is_dir() and data.files(".parquet") and kind in ("", "parquet"):
@@ -202,12 +210,20 @@ class _Finder:
     def _part(self, place: Place) -> Source:
         return self.one(place, _Found.of(place))
 
+    def _val(self, place: Place, train: Source) -> Source:
+        """The source of the part to validate on: shards without labels beside shards look like class tars."""
+        found = _Found.of(place)
+        shards = isinstance(train, WebDataset) and not {tar.stem for tar in found.tars} & set(train.classes)
+        if shards and not self.options.kind and found.kind(place) == "tars":
+            return self._of_files("webdataset", found.tars)
+        return self.one(place, found)
+
     def _parts(self, train: Source, held_out: Place | None, val: Source | None) -> Source:
         return Parts(self.name, train, val, str(held_out)) if val else train
 
     def _imagenet(self, root: Place) -> Source:
         """The tars of ILSVRC2012 as they are fetched; either part may be unpacked, in train/ or val/."""
-        finder = _Finder(self.name, SourceOptions("", self.options.val_labels, self.options.scratch))
+        finder = _Finder(self.name, replace(self.options, kind=""))
         if (root / TRAIN_TAR).is_file():
             train: Source = TarOfTars(self.name, root / TRAIN_TAR)
         elif (root / "train").is_dir():
@@ -241,7 +257,8 @@ class _Finder:
             folder = files[0].parent
             return WebDataset(self.name, files, read_classes((folder, folder.parent)))
         home = self._scratch(files)
-        return Parquet(self.name, tuple((path, home / f"{path.stem}.images") for path in files))
+        pairs = tuple((path, home / flat_name(path.stem, self.options)) for path in files)
+        return Parquet(self.name, pairs, self.options.image_column, self.options.label_column)
 
     def _scratch(self, files: Sequence[Place]) -> Path:
         """A folder in scratch for what comes of these files; another one when they have changed."""

@@ -3,189 +3,219 @@ images each. So the images are copied once into flat files in the scratch folder
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceError
+from ..errors import PlanError, RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import window
-from .base import (
-    LARGEST_IMAGE,
-    LARGEST_LABEL,
-    Found,
-    Reject,
-    Source,
-    made_listing,
-    nobody,
-    numbered_classes,
-    too_large,
-)
+from .base import LARGEST_IMAGE, Found, Reject, Source, SourceOptions, nobody, too_large
+from .columns import Columns, find_columns, pyarrow, whole
+from .labels import Label, Labels, Row, label_of
 from .place import Place
 from .scratch import expanding, missing
 
-IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
-LABEL_NAMES = ("label", "labels", "cls", "fine_label", "class")
-_HEAD = struct.Struct("<qQI")  # of a row in a flat file: label, bytes of the image, bytes of its name
+# A flat file is a row after another: the head, with the lengths of what follows, the label as JSON, a name, the image.
+_HEAD = struct.Struct("<IIQ")
+_FORMAT = 2
 ROWS = 64  # decoded at a time: with images of 100 kB some 6 MB
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a file hold what. classes: the names by label, or none where only numbers are known."""
-
-    image: str
-    label: str
-    classes: tuple[str, ...]
+MANY = 1 << 16  # where labels alone are read
+_CURE = "write the labels so, as numbers or all as names, or name another column with --label-column"
 
 
 @dataclass(frozen=True)
 class Parquet(Source):
-    """Parquet files in order, and the flat file that each is copied to: the images one after another."""
+    """Parquet files in order, and the flat file that each is copied to: the images one after another.
+
+    image_column, label_column: as the user names them; empty to choose.
+    """
 
     name: str
     pairs: tuple[tuple[Place, Path], ...]
+    image_column: str = ""
+    label_column: str = ""
 
     def scan(self, found: Found = nobody) -> Listing:
         """Copy the images out where that is not done, and index them, named by their paths.
 
         Where paths are missing or repeat within a class, all are named by file and row instead.
         """
-        self.stage()
-        where = self.pairs[0][0].parent
-        kinds = {find_columns(packed).classes for packed, _ in self.pairs}
-        if len(kinds) > 1:
-            raise SourceError(f"{where} holds files that name different classes: keep one data set")
-        classes = kinds.pop()
+        columns = self.columns()
+        if rows := self._unlabelled(columns):
+            reason = f"all of {columns.label} is null or negative" if columns.label else self._no_labels()
+            raise UnlabelledError(self._where, rows, reason)
+        self._copy(columns)
         for by_row in (False, True):
             rejects: list[Reject] = []
+            labels = Labels(columns.classes, self._where, _CURE)
             builder = EntriesBuilder(nobody if by_row else found)
             for number, (packed, flat) in enumerate(self.pairs):
-                builder.add_rows(_indexed(packed, flat, by_row, len(classes), rejects), number)
+                builder.add_rows(labels.numbered(_indexed(packed, flat, by_row, rejects)), number)
             entries = builder.build()
             order, repeats = entries.by_class()
             if not repeats:
                 break
-        names = classes or numbered_classes(int(entries.label.max(initial=-1)) + 1)
-        return made_listing(names, entries.take(order), rejects, where, numbered=not classes)
+        listing = labels.listing(entries.take(order), rejects)
+        return replace(listing, notes=(columns.note(), *listing.notes))
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The image's bytes, by its offset in the flat file."""
         return Place.of(self.pairs[int(entries.file[i])][1]).range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
-        """Kind and name."""
-        return {"kind": "parquet", "name": self.name}
+        """Kind and name, and the columns that the user names."""
+        named = {"image_column": self.image_column, "label_column": self.label_column}
+        return {"kind": "parquet", "name": self.name, **{key: name for key, name in named.items() if name}}
 
     def files(self) -> Iterable[Place]:
         """The Parquet files."""
         return [packed for packed, _ in self.pairs]
 
     def stage(self) -> None:
-        """Copy the images out of one file after another. Raises SourceError where one is damaged or does not fit."""
+        """Copy the images out of one file after another. Raises SourceError where one is damaged or does not fit.
+
+        Nothing is copied where no image has a label.
+        """
+        if all(flat.exists() for _, flat in self.pairs):
+            return
+        columns = self.columns()
+        if not self._unlabelled(columns):
+            self._copy(columns)
+
+    def columns(self) -> Columns:
+        """The columns, the same in all files. Raises SourceError where they are not."""
+        first, *rest = (find_columns(packed, self.image_column, self.label_column) for packed, _ in self.pairs)
+        for (packed, _), other in zip(self.pairs[1:], rest, strict=True):
+            if other.classes != first.classes and other.label == first.label:
+                raise SourceError(f"{self._where} holds files that name different classes: keep one data set")
+            if (other.image, other.label) != (first.image, first.label):
+                raise SourceError(
+                    f"{self._where} holds files with different columns ({first.note()}; in {packed.name}: "
+                    f"{other.note()}): name them with --image-column and --label-column, or keep one data set"
+                )
+        return first
+
+    @property
+    def _where(self) -> Place:
+        return self.pairs[0][0].parent
+
+    def _no_labels(self) -> str:
+        named = f", and none named {self.label_column}" if self.label_column else ""
+        return f"no column holds labels{named}: name one with --label-column"
+
+    def _copy(self, columns: Columns) -> None:
         for packed, flat in missing(self.pairs):
-            columns = find_columns(packed)
             with expanding(packed, flat) as write:
                 for label, name, image in _rows(packed, columns):
-                    write(_HEAD.pack(label, len(image), len(name)) + name + image)
+                    write(_HEAD.pack(len(label), len(name), len(image)) + label + name + image)
+
+    def _unlabelled(self, columns: Columns) -> int:
+        """How many rows there are, if not one has a label; else 0. Reads labels up to the first."""
+        rows = 0
+        for path, _ in self.pairs:
+            with whole(path), path.open() as raw, pyarrow()[1].ParquetFile(raw) as file:
+                rows += file.metadata.num_rows
+                if columns.label and any(map(_is_label, _values(file, MANY, columns.label))):
+                    return 0
+        return rows
 
 
-def _indexed(
-    packed: Place, flat: Path, by_row: bool, classes: int, rejects: list[Reject]
-) -> Iterator[tuple[int, bytes, int, int]]:
-    """The (label, name, offset, size) of the images in a flat file; the rest goes to `rejects`."""
+def flat_name(stem: str, options: SourceOptions) -> str:
+    """The name of the flat file of a Parquet file: another one for other columns, or another form of flat files."""
+    chosen = repr((_FORMAT, options.image_column, options.label_column))
+    return f"{stem}.{hashlib.sha256(os.fsencode(chosen)).hexdigest()[:8]}.images"
+
+
+def check_column_options(options: SourceOptions, sources: Iterable[Source], path: object) -> None:
+    """Raises PlanError where columns are named and none of the sources is Parquet."""
+    named = {"--image-column": options.image_column, "--label-column": options.label_column}
+    option = next((option for option, name in named.items() if name), "")
+    if option and not any(isinstance(source, Parquet) for source in sources):
+        raise PlanError(f"{option} names a column of Parquet files, and {path} holds none: leave it out")
+
+
+def check_same_labels(train: Parquet, val: Parquet) -> None:
+    """Raises SourceError where val would be labelled by a column that train has too, but does not take."""
+    first, second = train.columns(), val.columns()
+    if second.label != first.label and second.label in first.other_labels:
+        raise SourceError(
+            f"train is labelled by the column {first.label} and val by {second.label}: name one that both have with "
+            "--label-column"
+        )
+
+
+def _indexed(packed: Place, flat: Path, by_row: bool, rejects: list[Reject]) -> Iterator[Row]:
+    """The rows of a flat file that have an image; the rest goes to `rejects`."""
     with window(Place.of(flat)) as file:
         place = 0
-        for row in itertools.count():
+        for number in itertools.count():
             head = file.at(place, _HEAD.size)
             if not head:
                 return
-            label, size, length = _HEAD.unpack(head)
-            path = file.at(place + _HEAD.size, length)
-            name = path if path and not by_row else os.fsencode(f"{packed.stem}-{row:08d}")
-            offset = place + _HEAD.size + length
+            for_label, for_name, size = _HEAD.unpack(head)
+            text = file.at(place + _HEAD.size, for_label + for_name)
+            path = text[for_label:]
+            offset = place + _HEAD.size + for_label + for_name
             place = offset + size
+            source = f"{packed.name}/{number}"
             if not size:
-                rejects.append((f"{packed.name}/{row}", "no image, or none that is stored in the file"))
-            elif not 0 <= label < (classes or LARGEST_LABEL):
-                rejects.append((f"{packed.name}/{row}", f"its label {label} is the index of no class"))
+                rejects.append((source, "no image, or none that is stored in the file"))
             elif size > LARGEST_IMAGE:
-                rejects.append((f"{packed.name}/{row}", too_large(size)))
+                rejects.append((source, too_large(size)))
             else:
-                yield label, name, offset, size
+                name = path if path and not by_row else os.fsencode(f"{packed.stem}-{number:08d}")
+                yield _label(json.loads(text[:for_label])), source, name, offset, size
 
 
-def _rows(path: Place, columns: Columns) -> Iterator[tuple[int, bytes, bytes]]:
-    """The (label, name, image) of every row; -1 for no label, empty bytes for no image. Raises SourceError."""
-    with _whole(path), path.open() as raw, _pyarrow()[1].ParquetFile(raw) as file:
+def _rows(path: Place, columns: Columns) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The (label, name, image) of every row; empty bytes for no image. Raises SourceError."""
+    with whole(path), path.open() as raw, pyarrow()[1].ParquetFile(raw) as file:
         for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
-            labels = batch.column(columns.label).to_pylist()
-            for label, image in zip(labels, batch.column(columns.image), strict=True):
+            for label, image in zip(_plain(batch.column(columns.label)), batch.column(columns.image), strict=True):
                 value = image.as_py()
                 data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-                known = label is not None and 0 <= label < LARGEST_LABEL
-                yield label if known else -1, os.fsencode(name or ""), data or b""
+                yield json.dumps(label).encode(), os.fsencode(name or ""), data or b""
 
 
-def find_columns(path: Place) -> Columns:
-    """The columns of images and labels: by the features of a data hub, else by name and type. Raises SourceError."""
-    pyarrow, parquet = _pyarrow()
-    with _whole(path), path.open() as file:
-        schema = parquet.read_schema(file)
-    features = _features(schema.metadata or {})
-    image = [name for name, feature in features.items() if feature.get("_type") == "Image" and name in schema.names]
-    label = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    images = image or [f.name for f in schema if f.name in IMAGE_NAMES and _holds_bytes(f.type)]
-    labels = [f.name for f in schema if f.name in (label or LABEL_NAMES) and pyarrow.types.is_integer(f.type)]
-    if len(labels) > 1 and "label" in labels:
-        labels = ["label"]
-    if len(images) != 1 or len(labels) != 1:
-        raise SourceError(
-            f"{path} needs one column of images ({', '.join(IMAGE_NAMES)}: bytes) and one of labels "
-            f"({', '.join(LABEL_NAMES)}: integers); it has {', '.join(f'{f.name} ({f.type})' for f in schema)}"
-        )
-    names = features.get(labels[0], {}).get("names") or ()
-    return Columns(images[0], labels[0], tuple(map(str, names)))
+def _values(file: Any, rows: int, column: str) -> Iterator[object]:
+    for batch in file.iter_batches(rows, columns=[column]):
+        yield from _plain(batch.column(column))
 
 
-def _holds_bytes(kind: Any) -> bool:
-    types = _pyarrow()[0].types
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+def _plain(column: Any) -> list[object]:
+    """The values of a column as JSON has them; text as it is, if it is not UTF-8 either."""
+    arrow, types = pyarrow()[0], pyarrow()[0].types
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        values = column.cast(arrow.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
+    values = column.to_pylist()
+    if types.is_decimal(column.type):
+        return [value if value is None else _whole(value) for value in values]
+    if types.is_floating(column.type):
+        return [value if value is None else float(value) for value in values]
+    return list(values)
 
 
-def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """What a data hub says of the columns, in the schema's metadata."""
+def _whole(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def _label(value: object) -> Label | RejectedImage:
     try:
-        found = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
+        return label_of(value)
+    except RejectedImage as reason:
+        return reason
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise SourceError("Parquet files need the package pyarrow: pip install 'spectral-shards[parquet]'") from None
-    return pyarrow, parquet
-
-
-@contextmanager
-def _whole(path: Place) -> Iterator[None]:
-    """Raises SourceError for what pyarrow says of a file that is cut or damaged."""
-    try:
-        yield
-    except (_pyarrow()[0].ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's, not the file's
-        reason = str(error).strip().partition("\n")[0]
-        raise SourceError(f"{path} is not a complete Parquet file ({reason}): fetch it again") from None
+def _is_label(value: object) -> bool:
+    return not isinstance(_label(value), UnlabelledImage)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..errors import SourceError
+from ..errors import RejectedImage, SourceError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
+from ..names import check_distinct
 from .archive import Image, Window, member_name, tar_members, why_not, window
-from .base import (
-    LARGEST_IMAGE,
-    LARGEST_LABEL,
-    Found,
-    Reject,
-    Source,
-    built,
-    made_listing,
-    nobody,
-    numbered_classes,
-    text,
-    too_large,
-)
+from .base import LARGEST_IMAGE, Found, Reject, Source, built, nobody, text, text_lines, too_large
+from .labels import NO_LABEL, Label, Labels, Row, label_in_cls, label_in_json
 from .place import Place, each
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
 LABELS = (".cls", ".json")
 CLASSES = "classes.txt"
 LARGEST_TEXT = 2**20
+_CURE = {  # for labels that cannot be told apart: without a classes.txt, and with one
+    False: f"list the classes in a {CLASSES} beside the shards",
+    True: f"write the labels so, or take {CLASSES} away, which makes the numbers themselves the classes",
+}
 
 
 @dataclass
@@ -36,13 +29,14 @@ class _Sample:
     """What one key of a shard has. image: name, offset, size.  refused: a member of it is among the rejects."""
 
     image: Image | None = None
-    label: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)  # that can hold a label, by ending
     refused: bool = False
+    label: Label | RejectedImage | None = None
 
 
 @dataclass(frozen=True)
 class WebDataset(Source):
-    """Shards in order. classes: the names by index, or none where only numbers are known."""
+    """Shards in order. classes: the names by index, or none where only the labels say what there is."""
 
     name: str
     shards: tuple[Place, ...]
@@ -52,17 +46,11 @@ class WebDataset(Source):
         """Index the images of every shard and read their labels."""
         rejects: list[Reject] = []
         builder = EntriesBuilder(found)
-        index = {name: label for label, name in enumerate(self.classes)}
-        most = -1
-        for number, (rows, refused) in enumerate(each(lambda shard: _rows(shard, index), self.shards, self.threads)):
-            most = max(most, max((row[0] for row in rows), default=-1))
-            builder.add_rows(rows, number)
+        labels = Labels(self.classes, self.shards[0].parent, _CURE[bool(self.classes)])
+        for number, (rows, refused) in enumerate(each(_rows, self.shards, self.threads)):
+            builder.add_rows(labels.numbered(rows), number)
             rejects += refused
-        where = self.shards[0].parent
-        entries = built(builder, [shard.stem for shard in self.shards])
-        return made_listing(
-            self.classes or numbered_classes(most + 1), entries, rejects, where, numbered=not self.classes
-        )
+        return labels.listing(built(builder, [shard.stem for shard in self.shards]), rejects)
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """The member's bytes, by its offset in its shard."""
@@ -83,39 +71,70 @@ class WebDataset(Source):
         return self.shards[0].store.threads
 
 
-def _rows(shard: Place, index: dict[str, int]) -> tuple[list[tuple[int, bytes, int, int]], list[Reject]]:
-    """The (label, name, offset, size) of the images of a shard, and what has no place among them."""
-    rows: list[tuple[int, bytes, int, int]] = []
+def _rows(shard: Place) -> tuple[list[Row], list[Reject]]:
+    """The images of a shard with their labels, and what has no place among them."""
     rejects: list[Reject] = []
     with window(shard) as file:
         samples = _samples(file, shard, rejects)
+    for sample in samples.values():
+        sample.label = _label(sample.files)
+    used = _join(samples)
+    rows: list[Row] = []
     for key, sample in samples.items():
-        if sample.image is None:
-            if not sample.refused:
-                rejects.append((f"{shard.name}/{key}", "a label without an image"))
-            continue
-        label, reason = _label(sample, index)
-        if reason:
-            rejects.append((f"{shard.name}/{text(sample.image[0])}", reason))
-        else:
-            rows.append((label, *sample.image))
+        if sample.image is not None:
+            label = UnlabelledImage(NO_LABEL) if sample.label is None else sample.label
+            rows.append((label, f"{shard.name}/{text(sample.image[0])}", *sample.image))
+        elif not sample.refused and key not in used:
+            rejects.append((f"{shard.name}/{key}", "a label without an image"))
     return rows, rejects
 
 
-def _label(sample: _Sample, index: dict[str, int]) -> tuple[int, str]:
-    """The class index of a sample, or the reason to leave it out. index: of each class by name, if known."""
-    ending = next((ending for ending in LABELS if ending in sample.label), None)
-    if ending is None:
-        return -1, "an image without a label (.cls, or .json with a label)"
+def _label(files: dict[str, bytes]) -> Label | RejectedImage | None:
+    """What the files of a sample say, .cls before .json; None where they say nothing of a label."""
     try:
-        data = sample.label[ending]
-        value = json.loads(data)["label"] if ending == ".json" else data.decode().strip()
-        label = index[value] if value in index else int(value)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return -1, f"its {ending} holds no index of a class"
-    if not 0 <= label < (len(index) or LARGEST_LABEL):
-        return -1, f"its label {label} is the index of no class"
-    return label, ""
+        return label_in_cls(files[".cls"]) if ".cls" in files else label_in_json(files.get(".json", b"0"))
+    except RejectedImage as reason:
+        return reason
+
+
+def _join(samples: dict[str, _Sample]) -> set[str]:
+    """Give images without a label that of their sample (s.image.jpg that of s.cls); the keys of labels so used.
+
+    Samples as webdataset has them: members of one name up to its first dot. An image is given a label where both
+    are the only ones of their sample that are left; where several are, nobody can tell, and each is told so.
+    """
+    left: dict[str, tuple[list[str], list[str]]] = {}  # of each sample, the keys of images and of labels without
+    for key, sample in samples.items():
+        if sample.image is None and sample.label is not None:
+            left.setdefault(_first_key(key), ([], []))[1].append(key)
+        elif sample.image is not None and sample.label is None:
+            left.setdefault(_first_key(key), ([], []))[0].append(key)
+    used: set[str] = set()
+    for name, (images, labels) in left.items():
+        if not images or not labels:
+            continue
+        with_cls = [key for key in labels if ".cls" in samples[key].files]
+        labels = with_cls or labels
+        used.update(labels)
+        if len(images) == len(labels) == 1:
+            samples[images[0]].label = samples[labels[0]].label
+            continue
+        for key in images:
+            samples[key].label = RejectedImage(
+                f"the sample {name} has {_counted(images, 'image')} for {_counted(labels, 'label')}: keep one of each, "
+                "or name each label as its image (s.left.cls beside s.left.jpg)"
+            )
+    return used
+
+
+def _counted(keys: list[str], what: str) -> str:
+    return f"{len(keys)} {what}" if len(keys) == 1 else f"{len(keys)} {what}s"
+
+
+def _first_key(key: str) -> str:
+    """A key of the last dot up to its first dot, in the same folder."""
+    folder, slash, name = key.rpartition("/")
+    return folder + slash + name.partition(".")[0]
 
 
 def _samples(file: Window, shard: Place, rejects: list[Reject]) -> dict[str, _Sample]:
@@ -133,13 +152,15 @@ def _samples(file: Window, shard: Place, rejects: list[Reject]) -> dict[str, _Sa
         sample = samples.setdefault(key, _Sample())
         if reason is None and ending in IMAGES and sample.image is not None:
             reason = "a second image of this key"
+        if reason is None and ending in sample.files:
+            reason = "a second label of this key"
         if reason:
             rejects.append((f"{shard.name}/{name}", reason))
             sample.refused = True
         elif ending in IMAGES:
             sample.image = (os.fsencode(name), file.start + member.offset_data, member.size)
         else:
-            sample.label[ending] = file.at(member.offset_data, member.size)
+            sample.files[ending] = file.at(member.offset_data, member.size)
     return samples
 
 
@@ -156,9 +177,16 @@ def read_classes(folders: Iterable[Place]) -> tuple[str, ...]:
     """The lines of the first classes.txt in `folders`; none without one. Raises SourceError, OSError."""
     for folder in folders:
         if (folder / CLASSES).is_file():
-            lines = (folder / CLASSES).read().decode("utf-8", "surrogateescape").splitlines()
-            classes = tuple(line.strip() for line in lines if line.strip())
+            where = folder / CLASSES
+            classes = tuple(line.strip() for line in text_lines(where.read(), where))
+            while classes and not classes[-1]:
+                classes = classes[:-1]
             if not classes or len(set(classes)) < len(classes):
-                raise SourceError(f"{folder / CLASSES} must name each class once, one a line")
+                raise SourceError(f"{where} must name each class once, one a line")
+            if "" in classes:
+                raise SourceError(
+                    f"line {classes.index('') + 1} of {where} is empty, but class i is line i: fill it in"
+                )
+            check_distinct(classes, where)
             return classes
     return ()
