@@ -45,14 +45,15 @@ def check_distinct(names: Iterable[str], where: object) -> None:
     """Raises SourceError for two names that are equal, or differ in their normal form alone."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(normal(name), name)
-        if other is not name:
-            twice = (
-                f"the class {shown(name)} twice"
-                if other == name
-                else f"two classes whose names print alike, {shown(other)} and {shown(name)}"
+        other = seen.get(normal(name))
+        if other == name:
+            raise SourceError(f"{where} has the class {shown(name)} twice: once each")
+        if other is not None:
+            raise SourceError(
+                f"{where} has two classes whose names print alike, {shown(other)} and {shown(name)}: rename one, or "
+                "join them"
             )
-            raise SourceError(f"{where} has {twice}: rename one, or join them")
+        seen[normal(name)] = name
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:

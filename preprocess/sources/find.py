@@ -162,8 +162,7 @@ class _Finder:
             return self._imagenet(root)
         if (root / "train").is_dir():
             held_out = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-            train = self._part(root / "train")
-            return self._parts(train, held_out, self._val(held_out, train) if held_out else None)
+            return self._parts(self._part(root / "train"), held_out, self._part(held_out) if held_out else None)
         found = _Found.of(root)
         data = root / "data"  # where data hubs keep their Parquet files
         if not found.parquet and data.is_dir() and data.files(".parquet") and kind in ("", "parquet"):
@@ -209,14 +208,6 @@ class _Finder:
 
     def _part(self, place: Place) -> Source:
         return self.one(place, _Found.of(place))
-
-    def _val(self, place: Place, train: Source) -> Source:
-        """The source of the part to validate on: shards without labels beside shards look like class tars."""
-        found = _Found.of(place)
-        shards = isinstance(train, WebDataset) and not {tar.stem for tar in found.tars} & set(train.classes)
-        if shards and not self.options.kind and found.kind(place) == "tars":
-            return self._of_files("webdataset", found.tars)
-        return self.one(place, found)
 
     def _parts(self, train: Source, held_out: Place | None, val: Source | None) -> Source:
         return Parts(self.name, train, val, str(held_out)) if val else train

@@ -15,6 +15,8 @@ from ..names import Names, alike, shown
 from .base import NO_IMAGES, Found, Source, nobody
 from .parquet import Parquet, check_same_labels
 from .place import Place
+from .tars import ClassTars
+from .webdataset import WebDataset
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Parts(Source):
             val = self.val.scan(found)
         except UnlabelledError as error:
             return self._without_val(train, error.images)
+        if isinstance(self.train, WebDataset) and isinstance(self.val, ClassTars):
+            known = Names(train.classes)
+            if all(known.find(name) is None for name in val.classes):  # shards without labels look like class tars
+                return self._without_val(train, len(val.parts["train"]))
         new = self._labels(train, val)
         own = {label: name for label, name in zip(new.tolist(), val.classes, strict=True) if label >= 0}
         val_names = tuple(own.get(label, name) for label, name in enumerate(train.classes))
