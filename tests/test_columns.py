@@ -137,7 +137,10 @@ def test_named_columns_of_any_name(tmp_path: Path) -> None:
     source = table(tmp_path / "set" / "a.parquet", photo=[b"1", b"2"], kind=["cat", "dog"], label=[0, 0])
     found = scan(source, image_column="photo", label_column="kind")
     assert counts(found) == {"cat": 1, "dog": 1}
-    assert found.notes == ("Parquet columns: image photo, label kind (also there: label; --label-column chooses)",)
+    assert found.notes == (
+        "Parquet columns: image photo, label kind (also there: label; --label-column chooses)",
+        "The classes are the 2 names that the labels are, sorted",
+    )
 
 
 def test_files_of_one_part_have_the_same_columns(tmp_path: Path) -> None:

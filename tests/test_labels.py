@@ -222,6 +222,7 @@ def test_names_as_labels_are_the_classes_sorted(ending: str, photos3: Path, tmp_
     wanted = tables(make_split(photos3, tmp_path / "wanted", **OPTIONS))
     source = named_shards(photos3, tmp_path / "set", ending)
     assert scan(source).classes == ("café", "cat", "dog")
+    assert scan(source).notes == ("The classes are the 3 names that the labels are, sorted",)
     assert scan(source).digest() == scan(photos3).digest()
     assert tables(make_split(source, tmp_path / "out", **OPTIONS)) == wanted
 
@@ -241,6 +242,17 @@ def test_names_as_labels_in_two_parts(photos3: Path, tmp_path: Path) -> None:
     assert "has numbers as labels and train names (" in refusal(tmp_path / "set")
     (tmp_path / "set" / "classes.txt").write_text(f"dog\n{NFC}\ncat\n")
     assert counts(scan(tmp_path / "set"), "val") == {"dog": 1, NFC: 1, "cat": 0}
+
+
+def test_a_val_of_numbers_is_numbered_as_train_is(tmp_path: Path) -> None:
+    """Indices into train's classes, whatever those are called; no other spelling of them."""
+    class_folders(tmp_path / "set" / "train", {"ant": 2, NFC: 2, "dog": 2})
+    shard(tmp_path / "set" / "val" / "s.tar", [2, 0, 2])
+    found = scan(tmp_path / "set")
+    assert counts(found, "val") == {"ant": 1, NFC: 0, "dog": 2}
+    assert found.spelled == {}
+    shard(tmp_path / "set" / "val" / "s.tar", [3])
+    assert "has the label 3, but train only 3 classes" in refusal(tmp_path / "set")
 
 
 @pytest.mark.parametrize("labels", [["cat", 0], [1, 1, 1, "dog"], ["0", "cat", "1_0"]])
@@ -407,6 +419,28 @@ def test_the_label_beside_the_metadata(tmp_path: Path) -> None:
     assert counts(scan(source)) == {"0": 0, "1": 1}
     source = keys(tmp_path / "two" / "s.tar", "s.image.jpg s.meta.json s.cls", s_cls="1", s_meta_json='{"label": 0}')
     assert counts(scan(source)) == {"0": 0, "1": 1}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        "2021.a.jpg 2021.b.cls 2021.c.jpg 2021.c.cls",
+        "2021.a.jpg 2021.b.cls 2021.d.jpg 2021.c.jpg 2021.c.json 2021.c.cls",
+    ],
+)
+def test_dots_in_keys_join_no_strangers(members: str, tmp_path: Path) -> None:
+    found = scan(keys(tmp_path / "set" / "s.tar", members))
+    assert names(found) == {"0/2021.c.jpg"}
+    assert ("s.tar/2021.a.jpg", "an image without a label (.cls, or .json with a label)") in found.rejects
+    assert ("s.tar/2021.b", "a label without an image") in found.rejects
+
+
+def test_a_refused_image_leaves_its_label_to_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preprocess.sources.webdataset.LARGEST_IMAGE", 3)
+    source = keys(tmp_path / "set" / "s.tar", "v.a.jpg v.a.cls v.b.jpg ok.jpg ok.cls", v_a_jpg="large")
+    found = scan(source)
+    assert names(found) == {"0/ok.jpg"}
+    assert dict(found.rejects)["s.tar/v.b.jpg"] == "an image without a label (.cls, or .json with a label)"
 
 
 @pytest.mark.parametrize(

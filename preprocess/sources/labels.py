@@ -161,7 +161,8 @@ class Labels:
         place = {name: number for number, name in enumerate(classes)}
         new = np.array([place[name] for name in self._names], np.int32)
         found = made_listing(self._names, entries, rejects, self._where).relabelled(classes, new)
-        return replace(found, named_by_labels=True)
+        note = f"The classes are the {len(classes)} names that the labels are, sorted"
+        return replace(found, named_by_labels=True, notes=(note, *found.notes))
 
 
 def _is_number(text: str) -> bool:

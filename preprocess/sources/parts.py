@@ -52,8 +52,8 @@ class Parts(Source):
             train,
             parts=parts,
             rejects=tuple(sorted(rejects)),
-            spelled={} if val_names == train.classes else {"val": val_names},
-            notes=tuple(dict.fromkeys([*train.notes, *val.notes])),
+            spelled={} if val.numbered or val_names == train.classes else {"val": val_names},
+            notes=(*train.notes, *(f"val: {note}" for note in val.notes if note not in train.notes)),
         )
 
     def _without_val(self, train: Listing, images: int) -> Listing:

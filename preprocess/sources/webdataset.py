@@ -100,21 +100,21 @@ def _label(files: dict[str, bytes]) -> Label | RejectedImage | None:
 def _join(samples: dict[str, _Sample]) -> set[str]:
     """Give images without a label that of their sample (s.image.jpg that of s.cls); the keys of labels so used.
 
-    Samples as webdataset has them: members of one name up to its first dot. An image is given a label where both
-    are the only ones of their sample that are left; where several are, nobody can tell, and each is told so.
+    A sample is what webdataset takes for one: members of one name up to its first dot. Names may have dots of their
+    own, so this is left alone where an image of such a sample has its label already, or a member was refused. With
+    several images or labels nobody can tell which belongs to which, and each image is told so.
     """
-    left: dict[str, tuple[list[str], list[str]]] = {}  # of each sample, the keys of images and of labels without
-    for key, sample in samples.items():
-        if sample.image is None and sample.label is not None:
-            left.setdefault(_first_key(key), ([], []))[1].append(key)
-        elif sample.image is not None and sample.label is None:
-            left.setdefault(_first_key(key), ([], []))[0].append(key)
+    groups: dict[str, list[str]] = {}
+    for key in samples:
+        groups.setdefault(_first_key(key), []).append(key)
     used: set[str] = set()
-    for name, (images, labels) in left.items():
-        if not images or not labels:
+    for name, keys in groups.items():
+        images = [key for key in keys if samples[key].image is not None]
+        labels = [key for key in keys if samples[key].image is None and samples[key].label is not None]
+        paired = any(samples[key].label is not None for key in images)
+        if not images or not labels or paired or any(samples[key].refused for key in keys):
             continue
-        with_cls = [key for key in labels if ".cls" in samples[key].files]
-        labels = with_cls or labels
+        labels = [key for key in labels if ".cls" in samples[key].files] or labels
         used.update(labels)
         if len(images) == len(labels) == 1:
             samples[images[0]].label = samples[labels[0]].label
