@@ -42,7 +42,7 @@ class Parts(Source):
             if all(known.find(name) is None for name in val.classes):  # shards without labels look like class tars
                 return self._without_val(train, len(val.parts["train"]))
         new = self._labels(train, val)
-        own = {label: name for label, name in zip(new.tolist(), val.classes, strict=True) if label >= 0}
+        own = {} if val.numbered else dict(zip(new.tolist(), val.classes, strict=True))
         val_names = tuple(own.get(label, name) for label, name in enumerate(train.classes))
         val = val.relabelled(train.classes, new)
         rejects = [self._named("train", *reject) for reject in train.rejects]
@@ -52,7 +52,7 @@ class Parts(Source):
             train,
             parts=parts,
             rejects=tuple(sorted(rejects)),
-            spelled={} if val.numbered or val_names == train.classes else {"val": val_names},
+            spelled={} if val_names == train.classes else {"val": val_names},
             notes=(*train.notes, *(f"val: {note}" for note in val.notes if note not in train.notes)),
         )
 
