@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from buckets import BUCKET, Server, WebServer, environment
+from buckets import BUCKET, Server, WebServer, environment, wait_for
+from conftest import program
 from slow_runs import OPTIONS, under_way
 
 from train import checkpoint
@@ -26,28 +27,36 @@ def run(shards: str | Path, out: Path, workers: int, fail_at: str = "", ranks: i
     if ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [*launcher, SCRIPT, "--shards", str(shards), "--out", str(out), *OPTIONS, "--workers", str(workers)]
+    return ended(command, out, fail_at)
+
+
+def ended(command: list[str], out: Path, fail_at: str) -> tuple[int, str]:
+    """The same of any command."""
     before = set(os.listdir("/dev/shm"))
     environment = {**os.environ, "FAIL_AT": fail_at, "OMP_NUM_THREADS": "1", "SPECTRAL_RETRY_SECONDS": "2"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
     try:
-        said, _ = process.communicate(timeout=SOON * ranks)
+        said, _ = process.communicate(timeout=2 * SOON)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         pytest.fail(f"it hangs, after it said: {process.communicate()[0]}")
-    assert not [p for p in psutil.process_iter(["pid"]) if _group(p.pid) == process.pid]
+    wait_for(lambda: not _alive(process.pid), 20)
     ours = {name for name in set(os.listdir("/dev/shm")) - before if str(process.pid) in name}
     assert not ours
     assert not list(out.glob("*.tmp"))
     return process.returncode, said
 
 
-def _group(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return -1
+def _alive(group: int) -> list[psutil.Process]:
+    """The processes of a group that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def spoilt(sub4: Path, tmp_path: Path, pattern: str) -> Path:
@@ -124,6 +133,23 @@ def test_an_error_ends_a_run_wherever_it_is_raised(fail_at: str, sub4: Path, tmp
 def test_an_exit_that_nobody_expects_ends_a_run(sub4: Path, tmp_path: Path) -> None:
     assert run(sub4 / "01", tmp_path / "run", 2, "exit")[0] == 3
     assert run(sub4 / "01", tmp_path / "run", 0)[0] == 0  # nothing holds the run's folder
+
+
+@pytest.mark.parametrize(
+    ("fail_at", "code"), [("progress bug", 1), ("progress", 2), ("exit", 3), ("manifests", 2), ("scan bug", 1)]
+)
+def test_an_error_ends_a_split(fail_at: str, code: int, photos: Path, tmp_path: Path) -> None:
+    """Rows are under way in two other processes, or have just been."""
+    script = str(Path(__file__).with_name("failing_split.py"))
+    command = [sys.executable, script, "split", "--factor", "4", "--jobs", "2", "--samples-per-shard", "64"]
+    out = tmp_path / "out"
+    found, said = ended([*command, str(photos), "--out", str(out)], out, fail_at)
+    assert found == code, said
+    assert ("Traceback" in said) == (code == 1)
+    if code == 2:
+        assert re.search(r"^Error: .*No space left on device", said.splitlines()[-1])
+    again = program("spectral-prep", "split", "--factor", "4", "--samples-per-shard", "64", photos, "--out", out)
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.slow
