@@ -24,7 +24,7 @@ from .plan import SplitPlan
 from .sources import Source, fingerprint
 
 NAME = "rows/scan.bin"
-_MAGIC = b"spectral-shards scan 2 "
+_MAGIC = b"spectral-shards scan 3 "
 _COLUMNS = (("lengths", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("file", "<i4"))
 
 

@@ -14,6 +14,7 @@ from shards_manifest.console import human_bytes
 from shards_manifest.tables import escape
 
 from ..errors import RejectedImage, SourceError
+from ..kinds import kind_words
 from ..listing import Entries, EntriesBuilder, Listing
 from .place import Place, each
 
@@ -47,6 +48,14 @@ class Source(Protocol):
     def describe(self) -> dict[str, str]:
         """What stands in the manifest: the kind and the data set's name; no paths of this machine."""
         ...
+
+    def reads(self) -> str:
+        """What was recognised, for people: class folders in train/ and val/."""
+        return kind_words(self.describe()["kind"])
+
+    def unused(self) -> tuple[str, ...]:
+        """Names of folders and files beside the parts that are left out; none for most."""
+        return ()
 
     def files(self) -> Iterable[Place]:
         """The files and folders that show by name and stamp that another scan is due."""
@@ -84,6 +93,8 @@ def fingerprint(source: Source) -> str:
     total = hashlib.sha256(repr(sorted(source.describe().items())).encode())
     files = list(source.files())
     threads = files[0].store.threads if files else 1
+    if unused := source.unused():
+        total.update(repr(unused).encode())
     for place, stamp in zip(files, each(Place.stamp, files, threads), strict=True):
         if not stamp:
             return ""

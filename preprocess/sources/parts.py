@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,58 +11,99 @@ from shards_manifest.tables import escape
 
 from ..errors import SourceError
 from ..listing import Entries, Listing
-from .base import NO_IMAGES, Found, Source, nobody
+from .base import NO_IMAGES, Found, Reject, Source, nobody
+from .labelled import LabelledFolder, LabelledTar
 from .place import Place
 
 
 @dataclass(frozen=True)
 class Parts(Source):
-    """Sources of one part each, under the classes of train."""
+    """Sources of one part each, under the classes of train, and what lies beside them.
+
+    val: None where one is held out of train.  val_place: the path of val, for sentences.  names: of the folders or
+    files of both parts, for people.  left_out: (name, reason) of each folder or file beside them that is not used.
+    """
 
     name: str
     train: Source
-    val: Source
-    val_name: str
+    val: Source | None
+    val_place: str
+    names: tuple[str, ...]
+    left_out: tuple[Reject, ...] = ()
 
     def scan(self, found: Found = nobody) -> Listing:
         """Both parts. Raises SourceError where val has a class that train lacks."""
-        train, val = self.train.scan(found), self.val.scan(found)
+        train = self.train.scan(found)
+        left_out = [(escape(name), reason) for name, reason in self.left_out]
+        if self.val is None:
+            return replace(train, rejects=tuple(sorted([*train.rejects, *left_out])))
+        val = self.val.scan(found)
+        if uses_labels(self):
+            self._check_numbers(train, val)
         val = val.relabelled(train.classes, self._labels(train, val))
-        rejects = [self._named("train", *reject) for reject in train.rejects]
+        rejects = left_out + [self._named("train", *reject) for reject in train.rejects]
         rejects += [self._named("val", *reject) for reject in val.rejects if reject[1] != NO_IMAGES]
         parts = {"train": train.parts["train"], "val": val.parts["train"]}
         return Listing(train.classes, parts, tuple(sorted(rejects)), train.numbered)
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
         """From the part's own source."""
-        return (self.val if part == "val" else self.train).read(part, class_name, entries, i)
+        source = self.val if part == "val" and self.val else self.train
+        return source.read(part, class_name, entries, i)
 
     def describe(self) -> dict[str, str]:
         """Kind, or both kinds, and name."""
-        kinds = [source.describe()["kind"] for source in (self.train, self.val)]
+        kinds = [source.describe()["kind"] for source in self._sources()]
         return {"kind": " and ".join(dict.fromkeys(kinds)), "name": self.name}
+
+    def reads(self) -> str:
+        """The kinds, and which folders or files they are in."""
+        kinds = [source.reads() for source in self._sources()]
+        if len(set(kinds)) == 1:
+            return f"{kinds[0]} in {' and '.join(self.names)}"
+        return " and ".join(f"{kind} in {name}" for kind, name in zip(kinds, self.names, strict=True))
+
+    def unused(self) -> tuple[str, ...]:
+        """The folders and files beside the parts."""
+        return tuple(escape(name) for name, _ in self.left_out)
 
     def files(self) -> Iterable[Place]:
         """Those of both parts."""
-        yield from self.train.files()
-        yield from self.val.files()
+        for source in self._sources():
+            yield from source.files()
 
     def stage(self) -> None:
         """Stage both."""
-        self.train.stage()
-        self.val.stage()
+        for source in self._sources():
+            source.stage()
 
     @property
     def threads(self) -> int:
         """Those of train, nearly all of it."""
         return self.train.threads
 
+    def _sources(self) -> list[Source]:
+        return [self.train, self.val] if self.val else [self.train]
+
+    def _check_numbers(self, train: Listing, val: Listing) -> None:
+        """Refuse labels that are numbers where train's classes are numbers too, and not at the places they name."""
+        if not val.numbered or train.numbered or not all(name.isdecimal() for name in train.classes):
+            return
+        for label in np.unique(val.parts["train"].label).tolist():
+            at = train.classes[label] if label < len(train.classes) else ""
+            if not at or int(at) != label:
+                raise SourceError(
+                    f"the labels of {self.val_place} are numbers, and so are the classes of train: label {label} may "
+                    f"be the class {label}, or the one at that place, {at or 'of which there is none'}: rename the "
+                    "classes so that they sort as numbers from 0 (00, 01, 02), or to words"
+                )
+
     def _labels(self, train: Listing, val: Listing) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         """For each class of val the label that train gives it."""
         if val.numbered:  # its labels are indices into whatever train calls its classes
             if len(val.classes) > len(train.classes):
                 raise SourceError(
-                    f"{self.val_name} has the label {len(val.classes) - 1}, but train only {len(train.classes)} "
+                    f"{self.val_place} has the label {len(val.classes) - 1}, but train only {len(train.classes)} "
                     "classes: both need the same classes"
                 )
             return np.arange(len(val.classes), dtype=np.int32)
@@ -71,7 +112,7 @@ class Parts(Source):
         unknown = sorted(name for name in val.classes if name not in index and f"{escape(name)}/" not in empty)
         if unknown:
             raise SourceError(
-                f"{self.val_name} has the class {escape(unknown[0])}, which train does not have "
+                f"{self.val_place} has the class {escape(unknown[0])}, which train does not have "
                 f"({len(unknown)} such classes): both need the same classes"
             )
         return np.array([index.get(name, -1) for name in val.classes], np.int32)
@@ -79,3 +120,8 @@ class Parts(Source):
     @staticmethod
     def _named(part: str, source: str, reason: str) -> tuple[str, str]:
         return (source, reason) if reason == NO_IMAGES else (f"{part}/{source}", reason)
+
+
+def uses_labels(source: Source) -> bool:
+    """True where the images to validate on lie flat, with labels from elsewhere."""
+    return isinstance(source, Parts) and isinstance(source.val, LabelledTar | LabelledFolder)

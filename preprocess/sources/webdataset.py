@@ -23,9 +23,9 @@ from .base import (
     text,
     too_large,
 )
+from .names import IMAGE_ENDINGS as IMAGES
 from .place import Place, each
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
 LABELS = (".cls", ".json")
 CLASSES = "classes.txt"
 LARGEST_TEXT = 2**20
