@@ -49,7 +49,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for option in (
         click.option("--scratch", type=click.Path(), help=_SCRATCH),
-        click.option("--val-labels", type=click.Path(), help="Of ILSVRC2012_img_val.tar: devkit, or `filename label`."),
+        click.option("--val-labels", type=click.Path(), help="Of flat validation images: devkit, or `filename label`."),
         click.option("--source", "kind", default="", help=f"What SOURCE is: {', '.join(KINDS)}.  [default: look]"),
     ):
         gather = option(gather)
@@ -65,7 +65,7 @@ _FORMS = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
 
 @cli.command(
     epilog=f"""\b
-Forms of SOURCE, each also in train/ with val/, validation/ or test/ beside it:
+Forms of SOURCE, each also in train/ with val/ or test/ beside it, or as people else call these:
 {_FORMS}"""
 )
 @click.argument("source", type=click.Path())
@@ -143,6 +143,7 @@ def split(
     from .plan import SplitPlan, parse_bands
     from .run import check_outside, prepare
     from .sources import SourceOptions, scratch_folder
+    from .summary import summary
 
     where = Backend(backend, address, jobs or (_cores() if backend == "loky" else -1))
     reading, class_list = options.pop("reading"), options.pop("class_list")
@@ -159,6 +160,8 @@ def split(
         job = prepare(source, plan, found, out, bar.update)
     if note := class_note(plan, len(job.listing.classes)):
         click.echo(note)
+    for line in summary(job):
+        click.echo(line)
     if dry_run:
         _print_estimate(job, out)
     else:
@@ -196,8 +199,8 @@ def _print_estimate(job: Any, out: str) -> None:
         f"{out}: {len(job.plan.bands)} bands of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, "
         "nothing written yet"
     )
-    for part in sorted(found.samples):
-        click.echo(f"  {part}: {found.samples[part]} images in {found.shards[part]} shards a band")
+    shards = ", ".join(f"{count} of {part}" for part, count in sorted(found.shards.items()))
+    click.echo(f"  shards a band: {shards}")
     each = console.human_bytes(found.image_bytes)
     click.echo(
         f"  about {console.human_bytes(total)}: {each} an image in all bands, measured on {found.measured} images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,6 +11,8 @@ from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image, images, member_name, tar_members, why_not, window
 from .base import Found, Reject, Source, made_listing, nobody
+from .labels import LIST_NAMES
+from .names import Candidates
 from .place import Place, each
 
 
@@ -22,7 +25,7 @@ class ClassTars(Source):
 
     def scan(self, found: Found = nobody) -> Listing:
         """Index the members of every tar, sorted by name."""
-        tars = self.root.files(".tar")
+        tars = self._tars()
         classes = sorted(name[: -len(".tar")] for name in tars)
         rejects: list[Reject] = [(entry, "not in a class") for entry in self.root.files() if entry not in set(tars)]
         builder = EntriesBuilder(found)
@@ -42,12 +45,15 @@ class ClassTars(Source):
 
     def files(self) -> Iterable[Place]:
         """The tars."""
-        return [self.root / name for name in self.root.files(".tar")]
+        return [self.root / name for name in self._tars()]
 
     @property
     def threads(self) -> int:
         """Those of the store."""
         return self.root.store.threads
+
+    def _tars(self) -> list[str]:
+        return [name for name in self.root.files(".tar") if name not in LIST_NAMES]
 
 
 def _indexed(tar: Place) -> tuple[list[Image], list[Reject]]:
@@ -68,9 +74,12 @@ class TarOfTars(Source):
         """Index the members of every class tar, sorted by name."""
         rejects: list[Reject] = []
         inner: dict[str, slice] = {}
+        candidates = Candidates("")
         with window(self.path) as outer:
             for member in tar_members(outer, str(self.path)):
                 name = member_name(member)
+                if candidates.in_system_folder(os.fsencode(name)):
+                    continue
                 reason = why_not(member)
                 if reason is None and not name.endswith(".tar"):
                     reason = "not in a class"
@@ -81,6 +90,7 @@ class TarOfTars(Source):
                 if class_name in inner:
                     raise SourceError(f"{self.path} holds two tars of the class {class_name}: keep one")
                 inner[class_name] = slice(member.offset_data, member.offset_data + member.size)
+        rejects += candidates.rejects()
         classes = sorted(inner)
         builder = EntriesBuilder(found)
         scanned = each(lambda name: self._class(name, inner[name]), classes, self.threads)
