@@ -75,7 +75,7 @@ class Source(Protocol):
 class SourceOptions:
     """What the user says of a source.
 
-    kind: one of KINDS, empty to look.  val_labels: the list of labels, or the devkit, of a validation tar.
+    kind: one of KINDS, empty to look.  val_labels: the list of labels, or the devkit, of flat validation images.
     scratch: folder for what has to be expanded, shared by all workers; None for a temporary one, empty where there
     is none that they share.
     """

@@ -10,7 +10,7 @@ from .part_names import TEST, TRAIN, VAL, WORDS, PartName, file_parts, folder_pa
 
 LEFT_OVER = "belongs to neither train nor val"
 NO_LABELS = "images without classes or labels"
-OTHER_TEST = "a test part, beside the val part"
+OTHER_TEST = "a test part, not used beside a val part"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def choose_folders(
     folders or files that images come from, so it is a class; or only a part of its name says so, and folders beside
     it that are called nothing of the kind hold images, so all are classes. A folder of the same words beside it, as
     set_val is for set_train, settles it. Raises SourceError for two folders of one part, and, unless `forced`, for
-    flat images in train/ with val/ or test/ beside it, or nothing that could be another class.
+    images directly in train/ where it cannot be told for a class: with val/ or test/ beside it, or no other class, or
+    folders beside the images.
     """
     parts = {name: folder_part(name) for name in names}
     seen: dict[str, Look] = {}
@@ -64,14 +65,18 @@ def choose_folders(
             return clear and (partner(part) or not classes_beside())
         return part.whole or part.rest in rests or (held(name).full and not held(name).flat)
 
+    def is_doubtful(name: str, part: PartName) -> bool:
+        flat = part.role == TRAIN and part.whole and held(name).flat
+        return flat and (held(name).full or partner(part) or not classes_beside())
+
     train = {name: part for name, part in parts.items() if part.role == TRAIN and is_part(name, part)}
     if not train:
-        for name, part in parts.items() if not forced else ():
-            if part.role == TRAIN and part.whole and held(name).flat and (partner(part) or not classes_beside()):
-                raise SourceError(
-                    f"{where}/{name} holds images, not one folder or one tar of them a class: sort them into class "
-                    "folders; or take it for a class with --source folders"
-                )
+        doubtful = next((name for name, part in parts.items() if is_doubtful(name, part)), None)
+        if doubtful and not forced:
+            raise SourceError(
+                f"{where}/{doubtful} holds images, not one folder or one tar of them a class: sort them into class "
+                "folders; or take it for a class with --source folders"
+            )
         return None
     rests = {part.rest for part in train.values()}
     roles = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,10 +22,11 @@ from .names import has_image_ending, is_system_folder
 from .part_names import TRAIN, PartName, folder_part
 from .place import Place
 from .scratch import GZIPPED
-from .webdataset import looks_like
+from .webdataset import LARGEST_TEXT, looks_like
 
 ARCHIVES = (".tar", *GZIPPED, ".parquet")
 _LOOK = 16  # members at the start of a tar that tell what it is
+_NUMBERED = re.compile(r"(^|[-_.])\d+$")  # shard-000 and 00012, not n01440764
 
 
 @dataclass(frozen=True)
@@ -135,36 +139,65 @@ class Content:
 
 
 def tar_kind(tars: Sequence[Place]) -> str:
-    """tar-of-tars, webdataset, or else tars, by the first members of one of `tars`: of train's, if there is one."""
+    """tar-of-tars, webdataset, or else tars, by the first members of one of `tars`: of train's, if there is one.
+
+    Images with a .json beside each are shards where that has a label, or where a tar is numbered as shards are.
+    """
     shown = next((path for path in tars if archive_part(path.name).role == TRAIN), tars[0])
-    first = first_members(shown)
+    first = _first_members(shown)
     if any(name.endswith(".tar") for name in first):
         return "tar-of-tars"
-    return "webdataset" if looks_like(first) else "tars"
+    if not looks_like(first):
+        return "tars"
+    labelled = any(name.endswith(".cls") or _has_label(data) for name, data in first.items())
+    return "webdataset" if labelled or any(_NUMBERED.search(_stem(path.name)) for path in tars) else "tars"
 
 
 def first_members(path: Place) -> list[str]:
     """The names of the first members of a tar, as far as it can be read, up to the first that is a tar."""
-    names: list[str] = []
+    return list(_first_members(path))
+
+
+def _first_members(path: Place) -> dict[str, bytes]:
+    """The first members of a tar, and what those hold that end in .json."""
+    found: dict[str, bytes] = {}
     try:
         with _members(path) as members:
-            for member in islice(members, _LOOK):
-                names.append(member_name(member))
-                if names[-1].endswith(".tar"):
+            for member, read in islice(members, _LOOK):
+                name = member_name(member)
+                if not hidden(os.fsencode(name)):
+                    small = name.lower().endswith(".json") and member.size <= LARGEST_TEXT
+                    found[name] = read(member) if small else b""
+                if name.endswith(".tar"):
                     break
     except (SourceError, tarfile.TarError, EOFError, OSError, ValueError):
         pass  # the scan will say what is wrong
-    return [name for name in names if not hidden(name.encode("utf-8", "surrogateescape"))]
+    return found
 
 
 @contextmanager
-def _members(path: Place) -> Iterator[Iterable[tarfile.TarInfo]]:
+def _members(path: Place) -> Iterator[Iterable[tuple[tarfile.TarInfo, Callable[[tarfile.TarInfo], bytes]]]]:
+    """The members of a tar, and how to read one; of a compressed tar only the last that was given can be read."""
     if path.name.endswith(".tar"):
         with window(path) as file:
-            yield tar_members(file, str(path))
+            yield ((m, lambda member: file.at(member.offset_data, member.size)) for m in tar_members(file, str(path)))
         return
     with path.open() as raw, tarfile.open(fileobj=raw, mode="r|gz") as tar:
-        yield (member for member in tar if not member.isdir())
+
+        def read(member: tarfile.TarInfo) -> bytes:
+            inner = tar.extractfile(member)
+            return inner.read() if inner else b""
+
+        yield ((member, read) for member in tar if not member.isdir())
+
+
+def _has_label(data: bytes) -> bool:
+    """True for JSON with a label, as WebDataset has it."""
+    try:
+        found = json.loads(data) if data else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "label" in found
 
 
 def _parts_of_images(tars: Sequence[Place]) -> list[str]:
@@ -180,7 +213,11 @@ def _parts_of_images(tars: Sequence[Place]) -> list[str]:
 
 def archive_part(name: str) -> PartName:
     """The role of a tar or a Parquet file by its name without the ending, as of a folder's."""
-    return folder_part(name.removesuffix(next((ending for ending in ARCHIVES if name.endswith(ending)), "")))
+    return folder_part(_stem(name))
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(next((ending for ending in ARCHIVES if name.endswith(ending)), ""))
 
 
 def _some(names: list[str]) -> str:

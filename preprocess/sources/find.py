@@ -99,7 +99,7 @@ class _Finder:
         chosen = choose_folders(root, found.folders, look, kind == "folders") or _beside_files(found)
         if chosen:
             return self._of_folders(root, found, chosen, unused)
-        if not found.archives and kind in ("", "parquet") and (inner := self._configuration(root, found)):
+        if not found.parquet and kind in ("", "parquet") and (inner := self._configuration(root, found)):
             others = tuple((f"{name}/", LEFT_OVER) for name in found.folders if name != inner)
             return self.folder(root / inner, unused + others)
         return self._together(root, found, unused)
@@ -173,7 +173,7 @@ class _Finder:
         if "data" in found.folders and (root / "data").files(".parquet"):
             return "data"
         names = []
-        for name in islice(found.folders, MOST_CONFIGS):
+        for name in islice(found.folders, 0 if found.archives else MOST_CONFIGS):
             held = Content.of(root / name)
             if held.images:
                 return ""  # class folders
@@ -201,11 +201,13 @@ class _Finder:
             return Content(None, tuple(by_name[name] for name in names))
 
         held = content(chosen.val or chosen.test)
-        unused += tuple((by_name[name].name, OTHER_TEST) for name in (chosen.test if chosen.val else ()))
-        unused += tuple((by_name[name].name, LEFT_OVER) for name in chosen.rest)
         val = self._held_out(root, held, need=bool(chosen.val)) if held.files else None
-        if held.files and not val:
-            unused += tuple((file.name, NO_LABELS) for file in held.files)
+        for names, reason in (
+            (chosen.test if chosen.val else (), OTHER_TEST),
+            (chosen.test if held.files and not val else (), NO_LABELS),
+            (chosen.rest, LEFT_OVER),
+        ):
+            unused += tuple((_file(by_name[name], found), reason) for name in names)
         train = content(chosen.train)
         return self._parts((train, self.one(root, train)), (held, val) if val else None, unused)
 
@@ -231,7 +233,11 @@ class _Finder:
         """Both parts, each as it was found and as it is read."""
         if not val and not unused:
             return train[1]
-        names = tuple(_shown(content) for content, _ in (train, *([val] if val else [])))
+        contents = [content for content, _ in ((train, val) if val else (train,))]
+        names = tuple(_shown(content) for content in contents)
+        if len(set(names)) < len(names):  # 0000.parquet in train/ and in validation/
+            above = [(content.folder or content.files[0]).parent.name for content in contents]
+            names = tuple(f"{folder}/{name}" for folder, name in zip(above, names, strict=True))
         where = str(val[0].folder or val[0].files[0]) if val else ""
         return Parts(self.name, train[1], val[1] if val else None, where, names, unused)
 
@@ -326,6 +332,12 @@ def _left_over(found: Content, used: set[str], reasons: dict[str, str]) -> tuple
 def _names(found: Content) -> set[str]:
     """The names of a part's folder or files, as leftovers beside it are named."""
     return {f"{found.folder.name}/"} if found.folder else {file.name for file in found.files}
+
+
+def _file(file: Place, found: Content) -> str:
+    """A file's name; with its folder's where several folders hold such files."""
+    several = len({other.parent.key for other in found.files}) > 1
+    return f"{file.parent.name}/{file.name}" if several else file.name
 
 
 def _shown(found: Content) -> str:
