@@ -65,7 +65,7 @@ _FORMS = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
 
 @cli.command(
     epilog=f"""\b
-Forms of SOURCE, each also in train/ with val/ or test/ beside it, or as people else call these:
+Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, valid, dev ...):
 {_FORMS}"""
 )
 @click.argument("source", type=click.Path())

@@ -563,8 +563,10 @@ def test_tiny_imagenet_as_it_comes(tmp_path: Path) -> None:
 def test_a_flat_part_without_labels(tmp_path: Path) -> None:
     for number, folder in enumerate(("val", "val/images", "dev")):
         root = flat_val(tmp_path / str(number), "", "", folder)
-        assert f"{root}/{folder} has no labels beside it: put {forms.DEVKIT}.tar.gz there" in reason(root)
-        assert "with --val-labels" in reason(root)
+        sentence = reason(root)
+        assert f"{root}/{folder} holds images without class folders and has no labels beside it: " in sentence
+        assert f"put {forms.DEVKIT}.tar.gz there, or name " in sentence
+        assert "with --val-labels" in sentence
     root = flat_val(tmp_path / "test", "", "", "test")
     assert rejects(root) == {"test/": "images without classes or labels"}
     (root / "list.txt").write_text(WNIDS)
@@ -579,7 +581,7 @@ def test_a_flat_tar_to_validate_on(tmp_path: Path) -> None:
     root.mkdir()
     forms.tar_of_tars(same / "train", root / "train.tar")
     forms.flat_tar({f"v{i}.JPEG": IMAGE for i in range(3)}, root / "val.tar")
-    assert f"{root}/val.tar has no labels beside it" in reason(root)
+    assert f"{root}/val.tar holds images without class folders and has no labels beside it" in reason(root)
     (root / "val.txt").write_text("v0.JPEG bee\nv1.JPEG ant\nv2.JPEG bee\n")
     assert counts(root) == {"train": (8, 2), "val": (3, 2)}
     (root / "train.tar").unlink()
@@ -685,8 +687,10 @@ def test_folders_of_systems_are_no_classes(system: str, tmp_path: Path) -> None:
     assert rejects(root) == wanted
     parts = tmp_path / "parts"
     shutil.copytree(root, parts / "train")
+    classes(parts / "val", 2, "cat")
     fill(parts / system, 2)
-    assert sorted(rejects(parts)) == sorted(wanted)
+    assert rejects(parts) == {f"{system}/": what, **{f"train/{name}": what for name in wanted}}
+    assert len(summary(read(parts))) == 3  # nothing that a user would miss
     (tmp_path / "tars").mkdir()
     tars = tmp_path / "tars"
     for name in ("cat", "dog"):
@@ -694,7 +698,7 @@ def test_folders_of_systems_are_no_classes(system: str, tmp_path: Path) -> None:
             tar.add(root / name, ".")
     fill(tars / system, 2)
     assert read(tars).listing.classes == ("cat", "dog")
-    assert rejects(tars) == {f"cat/{system}/": what, f"dog/deep/{system}/": what}
+    assert rejects(tars) == wanted
     with tarfile.open(tmp_path / "whole.tar", "w") as tar:
         for name in ("cat", "dog"):
             tar.add(tars / f"{name}.tar", f"{name}.tar")
@@ -704,6 +708,11 @@ def test_folders_of_systems_are_no_classes(system: str, tmp_path: Path) -> None:
     for tar_path in list(tars.glob("*.tar")):
         pressed(tar_path)
     assert read(tars).listing.classes == ("cat", "dog")
+    assert rejects(tars) == wanted
+    shards = forms.shards(classes(tmp_path / "plain", 4, "cat", "dog"), tmp_path / "shards")
+    fill(shards / system, 2)
+    assert rejects(shards) == {f"{system}/": what}
+    assert counts(shards, val_per_class=0) == {"train": (8, 2)}
 
 
 # files that are no images

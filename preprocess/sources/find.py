@@ -22,6 +22,7 @@ from .content import ARCHIVES, Content, archive_part
 from .folders import ClassFolders
 from .labelled import LabelledFolder, LabelledTar
 from .labels import LIST_NAMES, find_labels, no_labels
+from .names import system_folders
 from .parquet import Parquet
 from .part_names import TEST, TRAIN, VAL, folder_part
 from .parts import Parts, uses_labels
@@ -131,7 +132,7 @@ class _Finder:
                 break
             reasons |= dict.fromkeys(_names(content), NO_LABELS)
         used = _names(train) | (_names(val[0]) if val else set())
-        unused += _left_over(found, used, reasons)
+        unused += (*_left_over(found, used, reasons), *system_folders(root))
         if found.images:
             unused += ((f"{found.images[0]} ...", f"{len(found.images)} images that lie in the folder of no part"),)
         return self._parts((train, self.one(train.folder or train.files[0], train)), val, unused)
@@ -155,7 +156,7 @@ class _Finder:
         tar = found.flat_tar()
         if not images and not tar:
             return self.one(found.folder or found.files[0], found)
-        folders = [images, found.folder, root] if images and found.folder else [root]
+        folders = [images, found.folder, root] if images and found.folder else [found.files[0].parent]
         labels = find_labels(tuple(dict.fromkeys(folders)), self.options.val_labels)
         if labels and images:
             return LabelledFolder(self.name, images, labels)
@@ -194,6 +195,7 @@ class _Finder:
         }.get(kind, ())
         if not files or (kind == "tar-of-tars" and len(files) == 1):
             return self._parts((found, self.one(root, found)), None, unused)
+        unused += tuple(system_folders(root)) if found.folder else ()
         by_name = {file.name if found.folder else file.key: file for file in files}
         chosen = choose_files(root, tuple(by_name))
 
@@ -265,7 +267,7 @@ class _Finder:
             source = finder._held_out(root, held)
             val = (held, source) if source else None
         used = _names(train[0]) | (_names(held) if held else set())
-        return self._parts(train, val, _left_over(found, used, {}))
+        return self._parts(train, val, (*_left_over(found, used, {}), *system_folders(root)))
 
     def _whole(self, place: Place, found: Content) -> Source:
         files = found.tars or found.packed

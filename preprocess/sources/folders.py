@@ -12,7 +12,7 @@ from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image
 from .base import LARGEST_IMAGE, Found, Reject, Source, check_size, hidden, made_listing, nobody, text
-from .names import OF_A_SYSTEM, Candidates, is_system_folder
+from .names import Candidates, is_system_folder, system_folders
 from .place import Place, each
 
 
@@ -33,7 +33,7 @@ class ClassFolders(Source):
         Raises SourceError where the folders look like folders of classes, not like classes.
         """
         rejects: list[Reject] = [(entry, "not in a class") for entry in self.root.files()]
-        rejects += [(f"{name}/", OF_A_SYSTEM) for name in self.root.folders() if is_system_folder(name)]
+        rejects += system_folders(self.root)
         classes = self._classes()
         builder = EntriesBuilder(found)
         inner: dict[str, set[bytes]] = {}

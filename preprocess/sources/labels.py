@@ -36,8 +36,8 @@ def find_labels(folders: Sequence[Place], named: str | os.PathLike[str] | None) 
 def no_labels(images: Place) -> SourceError:
     """What is missing of flat images without labels, and how to give it."""
     return SourceError(
-        f"{images} has no labels beside it: put {DEVKIT}.tar.gz there, or name the devkit or a list of "
-        "'filename label' with --val-labels"
+        f"{images} holds images without class folders and has no labels beside it: put {DEVKIT}.tar.gz there, or name "
+        "the devkit or a list of 'filename label' with --val-labels"
     )
 
 

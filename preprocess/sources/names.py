@@ -7,6 +7,7 @@ import os
 from shards_manifest.tables import escape
 
 from .base import Reject, text
+from .place import Place
 
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib"),
@@ -36,6 +37,11 @@ def system_folder(path: bytes) -> bytes:
         if is_system_folder(text(piece)):
             return b"/".join(pieces[:depth])
     return b""
+
+
+def system_folders(root: Place) -> list[Reject]:
+    """A line for each folder of a system or a tool directly in a folder. Raises OSError, StoreError."""
+    return [(f"{name}/", OF_A_SYSTEM) for name in root.folders() if is_system_folder(name)]
 
 
 def ending(path: bytes) -> bytes:

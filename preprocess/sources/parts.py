@@ -13,6 +13,7 @@ from ..errors import SourceError
 from ..listing import Entries, Listing
 from .base import NO_IMAGES, Found, Reject, Source, nobody
 from .labelled import LabelledFolder, LabelledTar
+from .names import OF_A_SYSTEM
 from .place import Place
 
 
@@ -64,8 +65,8 @@ class Parts(Source):
         return " and ".join(f"{kind} in {name}" for kind, name in zip(kinds, self.names, strict=True))
 
     def unused(self) -> tuple[str, ...]:
-        """The folders and files beside the parts."""
-        return tuple(escape(name) for name, _ in self.left_out)
+        """The folders and files beside the parts, but for those of a system."""
+        return tuple(escape(name) for name, reason in self.left_out if reason != OF_A_SYSTEM)
 
     def files(self) -> Iterable[Place]:
         """Those of both parts."""

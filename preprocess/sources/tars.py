@@ -12,7 +12,7 @@ from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image, images, member_name, tar_members, why_not, window
 from .base import Found, Reject, Source, made_listing, nobody
 from .labels import LIST_NAMES
-from .names import Candidates
+from .names import Candidates, system_folders
 from .place import Place, each
 
 
@@ -28,6 +28,7 @@ class ClassTars(Source):
         tars = self._tars()
         classes = sorted(name[: -len(".tar")] for name in tars)
         rejects: list[Reject] = [(entry, "not in a class") for entry in self.root.files() if entry not in set(tars)]
+        rejects += system_folders(self.root)
         builder = EntriesBuilder(found)
         scanned = each(lambda name: _indexed(self.root / f"{name}.tar"), classes, self.threads)
         for label, (members, refused) in enumerate(scanned):
