@@ -302,6 +302,10 @@ def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
     assert read(tars).listing.classes == ("boat", "bus", "train")
     inside = classes(tmp_path / "inside" / "train", 3, "train", "val", "bus")
     assert read(inside.parent).listing.classes == ("bus", "train", "val")
+    bare = classes(tmp_path / "bare", 3, "train", "bus")
+    for path in list(bare.glob("*/*.jpg")):
+        path.rename(path.with_suffix(""))
+    assert read(bare).listing.classes == ("bus", "train")
     flat = classes(tmp_path / "flat", 3, "train", "test")
     assert "flat/train holds images" in reason(flat)
     assert read(flat, kind="folders").listing.classes == ("test", "train")
@@ -326,7 +330,7 @@ def nested(folders: Path, out: Path) -> Path:
     """A tar with class/image.jpg in it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(out, "w") as tar:
-        for path in sorted(folders.glob("*/*")):
+        for path in sorted(p for p in folders.rglob("*") if p.is_file()):
             forms.add(tar, str(path.relative_to(folders)), path.read_bytes())
     return out
 
@@ -393,6 +397,23 @@ def test_tars_of_class_folders_are_no_classes(pack: bool, tmp_path: Path) -> Non
         assert f"take them for classes with --source {option}" in sentence
         assert len(read(root, kind=option, val_per_class=0).listing.classes) == len([n for n in names if n])
     assert "unpack it" in reason(next((tmp_path / "0").iterdir()))
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_one_tar_of_class_folders_is_no_class(pack: bool, tmp_path: Path) -> None:
+    same = train_and(tmp_path / "same")
+    tar = nested(same / "train", tmp_path / "set" / "imagenet.tar")
+    deep = nested(same, tmp_path / "deep" / "imagenet.tar")
+    for path in (tar, deep):
+        if pack:
+            pressed(path)
+    for root, example in ((tar.parent, "ant and bee"), (deep.parent, "train/ant and train/bee")):
+        assert f"the only tar, imagenet, would be one class, but its images lie in several folders, as {example}: " in (
+            reason(root)
+        )
+        assert counts(root, kind="tars-gz" if pack else "tars", val_per_class=0) == {"train": (8, 1)}
+    one = nested(classes(tmp_path / "one", 3, "n01"), tmp_path / "only" / "n01.tar")
+    assert counts(one.parent, val_per_class=0) == {"train": (3, 1)}
 
 
 def test_two_tars_of_tars_of_no_part(tmp_path: Path) -> None:
@@ -665,6 +686,13 @@ def test_folders_that_hold_only_folders(tmp_path: Path) -> None:
     for name in ("n01", "n02", "n03"):
         fill(tiny / name / "images", 2)
     assert read(tiny).listing.classes == ("n01", "n02", "n03")
+    shutil.copytree(tiny, tmp_path / "both" / "train")
+    shutil.copytree(tiny / "n02", tmp_path / "both" / "val" / "n02")
+    assert counts(tmp_path / "both")["val"] == (2, 1)
+    (tmp_path / "both" / "val").rename(tmp_path / "both" / "inner")
+    (tmp_path / "both" / "val").mkdir()
+    (tmp_path / "both" / "inner").rename(tmp_path / "both" / "val" / "val")
+    assert "has the class val, which train does not have" in reason(tmp_path / "both")
     tars = tmp_path / "tars"
     for name in ("n01", "n02"):
         nested(one / "imagenet", tars / f"{name}.tar")

@@ -95,7 +95,9 @@ class _Finder:
 
         def look(name: str) -> Look:
             held = Content.of(root / name)
-            return Look(bool(held.images), bool(held.folders or held.archives))
+            full = bool(held.folders or held.archives)
+            nameless = not full and any("." not in file.name for file in held.files)  # images without an ending
+            return Look(bool(held.images) or nameless, full)
 
         chosen = choose_folders(root, found.folders, look, kind == "folders") or _beside_files(found)
         if chosen:
@@ -155,7 +157,9 @@ class _Finder:
         images = found.flat()
         tar = found.flat_tar()
         if not images and not tar:
-            return self.one(found.folder or found.files[0], found)
+            source = self.one(found.folder or found.files[0], found)
+            # whether its folders are classes, train tells
+            return replace(source, nested=True) if isinstance(source, ClassFolders) else source
         folders = [images, found.folder, root] if images and found.folder else [found.files[0].parent]
         labels = find_labels(tuple(dict.fromkeys(folders)), self.options.val_labels)
         if labels and images:
@@ -216,9 +220,10 @@ class _Finder:
     def one(self, place: Place, found: Content) -> Source:
         """The source of one part: a folder, or files."""
         kind = self.options.kind or found.kind(place)
+        forced = kind == self.options.kind
         make: dict[str, tuple[Sequence[object], Callable[[], Source]]] = {
-            "folders": (found.folders, lambda: ClassFolders(self.name, place, nested=self.options.kind == kind)),
-            "tars": (found.tars if found.folder else (), lambda: ClassTars(self.name, place)),
+            "folders": (found.folders, lambda: ClassFolders(self.name, place, nested=forced)),
+            "tars": (found.tars if found.folder else (), lambda: ClassTars(self.name, place, nested=forced)),
             "tars-gz": (found.packed if found.folder else (), lambda: self._class_tars(place, found.packed)),
             "tar-of-tars": (found.tars or found.packed, lambda: self._whole(place, found)),
             "webdataset": (found.tars, lambda: self._of_files(kind, found.tars)),
@@ -283,7 +288,11 @@ class _Finder:
         pairs = {path: folder / f"{_stem(path)}.tar" for path in packed}
         if len(set(pairs.values())) < len(pairs):
             raise SourceError(f"{place} holds a class both as .tar.gz and as .tgz: keep one")
-        return Gunzipped("class-tars-gz", tuple(pairs.items()), ClassTars(self.name, Place.of(folder)))
+        return Gunzipped(
+            "class-tars-gz",
+            tuple(pairs.items()),
+            ClassTars(self.name, Place.of(folder), self.options.kind == "tars-gz"),
+        )
 
     def _of_files(self, kind: str, files: tuple[Place, ...]) -> Source:
         if len({file.stem for file in files}) < len(files):

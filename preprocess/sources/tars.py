@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from shards_manifest.tables import escape
+
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image, images, member_name, tar_members, why_not, window
-from .base import Found, Reject, Source, made_listing, nobody
+from .base import Found, Reject, Source, made_listing, nobody, text
 from .labels import LIST_NAMES
 from .names import Candidates, system_folders
 from .place import Place, each
@@ -18,13 +20,17 @@ from .place import Place, each
 
 @dataclass(frozen=True)
 class ClassTars(Source):
-    """A folder with one plain tar per class: members by offset and size."""
+    """A folder with one plain tar per class: members by offset and size.
+
+    nested: the only tar may hold several folders of images.
+    """
 
     name: str
     root: Place
+    nested: bool = False
 
     def scan(self, found: Found = nobody) -> Listing:
-        """Index the members of every tar, sorted by name."""
+        """Index the members of every tar, sorted by name. Raises SourceError where the only one holds class folders."""
         tars = self._tars()
         classes = sorted(name[: -len(".tar")] for name in tars)
         rejects: list[Reject] = [(entry, "not in a class") for entry in self.root.files() if entry not in set(tars)]
@@ -32,6 +38,8 @@ class ClassTars(Source):
         builder = EntriesBuilder(found)
         scanned = each(lambda name: _indexed(self.root / f"{name}.tar"), classes, self.threads)
         for label, (members, refused) in enumerate(scanned):
+            if len(classes) == 1 and not self.nested:
+                _check_depth(classes[0], {os.path.dirname(path) for path, _, _ in members})
             builder.add(label, members)
             rejects += refused
         return made_listing(classes, builder.build(), rejects, self.root)
@@ -55,6 +63,17 @@ class ClassTars(Source):
 
     def _tars(self) -> list[str]:
         return [name for name in self.root.files(".tar") if name not in LIST_NAMES]
+
+
+def _check_depth(tar: str, folders: set[bytes]) -> None:
+    """Raises SourceError where all images of the only tar lie in several folders."""
+    if len(folders) > 1 and b"" not in folders:
+        first, second = (escape(text(folder)) for folder in sorted(folders)[:2])
+        raise SourceError(
+            f"the only tar, {escape(tar)}, would be one class, but its images lie in several folders, as {first} and "
+            f"{second}: unpack it and name the folder of the class folders, or take it for a class with --source tars, "
+            "or tars-gz where it is compressed"
+        )
 
 
 def _indexed(tar: Place) -> tuple[list[Image], list[Reject]]:
