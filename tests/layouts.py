@@ -14,7 +14,7 @@ from preprocess.errors import PlanError, SourceError
 from preprocess.plan import SplitPlan
 from preprocess.run import Job, prepare
 from preprocess.sources import SourceOptions
-from preprocess.sources.names import IMAGE_ENDINGS
+from preprocess.sources.file_names import IMAGE_ENDINGS
 
 IMAGE = encode(picture(1, 20, 30))
 SPLIT = ("spectral-prep", "split", "--factor", "4", "--size", "16", "--jobs", "1")

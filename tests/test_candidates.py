@@ -23,7 +23,7 @@ from layouts import (
     train_and,
 )
 
-from preprocess.sources.names import MOST_ENDINGS, Candidates
+from preprocess.sources.file_names import MOST_ENDINGS, Candidates
 from preprocess.summary import summary
 
 

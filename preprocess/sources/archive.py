@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from ..errors import SourceError
 from .base import LARGEST_IMAGE, Reject, hidden, text, too_large
-from .names import OF_A_SYSTEM, Candidates, system_folder
+from .file_names import OF_A_SYSTEM, Candidates, system_folder
 from .place import Place
 
 Image = tuple[bytes, int, int]  # name, offset in the file, size

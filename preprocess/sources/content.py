@@ -17,8 +17,8 @@ from ..errors import SourceError
 from ..kinds import kinds_sentence
 from .archive import member_name, tar_members, window
 from .base import hidden
-from .labels import LIST_NAMES
-from .names import has_image_ending, is_system_folder
+from .file_names import has_image_ending, is_system_folder
+from .label_lists import LIST_NAMES
 from .part_names import TRAIN, PartName, folder_part
 from .place import Place
 from .scratch import GZIPPED

@@ -19,10 +19,10 @@ from ..kinds import KINDS
 from .base import Reject, Source, SourceOptions
 from .choose import LEFT_OVER, NO_LABELS, OTHER_TEST, Chosen, Look, choose_files, choose_folders
 from .content import ARCHIVES, Content, archive_part
+from .file_names import system_folders
 from .folders import ClassFolders
+from .label_lists import LIST_NAMES, find_labels, no_labels
 from .labelled import LabelledFolder, LabelledTar
-from .labels import LIST_NAMES, find_labels, no_labels
-from .names import system_folders
 from .parquet import Parquet
 from .part_names import TEST, TRAIN, VAL, folder_part
 from .parts import Parts, uses_labels

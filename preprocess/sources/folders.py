@@ -12,7 +12,7 @@ from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image
 from .base import LARGEST_IMAGE, Found, Reject, Source, check_size, hidden, made_listing, nobody, text
-from .names import Candidates, is_system_folder, system_folders
+from .file_names import Candidates, is_system_folder, system_folders
 from .place import Place, each
 
 

@@ -11,9 +11,9 @@ from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image, images, window
 from .base import LARGEST_LABEL, Found, Reject, Source, hidden, made_listing, nobody, numbered_classes, text
+from .file_names import Candidates
 from .folders import read_file
-from .labels import META, TRUTH, data_folder, read_labels
-from .names import Candidates
+from .label_lists import META, TRUTH, data_folder, read_labels
 from .place import Place
 
 

@@ -12,8 +12,8 @@ from shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, Listing
 from .base import NO_IMAGES, Found, Reject, Source, nobody
+from .file_names import OF_A_SYSTEM
 from .labelled import LabelledFolder, LabelledTar
-from .names import OF_A_SYSTEM
 from .place import Place
 
 

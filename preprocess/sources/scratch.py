@@ -24,7 +24,7 @@ from shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, Listing
 from .base import Found, Source, nobody
-from .names import system_folders
+from .file_names import system_folders
 from .place import Place
 
 LARGEST_RATIO = 20  # expanded bytes for one packed: tars of photographs have 1 to 3

@@ -13,8 +13,8 @@ from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import Image, images, member_name, tar_members, why_not, window
 from .base import Found, Reject, Source, made_listing, nobody, text
-from .labels import LIST_NAMES
-from .names import Candidates, system_folders
+from .file_names import Candidates, system_folders
+from .label_lists import LIST_NAMES
 from .place import Place, each
 
 

@@ -23,7 +23,7 @@ from .base import (
     text,
     too_large,
 )
-from .names import IMAGE_ENDINGS as IMAGES
+from .file_names import IMAGE_ENDINGS as IMAGES
 from .place import Place, each
 
 LABELS = (".cls", ".json")
