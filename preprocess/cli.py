@@ -52,7 +52,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--label-column", default="", help="Of Parquet files: the column of labels.  [default: choose]"),
         click.option("--image-column", default="", help="Of Parquet files: the column of images.  [default: choose]"),
         click.option("--scratch", type=click.Path(), help=_SCRATCH),
-        click.option("--val-labels", type=click.Path(), help="Of ILSVRC2012_img_val.tar: devkit, or `filename label`."),
+        click.option("--val-labels", type=click.Path(), help="Of flat validation images: devkit, or `filename label`."),
         click.option("--source", "kind", default="", help=f"What SOURCE is: {', '.join(KINDS)}.  [default: look]"),
     ):
         gather = option(gather)
@@ -68,7 +68,7 @@ _FORMS = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
 
 @cli.command(
     epilog=f"""\b
-Forms of SOURCE, each also in train/ with val/, validation/ or test/ beside it:
+Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, valid, dev ...):
 {_FORMS}"""
 )
 @click.argument("source", type=click.Path())
@@ -146,6 +146,7 @@ def split(
     from .plan import SplitPlan, parse_bands
     from .run import check_outside, prepare
     from .sources import SourceOptions, scratch_folder
+    from .summary import summary
 
     where = Backend(backend, address, jobs or (_cores() if backend == "loky" else -1))
     reading, class_list = options.pop("reading"), options.pop("class_list")
@@ -160,9 +161,9 @@ def split(
     found = SourceOptions(**reading, scratch="" if unshared else scratch)
     with tqdm(unit="img", desc=f"scan {source}", mininterval=_interval(), delay=1, leave=False) as bar:
         job = prepare(source, plan, found, out, bar.update)
-    for note in (*job.listing.notes, class_note(plan, len(job.listing.classes))):
-        if note:
-            click.echo(note)
+    for line in (*summary(job), *job.listing.notes, class_note(plan, len(job.listing.classes))):
+        if line:
+            click.echo(line)
     if dry_run:
         _print_estimate(job, out)
     else:
@@ -200,8 +201,8 @@ def _print_estimate(job: Any, out: str) -> None:
         f"{out}: {len(job.plan.bands)} bands of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, "
         "nothing written yet"
     )
-    for part in sorted(found.samples):
-        click.echo(f"  {part}: {found.samples[part]} images in {found.shards[part]} shards a band")
+    shards = ", ".join(f"{count} of {part}" for part, count in sorted(found.shards.items()))
+    click.echo(f"  shards a band: {shards}")
     each = console.human_bytes(found.image_bytes)
     click.echo(
         f"  about {console.human_bytes(total)}: {each} an image in all bands, measured on {found.measured} images"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from shards_manifest import BandManifest, Geometry, SplitManifest, open_data
+from shards_manifest import BandManifest, Geometry, SplitManifest, Store, open_data, tables
 from shards_manifest.console import human_bytes
+
+from .summary import images_of_classes
 
 
 def describe(path: str) -> str:
     """What a split or a band holds, for people. Raises FormatError."""
-    _, manifest = open_data(path)
-    lines = _band(manifest) if isinstance(manifest, BandManifest) else _split(manifest)
+    store, manifest = open_data(path)
+    lines = _band(manifest) if isinstance(manifest, BandManifest) else _split(manifest, _classes(store))
     return "\n".join([f"{path}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
 
 
@@ -22,7 +24,17 @@ def _geometry(geometry: Geometry) -> str:
     )
 
 
-def _split(manifest: SplitManifest) -> list[str]:
+def _classes(store: Store) -> dict[str, int]:
+    """How many classes have images, of each part; empty where the table of classes is not there."""
+    try:
+        lines = store.read(tables.CLASSES).decode().splitlines()
+    except FileNotFoundError:
+        return {}
+    kept = [line.split("\t")[2:] for line in lines]
+    return {part: sum(row[column] != "0" for row in kept) for column, part in enumerate(("train", "val"))}
+
+
+def _split(manifest: SplitManifest, classes: dict[str, int]) -> list[str]:
     total = sum(band.bytes for band in manifest.bands)
     lines = [
         f"{manifest.dataset} in {len(manifest.bands)} of {manifest.geometry.factor} bands",
@@ -30,7 +42,10 @@ def _split(manifest: SplitManifest) -> list[str]:
         f"{manifest.classes} classes, {manifest.rejects} rejects, {human_bytes(total)}",
     ]
     for name, part in sorted(manifest.parts.items()):
-        lines.append(f"{name}: {part.samples} samples in {part.shards} shards a band, order {part.digest[:12]}")
+        images = f"{part.samples} images"
+        if name in classes:
+            images = images_of_classes(part.samples, classes[name], manifest.classes)
+        lines.append(f"{name}: {images}, {part.shards} shards a band, order {part.digest[:12]}")
     tools = manifest.provenance.get("tools", {})
     lines.append("made with " + ", ".join(str(tools[key]) for key in sorted(tools)))
     lines.append("band  frequency   step      size  clipped")

@@ -16,3 +16,13 @@ KINDS = {
 def kinds_sentence() -> str:
     """All kinds on one line."""
     return "; ".join(f"{name}: {text}" for name, text in KINDS.items())
+
+
+def kind_words(kind: str) -> str:
+    """A kind as a manifest names it, in words: class-tars-gz is compressed class tars."""
+    words = kind.replace("-", " ")
+    if words.endswith(" gz"):
+        return f"compressed {words.removesuffix(' gz')}"
+    return {"webdataset": "WebDataset shards", "parquet": "Parquet files"}.get(
+        kind, words.replace("labelled folder", "labelled images").replace("labelled tar", "labelled images")
+    )

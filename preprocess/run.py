@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from shards_manifest import MANIFEST, Store, band_folder, canonical_json, is_url, open_store
 from shards_manifest.backend import Backend
 from shards_manifest.schema import VERSION
@@ -45,6 +47,14 @@ class Job:
         for row in self.rows:
             counts[row.part] = counts.get(row.part, 0) + len(row.indices)
         return counts
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Classes that have candidates, of each part."""
+        seen = {part: np.zeros(len(self.listing.classes), bool) for part in self.samples}
+        for row in self.rows:
+            seen[row.part][part_entries(self.listing, row.part)[1].label[row.indices]] = True
+        return {part: int(np.count_nonzero(labels)) for part, labels in seen.items()}
 
     def task(self, row: Row) -> RowTask:
         """What a worker needs for a row."""

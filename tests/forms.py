@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def tar_of_tars(folders: Path, out: Path, prefix: str = "") -> Path:
     with tarfile.open(out, "w") as outer:
         for path in sorted(tars.iterdir(), reverse=True):
             add(outer, prefix + path.name, path.read_bytes())
+    shutil.rmtree(tars)
     return out
 
 

@@ -11,7 +11,8 @@ def test_info(sub4: Path) -> None:
     assert lines[0] == f"{sub4}: photos in 4 of 4 bands"
     assert lines[1] == "  planes 3x12x12 int8, ycbcr, from images of 24x24 (squash), transform dct2"
     assert lines[2].startswith("  3 classes, 0 rejects, ")
-    assert lines[3].startswith("  train: 81 samples in 4 shards a band, order ")
+    assert lines[3].startswith("  train: 81 images of 3 classes, 4 shards a band, order ")
+    assert lines[4].startswith("  val: 15 images of 3 classes, 1 shards a band, order ")
     band = program("spectral-prep", "info", sub4 / "02").stdout.splitlines()
     assert band[0] == f"{sub4}/02: band 2 (frequency 1,0) of photos, factor 4"
     assert band[-3].startswith("  Y: step 5.00, mean ")
@@ -23,10 +24,17 @@ def test_dry_run_writes_nothing_and_is_close(photos: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []
     lines = done.stdout.splitlines()
-    assert lines[0] == "sub4: 4 bands of 3x32x32 int8, nothing written yet"
-    assert lines[1:3] == ["  train: 87 images in 2 shards a band", "  val: 9 images in 1 shards a band"]
-    said = float(lines[3].split("about ")[1].split(" kB")[0]) * 1000
-    assert program(*command, cwd=tmp_path).returncode == 0
+    assert lines[:5] == [
+        "photos: class folders",
+        "  train: 87 images of 3 classes",
+        "  val: 9 images of 3 classes, held out of train",
+        "sub4: 4 bands of 3x32x32 int8, nothing written yet",
+        "  shards a band: 2 of train, 1 of val",
+    ]
+    said = float(lines[5].split("about ")[1].split(" kB")[0]) * 1000
+    split = program(*command, cwd=tmp_path)
+    assert split.returncode == 0
+    assert split.stdout.splitlines()[:3] == lines[:3]
     written = sum(path.stat().st_size for path in (tmp_path / "sub4").rglob("*.tar"))
     assert 0.8 < said / written < 1.25
 

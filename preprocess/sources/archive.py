@@ -11,6 +11,7 @@ from typing import IO, cast
 
 from ..errors import SourceError
 from .base import LARGEST_IMAGE, Reject, hidden, text, too_large
+from .file_names import OF_A_SYSTEM, Candidates, system_folder
 from .place import Place
 
 Image = tuple[bytes, int, int]  # name, offset in the file, size
@@ -127,6 +128,8 @@ def why_not(member: tarfile.TarInfo) -> str | None:
         return "not a regular file"
     if name.startswith(b"/") or b".." in name.split(b"/"):
         return "a name that leads out of the tar"
+    if system_folder(name):
+        return f"in {OF_A_SYSTEM}"
     return "hidden file" if hidden(name) else None
 
 
@@ -136,8 +139,11 @@ def images(file: Window, where: str, prefix: str, rejects: list[Reject]) -> list
     Raises SourceError unless the tar is whole.
     """
     found: dict[bytes, Image] = {}
+    candidates = Candidates(prefix)
     for member in tar_members(file, where):
         name = os.fsencode(member_name(member))
+        if candidates.in_system_folder(name):
+            continue
         reason = why_not(member)
         if reason is None and name in found:
             reason = "a second member of this name"
@@ -145,6 +151,7 @@ def images(file: Window, where: str, prefix: str, rejects: list[Reject]) -> list
             reason = too_large(member.size)
         if reason:
             rejects.append((prefix + text(name), reason))
-        else:
+        elif candidates.takes(name):
             found[name] = (name, file.start + member.offset_data, member.size)
+    rejects += candidates.rejects()
     return list(found.values())

@@ -17,6 +17,7 @@ from shards_manifest.console import human_bytes
 from shards_manifest.tables import escape
 
 from ..errors import RejectedImage, SourceError
+from ..kinds import kind_words
 from ..listing import Entries, EntriesBuilder, Listing
 from ..names import check_distinct
 from .place import Place, each
@@ -53,6 +54,14 @@ class Source(Protocol):
         """What stands in the manifest: the kind and the data set's name; no paths of this machine."""
         ...
 
+    def reads(self) -> str:
+        """What was recognised, for people: class folders in train/ and val/."""
+        return kind_words(self.describe()["kind"])
+
+    def unused(self) -> tuple[str, ...]:
+        """Names of folders and files beside the parts that are left out; none for most."""
+        return ()
+
     def files(self) -> Iterable[Place]:
         """The files and folders that show by name and stamp that another scan is due."""
         ...
@@ -71,7 +80,7 @@ class Source(Protocol):
 class SourceOptions:
     """What the user says of a source.
 
-    kind: one of KINDS, empty to look.  val_labels: the list of labels, or the devkit, of a validation tar.
+    kind: one of KINDS, empty to look.  val_labels: the list of labels, or the devkit, of flat validation images.
     scratch: folder for what has to be expanded, shared by all workers; None for a temporary one, empty where there
     is none that they share.  image_column, label_column: of Parquet files, empty to choose.
     """
@@ -91,6 +100,8 @@ def fingerprint(source: Source) -> str:
     total = hashlib.sha256(repr(sorted(source.describe().items())).encode())
     files = list(source.files())
     threads = files[0].store.threads if files else 1
+    if unused := source.unused():
+        total.update(repr(unused).encode())
     for place, stamp in zip(files, each(Place.stamp, files, threads), strict=True):
         if not stamp:
             return ""

@@ -24,6 +24,7 @@ from shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, Listing
 from .base import Found, Source, nobody
+from .file_names import system_folders
 from .place import Place
 
 LARGEST_RATIO = 20  # expanded bytes for one packed: tars of photographs have 1 to 3
@@ -67,6 +68,7 @@ class Gunzipped(Source):
             return listing
         known = {packed.name for packed, _ in self.pairs}
         strays = [(escape(name), "not in a class") for name in self.pairs[0][0].parent.files() if name not in known]
+        strays += system_folders(self.pairs[0][0].parent)
         return replace(listing, rejects=tuple(sorted([*listing.rejects, *strays])))
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:

@@ -11,10 +11,10 @@ from ..listing import Entries, EntriesBuilder, Listing
 from ..names import check_distinct
 from .archive import Image, Window, member_name, tar_members, why_not, window
 from .base import LARGEST_IMAGE, Found, Reject, Source, built, nobody, text, text_lines, too_large
+from .file_names import IMAGE_ENDINGS
 from .labels import NO_LABEL, Label, Labels, Row, label_in_cls, label_in_json
 from .place import Place, each
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
 LABELS = (".cls", ".json")
 CLASSES = "classes.txt"
 LARGEST_TEXT = 2**20
@@ -144,20 +144,20 @@ def _samples(file: Window, shard: Place, rejects: list[Reject]) -> dict[str, _Sa
         name = member_name(member)
         key, dot, ending = name.rpartition(".")
         ending = f".{ending.lower()}"
-        if not dot or ending not in IMAGES + LABELS:
+        if not dot or ending not in IMAGE_ENDINGS + LABELS:
             continue  # captions, masks, metadata: not what is split here
         reason = why_not(member)
         if reason is None and member.size > (LARGEST_TEXT if ending in LABELS else LARGEST_IMAGE):
             reason = too_large(member.size)
         sample = samples.setdefault(key, _Sample())
-        if reason is None and ending in IMAGES and sample.image is not None:
+        if reason is None and ending in IMAGE_ENDINGS and sample.image is not None:
             reason = "a second image of this key"
         if reason is None and ending in sample.files:
             reason = "a second label of this key"
         if reason:
             rejects.append((f"{shard.name}/{name}", reason))
             sample.refused = True
-        elif ending in IMAGES:
+        elif ending in IMAGE_ENDINGS:
             sample.image = (os.fsencode(name), file.start + member.offset_data, member.size)
         else:
             sample.files[ending] = file.at(member.offset_data, member.size)
