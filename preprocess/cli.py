@@ -73,6 +73,12 @@ Forms of SOURCE, each also in train/ with val/, validation/ or test/ beside it:
 @click.option("--out", type=click.Path(), help="Folder to write to.  [default: sub<factor>]")
 @click.option("--size", type=int, default=0, help="Pixels of the image's side.  [default: 336 for 36, else 224]")
 @click.option("--margin", type=int, default=0, help="Extra pixels kept for random crops and ten crops.")
+@click.option(
+    "--orientation",
+    default="stored",
+    show_default=True,
+    help="Of images with an EXIF orientation: as stored, or turned by exif.",
+)
 @click.option("--fit", default="squash", show_default=True, help="squash both axes, or crop the central square.")
 @click.option(
     "--transform",
@@ -182,6 +188,10 @@ def _split(job: Any, out: str, backend: Any) -> None:
         click.echo(f"{found} shard rows were there already" + ("" if outcome.written else ": nothing to do"))
     if outcome.clipped:
         click.echo(f"{outcome.clipped} coefficients were cut to the range of int8: a larger --step avoids it")
+    if outcome.turned:
+        what = "1 image has" if outcome.turned == 1 else f"{outcome.turned} images have"
+        how = "applied" if job.plan.orientation == "exif" else "ignored; --orientation exif applies it"
+        click.echo(f"{what} an EXIF orientation, which was {how}")
     if not outcome.samples.get("val"):
         click.echo("No val part: training from this split evaluates nothing")
 

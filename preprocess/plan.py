@@ -19,6 +19,7 @@ from shards_manifest.transform import TRANSFORMS
 from .decode import FITS
 from .errors import PlanError
 from .listing import Entries, Listing
+from .orientation import ORIENTATIONS
 
 FACTORS = (1, 4, 16, 36)
 DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}
@@ -26,6 +27,7 @@ DEFAULT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (d
 VAL_SHARE, VAL_MOST = 0.05, 50
 SHARDS, LARGEST_SHARD = 64, 32_768
 LARGEST_SIDE = 4096
+LATER = {"min_class_images": 0, "orientation": "stored"}  # options that older splits lack, with what these did
 LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks under way
 
 
@@ -42,6 +44,7 @@ class SplitPlan:
     seed: of the sample order and of the held-out images.  limit: at most so many images a part; 0 for all.
     min_class_images: classes with fewer images in train are dropped.
     classes: the only classes to take, in the order of their labels; empty for all, sorted.
+    orientation: 'stored' takes images as they are stored, 'exif' turns them as their EXIF says.
     """
 
     factor: int
@@ -60,6 +63,7 @@ class SplitPlan:
     limit: int = 0
     min_class_images: int = 0
     classes: tuple[str, ...] = ()
+    orientation: str = "stored"
 
     def resolved(self) -> SplitPlan:
         """The plan with its defaults filled in and checked. Raises PlanError, naming the option."""
@@ -88,6 +92,7 @@ class SplitPlan:
             ("--transform", self.transform, TRANSFORMS),
             ("--color", self.color, COLORS),
             ("--dtype", self.dtype, tuple(DTYPES)),
+            ("--orientation", self.orientation, ORIENTATIONS),
         ):
             if name not in choices:
                 raise PlanError(f"{option} {name}: choose {', '.join(choices)}")
@@ -119,8 +124,9 @@ class SplitPlan:
         if self.classes:
             digest = hashlib.sha256("\n".join(map(escape, self.classes)).encode()).hexdigest()
             values["classes"] = f"{len(self.classes)} listed, SHA-256 {digest}"
-        if not self.min_class_images:  # not there in splits that were begun before there was the option
-            del values["min_class_images"]
+        for name, default in LATER.items():
+            if values[name] == default:
+                del values[name]
         return values
 
 
