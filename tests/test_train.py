@@ -197,7 +197,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert fails(*train, band, "--network", "vgg") == f"Error: --network vgg: choose {networks_named}"
     recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick, or a file that ends with .toml"
     assert fails(*train, band, "--recipe", "none") == f"Error: --recipe none: choose {recipes_named}"
-    assert fails(*train, band, "--lr", "0") == "Error: --lr 0.0 is out of range"
+    assert fails(*train, band, "--lr", "0") == "Error: --lr 0 is out of range: choose more than 0"
     assert (
         "--device cuda: this machine has 0 CUDA devices" in fails(*train, band, "--device", "cuda")
         or torch.cuda.is_available()
@@ -209,7 +209,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)  # nothing of it was kept
     assert "--shift 12 moves planes of 12x12 out of sight" in fails(*train, band, *QUICK, "--shift", "12")
     assert "--save-every nan: write minutes" in fails(*train, band, *QUICK, "--save-every", "nan")
-    assert "--mixup 1.5 is out of range" in fails(*train, band, *QUICK, "--mixup", "1.5")
+    assert "--mixup 1.5 is out of range: choose 0 to 1" in fails(*train, band, *QUICK, "--mixup", "1.5")
     assert not (tmp_path / "run" / "run.json").exists()
     assert "write auto, cpu, cuda or cuda:N" in fails(*train, band, "--device", "meta")
     (tmp_path / "file").touch()
