@@ -101,7 +101,9 @@ Forms of SOURCE, each also in train/ with val/, validation/ or test/ beside it:
     default=0,
     help="Samples of a shard.  [default: about 1/64 of all, at most 32768]",
 )
-@click.option("--samples-per-block", type=int, default=64, show_default=True, help="Samples compressed together.")
+@click.option(
+    "--samples-per-block", type=int, default=-1, help="Samples compressed together.  [default: 64, or what fits]"
+)
 @click.option(
     "--val-per-class",
     type=int,
@@ -146,7 +148,7 @@ def split(
     from shards_manifest.backend import Backend
 
     from .classes import class_note, read_class_list
-    from .plan import SplitPlan, parse_bands
+    from .plan import DEFAULT_BLOCK, SplitPlan, parse_bands
     from .run import check_outside, prepare
     from .sources import SourceOptions, scratch_folder
 
@@ -154,6 +156,10 @@ def split(
     reading, class_list = options.pop("reading"), options.pop("class_list")
     classes = read_class_list(class_list) if class_list else ()
     plan = SplitPlan(bands=parse_bands(bands) if bands else (), classes=classes, **options).resolved()
+    if options["samples_per_block"] == -1 and plan.samples_per_block < DEFAULT_BLOCK:
+        click.echo(
+            f"--samples-per-block {DEFAULT_BLOCK} does not fit --size {plan.size}: it is {plan.samples_per_block} here"
+        )
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
     named = reading.pop("scratch")
@@ -193,7 +199,7 @@ def _split(job: Any, out: str, backend: Any) -> None:
         how = "applied" if job.plan.orientation == "exif" else "ignored; --orientation exif applies it"
         click.echo(f"{what} an EXIF orientation, which was {how}")
     if not outcome.samples.get("val"):
-        click.echo("No val part: training from this split evaluates nothing")
+        click.echo("No val part: training from this split evaluates nothing; --val-per-class 1 or more holds one out")
 
 
 def _print_estimate(job: Any, out: str) -> None:

@@ -73,7 +73,11 @@ def test_a_checkpoint_is_evaluated(runs: Path, sub4: Path, photos: Path, tmp_pat
     said = f"{path}: top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%}, loss {result['loss']:.3f}, centre crop"
     assert done.stdout.strip() == said
     evaluate = ("spectral-train", "--evaluate", path, "--shards")
-    assert "was trained on another band than that of" in fails(*evaluate, sub4 / "01")
+    sentence = fails(*evaluate, sub4 / "01")
+    assert sentence == (
+        f"Error: {path} was trained on other data than {sub4 / '01'} (band 2 there, 1 here): "
+        "name the band that it was trained on"
+    )
     assert "is a whole split, not one band" in fails(*evaluate, sub4)
     assert "--ten-crop needs planes with a margin" in fails(*evaluate, sub4 / "02", "--ten-crop")
     done = program("spectral-train", "--shards", sub4 / "02", "--ten-crop")

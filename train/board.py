@@ -105,7 +105,8 @@ class Board:
         due = time.monotonic() + refresh
         while not self._ended.wait(0.2):
             if self._stop.asked and not self._stop_file.exists():
-                self._stop_file.touch()
+                with suppress(OSError):  # a full disk: it is tried again
+                    self._stop_file.touch()
             if time.monotonic() >= due:
                 self._show()
                 due = time.monotonic() + refresh

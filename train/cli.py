@@ -329,7 +329,7 @@ def _heading(work: list[BandJob]) -> str:
     samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
     heading = (
         f"{shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
-        f"{recipe.epochs} epochs of recipe {recipe.name} into {out}"
+        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'} of recipe {recipe.name} into {out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
         heading += "\nNo val part: nothing is evaluated, and the run cannot be fused"

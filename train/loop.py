@@ -52,7 +52,7 @@ def train_band(
     after a checkpoint.
     """
     store, manifest = open_band(shards)
-    run = RunFolder(out)
+    run = RunFolder(out, bool(plan.anew))
     with ExitStack() as held:
         ranks.shared(lambda: held.enter_context(run.owning()))
         return _train(store, manifest, plan, run, quiet or not ranks.first, ranks, stop or Stop())
