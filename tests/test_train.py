@@ -312,7 +312,6 @@ def test_tensorboard_forgets_a_run_that_saved_nothing(sub4: Path, tmp_path: Path
     killed = Events(tmp_path / "run", 0)
     for samples in (320, 640):
         killed.add({"samples": samples, "lr": 1.0})
-    killed.close()
     done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]

@@ -19,27 +19,22 @@ def check() -> None:
 
 
 class Events:
-    """An event file in a run's folder, written as it is added to: torch's own writer has a thread, which a full disk
-    ends with a traceback.
+    """An event file in a run's folder, appended to as its lines of JSON are.
 
+    torch's own writer does that in a thread, which a full disk ends with a traceback.
     samples: after which the run goes on; what an earlier process wrote later is no longer shown.
     Raises OSError where the disk refuses.
     """
 
     def __init__(self, folder: Path, samples: int) -> None:
-        from tensorboard.compat.proto import event_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        self._event = event_pb2.Event
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
-        self._records = RecordWriter((folder / name).open("wb"))
-        self._put(step=samples + 1, file_version="brain.Event:2")
-        self._put(step=samples + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-        self._records.flush()
-
-    def close(self) -> None:
-        """End the file."""
-        self._records.close()
+        unique = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
+        self._path = folder / f"events.out.tfevents.{unique}"
+        start = SessionLog(status=SessionLog.START)
+        self._append(
+            {"step": samples + 1, "file_version": "brain.Event:2"}, {"step": samples + 1, "session_log": start}
+        )
 
     def add(self, values: dict[str, Any]) -> None:
         """The numbers of a line of metrics.jsonl or steps.jsonl, which names the samples of the run so far."""
@@ -48,8 +43,12 @@ class Events:
         kind = "epoch" if "epoch" in values else "steps"
         shown = {f"{kind}/{name}": value for name, value in values.items() if name not in ("epoch", "samples")}
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()])
-        self._put(step=values["samples"], summary=summary)
-        self._records.flush()
+        self._append({"step": values["samples"], "summary": summary})
 
-    def _put(self, **content: Any) -> None:
-        self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+    def _append(self, *contents: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with self._path.open("ab") as file:
+            for content in contents:
+                RecordWriter(file).write(Event(wall_time=time.time(), **content).SerializeToString())

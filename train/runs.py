@@ -212,8 +212,6 @@ class RunFolder:
         self.store.write(
             RUN, canonical_json({**identity(manifest, plan), "classes": manifest.classes, "result": asdict(result)})
         )
-        if self._events is not None:
-            self._events.close()
 
     def _check(self, found: dict[str, Any], manifest: BandManifest, plan: TrainPlan, what: str) -> None:
         wanted = identity(manifest, plan)
