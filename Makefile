@@ -12,8 +12,8 @@ DATA ?=
 
 install: $(INSTALLED)
 	@$(BIN)/python -c "from preprocess.coefficients import kernel_name; \
-	  from preprocess.decode import missing_formats, resizer_name; \
-	  print('resizing with ', resizer_name(), *(f', which reads no {f}' for f in missing_formats()), sep=''); \
+	  from preprocess.decode import resizer_name; \
+	  print('resizing with', resizer_name()); \
 	  print('transforming with', kernel_name(), 'code'); \
 	  from shards_manifest import compressor_name; print('compressing with', compressor_name())"
 

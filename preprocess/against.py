@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from PIL import Image
 
 from shards_manifest import FormatError, SplitManifest, Store, open_split, tables
 
-from .errors import SourceError
+from . import pixels
+from .errors import RejectedImage, SourceError
 from .listing import CHUNK, Listing
 from .plan import permutation
 from .rebuild import PartBlocks, rebuild
@@ -64,12 +64,12 @@ def fidelity(
         table, _ = tables.read_samples(store.read(tables.samples_name(part)), where)
         origin = part if part in listing.parts else "train"
         places = _places(listing, origin, {table[i][0] for i in positions})
-        for position, pixels in _rebuilt(store, manifest, part, positions):
+        for position, image in _rebuilt(store, manifest, part, positions):
             key = table[position][0]
             if key not in places:
                 bad.append(f"{key} of {part} is not in {source}")
                 continue
-            error = np.mean((pixels - _wanted(found, listing, origin, places[key], manifest)) ** 2)
+            error = np.mean((image - _wanted(found, listing, origin, places[key], manifest)) ** 2)
             psnr.append(10 * np.log10(255**2 / max(float(error), 1e-9)))
             keys.append(key)
             if psnr[-1] < WRONG:
@@ -115,17 +115,17 @@ def _rebuilt(
 def _wanted(source: Source, listing: Listing, origin: str, index: int, manifest: SplitManifest) -> NDArray[np.float64]:
     """The source's image as the split should have it, by PIL: float64 (side, side, 3)."""
     entries = listing.parts[origin]
-    data = source.read(origin, listing.names_in(origin)[int(entries.label[index])], entries, index)
     geometry = manifest.geometry
     side = geometry.size + geometry.margin
+    upright = manifest.provenance.get("plan", {}).get("orientation") == "exif"
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            edge = min(image.size)
-            left, top = (image.width - edge) / 2, (image.height - edge) / 2
-            box = (left, top, left + edge, top + edge) if geometry.fit == "crop" else None
-            resized = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, box)
-    except OSError as error:
+        data = source.read(origin, listing.names_in(origin)[int(entries.label[index])], entries, index)
+        image, _ = pixels.read(data, upright)
+    except RejectedImage as reason:
         raise SourceError(
-            f"{listing.key(entries, index)} no longer decodes ({error}): the source has changed"
+            f"{listing.key(entries, index)} can no longer be used ({reason}): the source has changed"
         ) from None
-    return np.asarray(resized, np.float64)
+    edge = min(image.size)
+    left, top = (image.width - edge) / 2, (image.height - edge) / 2
+    box = (left, top, left + edge, top + edge) if geometry.fit == "crop" else None
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box), np.float64)

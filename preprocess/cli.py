@@ -76,6 +76,12 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
 @click.option("--out", type=click.Path(), help="Folder to write to.  [default: sub<factor>]")
 @click.option("--size", type=int, default=0, help="Pixels of the image's side.  [default: 336 for 36, else 224]")
 @click.option("--margin", type=int, default=0, help="Extra pixels kept for random crops and ten crops.")
+@click.option(
+    "--orientation",
+    default="stored",
+    show_default=True,
+    help="Of images with an EXIF orientation: as stored, or turned by exif.",
+)
 @click.option("--fit", default="squash", show_default=True, help="squash both axes, or crop the central square.")
 @click.option(
     "--transform",
@@ -98,7 +104,9 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
     default=0,
     help="Samples of a shard.  [default: about 1/64 of all, at most 32768]",
 )
-@click.option("--samples-per-block", type=int, default=64, show_default=True, help="Samples compressed together.")
+@click.option(
+    "--samples-per-block", type=int, default=-1, help="Samples compressed together.  [default: 64, or what fits]"
+)
 @click.option(
     "--val-per-class",
     type=int,
@@ -143,7 +151,7 @@ def split(
     from shards_manifest.backend import Backend
 
     from .classes import class_note, read_class_list
-    from .plan import SplitPlan, parse_bands
+    from .plan import DEFAULT_BLOCK, SplitPlan, parse_bands
     from .run import check_outside, prepare
     from .sources import SourceOptions, scratch_folder
     from .summary import summary
@@ -152,6 +160,10 @@ def split(
     reading, class_list = options.pop("reading"), options.pop("class_list")
     classes = read_class_list(class_list) if class_list else ()
     plan = SplitPlan(bands=parse_bands(bands) if bands else (), classes=classes, **options).resolved()
+    if options["samples_per_block"] == -1 and plan.samples_per_block < DEFAULT_BLOCK:
+        click.echo(
+            f"--samples-per-block {DEFAULT_BLOCK} does not fit --size {plan.size}: it is {plan.samples_per_block} here"
+        )
     out = out or f"sub{plan.factor}"
     check_outside(source, out)
     named = reading.pop("scratch")
@@ -187,8 +199,12 @@ def _split(job: Any, out: str, backend: Any) -> None:
         click.echo(f"{found} shard rows were there already" + ("" if outcome.written else ": nothing to do"))
     if outcome.clipped:
         click.echo(f"{outcome.clipped} coefficients were cut to the range of int8: a larger --step avoids it")
+    if outcome.turned:
+        what = "1 image has" if outcome.turned == 1 else f"{outcome.turned} images have"
+        how = "applied" if job.plan.orientation == "exif" else "ignored; --orientation exif applies it"
+        click.echo(f"{what} an EXIF orientation, which was {how}")
     if not outcome.samples.get("val"):
-        click.echo("No val part: training from this split evaluates nothing")
+        click.echo("No val part: training from this split evaluates nothing; --val-per-class 1 or more holds one out")
 
 
 def _print_estimate(job: Any, out: str) -> None:

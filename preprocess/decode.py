@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import PIL
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from . import orientation, pixels
 from .errors import RejectedImage
+from .orientation import Box
 
 FITS = ("squash", "crop")
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-MAX_PIXELS = 100_000_000  # 400 MB decoded, within the memory of one worker
 # A JPEG is decoded to a half or a quarter of its sides where that leaves so many times the pixels that are wanted
 # on each side. The rest of the way is resized; the result is 46.7 dB from that of the full decode (mean over
 # 250 photographs, 45.2 dB at a quarter; benchmarks/scaled.py), where quantising leaves 41 to 42.
@@ -23,15 +20,12 @@ SPARE = 1.75
 
 
 def resizer_name() -> str:
-    """Which PIL this is, with its version and that of its JPEG library, which decodes what simplejpeg does not."""
+    """Which PIL this is: its version, that of its JPEG library, and the formats that it was built without."""
     kind = "Pillow-SIMD" if ".post" in PIL.__version__ else "Pillow"
     library = features.version("libjpeg_turbo") or features.version("jpg")
-    return f"{kind} {PIL.__version__} (libjpeg {library})"
-
-
-def missing_formats() -> list[str]:
-    """Formats that this PIL was built without; `make install` names them."""
-    return [name for name, feature in (("WebP", "webp"), ("compressed TIFF", "libtiff")) if not features.check(feature)]
+    lacking = pixels.missing_formats()  # of other builds, which reject what this one reads
+    without = f", without {', '.join(lacking)}" if lacking else ""
+    return f"{kind} {PIL.__version__} (libjpeg {library}){without}"
 
 
 def decoder_name() -> str:
@@ -44,11 +38,14 @@ class Decoder:
 
     pixels: uint8 (slots, side, side, 4), R, G, B and an unused channel.
     fit: 'squash' scales both axes to `side`; 'crop' scales the centred largest square.
-    smallest: images with fewer pixels than this on a side are rejected.
+    smallest: images with fewer pixels than this on a side are rejected.  upright: turn images as their EXIF says;
+    otherwise they are as they are stored.
+    turned: how many of the images so far have an orientation in their EXIF that is not 1.
     """
 
-    def __init__(self, side: int, fit: str, smallest: int, slots: int = 1) -> None:
-        self._side, self._fit, self._smallest = side, fit, smallest
+    def __init__(self, side: int, fit: str, smallest: int, slots: int = 1, upright: bool = False) -> None:
+        self._side, self._fit, self._smallest, self._upright = side, fit, smallest, upright
+        self.turned = 0
         self._scratch = np.empty(0, np.uint8)
         self._mapped: dict[tuple[int, int], Image.Image] = {}  # onto the scratch, by size: 1 % of a split to make anew
         self.pixels: NDArray[np.uint8] = np.empty((slots, side, side, 4), np.uint8)
@@ -64,19 +61,26 @@ class Decoder:
         """
         found = self._decode_jpeg(data) if simplejpeg.is_jpeg(data) else None
         if found is None:
-            image = self._decode_any(data)
-            width, height = map(float, image.size)
+            image, way_up = pixels.read(data, self._upright, self._check_size)
+            box = self._box(image.width, image.height)
         else:
             image, width, height = found
-        left = top = 0.0
-        if self._fit == "crop":
-            edge = min(width, height)
-            left, top = (width - edge) / 2, (height - edge) / 2
-            width = height = edge
-        box = (left, top, left + width, top + height)
+            way_up = orientation.of_jpeg(data)
+            box = self._box(width, height)
+            if self._upright:
+                image, box = orientation.turn(image, box, way_up)
         resized = image.resize((self._side, self._side), Image.Resampling.BILINEAR, box)
         self._targets[slot].paste(resized, (0, 0))
+        self.turned += way_up != 1
         return np.asarray(self.pixels[slot])
+
+    def _box(self, width: float, height: float) -> Box:
+        """What is scaled of an image that fills so many pixels."""
+        if self._fit != "crop":
+            return 0.0, 0.0, width, height
+        edge = min(width, height)
+        left, top = (width - edge) / 2, (height - edge) / 2
+        return left, top, left + edge, top + edge
 
     def _decode_jpeg(self, data: bytes) -> tuple[Image.Image, float, float] | None:
         """An ordinary JPEG, perhaps scaled down, and the width and height that it fills of the decoded pixels.
@@ -93,12 +97,14 @@ class Decoder:
             if self._scratch.size < rows * columns * 4:
                 self._scratch = np.empty(rows * columns * 4, np.uint8)
                 self._mapped.clear()
-            pixels = simplejpeg.decode_jpeg(
+            decoded = simplejpeg.decode_jpeg(
                 data, "RGBX", min_height=rows, min_width=columns, min_factor=scale, buffer=self._scratch
             )
-        except ValueError:
+        except RejectedImage:
+            raise
+        except Exception:  # damage raises more than ValueError; what PIL says of it is the reason
             return None
-        if pixels.shape[:2] != (rows, columns):
+        if decoded.shape[:2] != (rows, columns):
             return None
         # the last pixel is not a whole one where these are fractions
         return self._on_scratch(columns, rows), width / scale, height / scale
@@ -109,8 +115,8 @@ class Decoder:
         if image is None:
             if len(self._mapped) == 64:
                 self._mapped.clear()
-            pixels = self._scratch[: rows * columns * 4]
-            image = Image.frombuffer("RGBX", (columns, rows), pixels, "raw", "RGBX", 0, 1)
+            part = self._scratch[: rows * columns * 4]
+            image = Image.frombuffer("RGBX", (columns, rows), part, "raw", "RGBX", 0, 1)
             self._mapped[columns, rows] = image
         return image
 
@@ -118,33 +124,9 @@ class Decoder:
         """What to divide the sides by while decoding: the decoder is fast at powers of two."""
         return next((scale for scale in (4, 2) if edge >= scale * SPARE * self._side), 1)
 
-    def _decode_any(self, data: bytes) -> Image.Image:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # damaged EXIF, large images: judged below
-                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                    self._check_size(*image.size)
-                    return _to_rgb(image)
-        except PIL.UnidentifiedImageError:
-            lacking = f" (this PIL reads no {', '.join(missing_formats())})" if missing_formats() else ""
-            raise RejectedImage(f"not an image of a known format{lacking}" if data else "empty file") from None
-        except Image.DecompressionBombError:
-            raise RejectedImage(f"more than {MAX_PIXELS} pixels") from None
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as error:
-            raise RejectedImage(f"does not decode: {error}") from None
-
     def _check_size(self, width: int, height: int) -> None:
-        if width * height > MAX_PIXELS:
-            raise RejectedImage(f"{width}x{height} is more than {MAX_PIXELS} pixels")
+        if width * height > pixels.MAX_PIXELS:
+            raise RejectedImage(f"{width}x{height} is more than {pixels.MAX_PIXELS} pixels")
         if min(width, height) < self._smallest:
             least = f"{self._smallest}x{self._smallest}"
             raise RejectedImage(f"{width}x{height} is smaller than the {least} phases")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey: keep the high byte
-        wide = np.asarray(image).astype(np.int32)
-        return Image.fromarray(np.clip(wide >> 8, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")

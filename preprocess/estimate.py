@@ -35,7 +35,7 @@ def estimate(job: Job) -> Estimate:
     plan = job.plan
     job.source.stage()
     task = job.task(job.rows[0] if job.rows[0].part == "train" else job.rows[-1])
-    decoder = Decoder(plan.size + plan.margin, plan.fit, plan.geometry.grid)
+    decoder = Decoder(plan.size + plan.margin, plan.fit, plan.geometry.grid, upright=plan.orientation == "exif")
     blocks = BandBlocks(plan)
     sizes = [0] * len(plan.bands)
     measured = 0

@@ -19,13 +19,16 @@ from shards_manifest.transform import TRANSFORMS
 from .decode import FITS
 from .errors import PlanError
 from .listing import Entries, Listing
+from .orientation import ORIENTATIONS
 
 FACTORS = (1, 4, 16, 36)
 DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}
+DEFAULT_BLOCK = 64
 DEFAULT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (docs/results.md)
 VAL_SHARE, VAL_MOST = 0.05, 50
 SHARDS, LARGEST_SHARD = 64, 32_768
 LARGEST_SIDE = 4096
+LATER = {"min_class_images": 0, "orientation": "stored"}  # options that older splits lack, with what these did
 LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks under way
 
 
@@ -37,11 +40,12 @@ class SplitPlan:
     step: distance of two int8 levels, in units of an orthonormal coefficient (grey levels).
     bands: the bands to write; empty for all.
     samples_per_shard: 0 for a size that depends on the number of samples alone.
-    samples_per_block: samples that are compressed together.
+    samples_per_block: samples that are compressed together; -1 for 64, or as many as LARGEST_BLOCKS allows.
     val_per_class: images of each class held out where the source has no val; -1 for 5 %, at most 50.
     seed: of the sample order and of the held-out images.  limit: at most so many images a part; 0 for all.
     min_class_images: classes with fewer images in train are dropped.
     classes: the only classes to take, in the order of their labels; empty for all, sorted.
+    orientation: 'stored' takes images as they are stored, 'exif' turns them as their EXIF says.
     """
 
     factor: int
@@ -54,12 +58,13 @@ class SplitPlan:
     step: float = 0.0
     bands: tuple[int, ...] = ()
     samples_per_shard: int = 0
-    samples_per_block: int = 64
+    samples_per_block: int = -1
     val_per_class: int = -1
     seed: int = 0
     limit: int = 0
     min_class_images: int = 0
     classes: tuple[str, ...] = ()
+    orientation: str = "stored"
 
     def resolved(self) -> SplitPlan:
         """The plan with its defaults filled in and checked. Raises PlanError, naming the option."""
@@ -88,24 +93,29 @@ class SplitPlan:
             ("--transform", self.transform, TRANSFORMS),
             ("--color", self.color, COLORS),
             ("--dtype", self.dtype, tuple(DTYPES)),
+            ("--orientation", self.orientation, ORIENTATIONS),
         ):
             if name not in choices:
                 raise PlanError(f"{option} {name}: choose {', '.join(choices)}")
-        if self.samples_per_block < 1 or self.samples_per_shard < 0 or self.limit < 0 or self.seed < 0:
+        sample = 3 * (size + self.margin) ** 2 * DTYPES[self.dtype].itemsize
+        most = max(LARGEST_BLOCKS // sample, 1)
+        block = min(DEFAULT_BLOCK, most) if self.samples_per_block == -1 else self.samples_per_block
+        if block < 1 or self.samples_per_shard < 0 or self.limit < 0 or self.seed < 0:
             raise PlanError(
                 "--samples-per-block must be 1 or more; --samples-per-shard, --limit and --seed not negative"
             )
-        block = self.samples_per_block * 3 * (size + self.margin) ** 2 * DTYPES[self.dtype].itemsize
-        if block > LARGEST_BLOCKS:
+        if block > most:
+            margin = f" and --margin {self.margin}" if self.margin else ""
             raise PlanError(
-                f"--samples-per-block {self.samples_per_block}: a block in all bands would take {human_bytes(block)}, "
-                f"at most {human_bytes(LARGEST_BLOCKS)}"
+                f"--samples-per-block {block}: with --size {size}{margin} a block in all bands would take "
+                f"{human_bytes(block * sample)}, at most {human_bytes(LARGEST_BLOCKS)}: choose {most} or less"
             )
         if self.min_class_images < 0:
             raise PlanError(f"--min-class-images {self.min_class_images}: choose 0 or more")
         if self.val_per_class < -1:
             raise PlanError(f"--val-per-class {self.val_per_class}: choose 0 or more")
-        return replace(self, size=size, step=1.0 if self.dtype == "float16" else step, bands=bands)
+        step = 1.0 if self.dtype == "float16" else step
+        return replace(self, size=size, step=step, bands=bands, samples_per_block=block)
 
     @property
     def geometry(self) -> Geometry:
@@ -119,8 +129,9 @@ class SplitPlan:
         if self.classes:
             digest = hashlib.sha256("\n".join(map(escape, self.classes)).encode()).hexdigest()
             values["classes"] = f"{len(self.classes)} listed, SHA-256 {digest}"
-        if not self.min_class_images:  # not there in splits that were begun before there was the option
-            del values["min_class_images"]
+        for name, default in LATER.items():
+            if values[name] == default:
+                del values[name]
         return values
 
 
@@ -150,11 +161,13 @@ def permutation(seed: int, stream: int, count: int) -> NDArray[np.int64]:
 _LIMIT, _HELD_OUT, _ORDER = range(3)
 
 
-def hold_out(label: NDArray[np.int32], classes: tuple[str, ...], per_class: int, seed: int) -> NDArray[np.bool_]:
+def hold_out(
+    label: NDArray[np.int32], classes: tuple[str, ...], per_class: int, seed: int, limit: int = 0
+) -> NDArray[np.bool_]:
     """Which samples of a source without val become val: bool (n,).
 
-    per_class: how many of each class, -1 for 5 %, at most 50. Raises PlanError if a class would be left
-    without an image to train on.
+    per_class: how many of each class, -1 for 5 %, at most 50.  limit: what the samples were drawn by, to be named.
+    Raises PlanError if a class would be left without an image to train on.
     """
     counts = np.bincount(label, minlength=len(classes))
     if per_class < 0:
@@ -163,8 +176,9 @@ def hold_out(label: NDArray[np.int32], classes: tuple[str, ...], per_class: int,
         wanted = np.where(counts > 0, per_class, 0)
         short = np.flatnonzero((counts > 0) & (counts <= per_class))
         if len(short):
+            has = f"of which --limit {limit} takes" if limit else "which has"
             raise PlanError(
-                f"--val-per-class {per_class} leaves nothing to train on in class {classes[short[0]]}, which has "
+                f"--val-per-class {per_class} leaves nothing to train on in class {classes[short[0]]}, {has} "
                 f"{counts[short[0]]} images ({len(short)} such classes): choose fewer"
             )
     order = np.lexsort((random_keys(seed, _HELD_OUT, len(label)), label))
@@ -209,7 +223,8 @@ def stored_order(listing: Listing, plan: SplitPlan) -> dict[str, NDArray[np.int6
         chosen[part] = picked
     train = chosen["train"]
     if "val" not in chosen:
-        held = hold_out(listing.parts["train"].label[train], listing.classes, plan.val_per_class, plan.seed)
+        label = listing.parts["train"].label[train]
+        held = hold_out(label, listing.classes, plan.val_per_class, plan.seed, plan.limit)
         if held.any():
             chosen["val"] = train[held]
         train = train[~held]

@@ -18,7 +18,7 @@ SMALLEST = 336  # pixels of a tile's side; small images are enlarged to it
 
 
 def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
-    """Draw the first `count` samples of a split; also a sentence on bands that are missing, or nothing.
+    """Draw the first `count` samples of a split; also what a user should know of the sheet, or nothing.
 
     Raises FormatError if `path` is not a whole split.
     """
@@ -36,8 +36,13 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
         sheet.paste(tile, (0, top))
         top += tile.height + GAP
     missing = sorted(set(range(manifest.geometry.factor)) - {b.band for b in manifest.bands})
-    note = f"rebuilt without the bands {', '.join(map(str, missing))}, which were not written" if missing else ""
-    return sheet, note
+    notes = []
+    if len(tiles) < count:
+        images = "the only image" if len(tiles) == 1 else f"all {len(tiles)} images"
+        notes.append(f"{images} of {part}")
+    if missing:
+        notes.append(f"rebuilt without the bands {', '.join(map(str, missing))}, which were not written")
+    return sheet, ", ".join(notes)
 
 
 def _pair(sample: NDArray[np.float32], manifest: SplitManifest, title: str) -> Image.Image:

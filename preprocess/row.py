@@ -56,19 +56,26 @@ class BandRow:
 
 @dataclass(frozen=True)
 class RowRecord:
-    """The proof that a row is committed. rejects: (position within the row, reason)."""
+    """The proof that a row is committed.
+
+    rejects: (position within the row, reason).  turned: samples whose EXIF has another orientation than 1.
+    """
 
     name: str
     samples: int
     rejects: tuple[tuple[int, str], ...]
     bands: tuple[BandRow, ...]
+    turned: int = 0
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
+        """Canonical JSON; turned is in it where there are any."""
         bands = [{**vars(b.shard), **vars(b), "index": b.index.hex()} for b in self.bands]
         for band in bands:
             del band["shard"]
-        return canonical_json({"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands})
+        some = {"turned": self.turned} if self.turned else {}
+        return canonical_json(
+            {"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands, **some}
+        )
 
     @staticmethod
     def from_bytes(data: bytes) -> RowRecord:
@@ -84,7 +91,8 @@ class RowRecord:
             )
             for b in raw["bands"]
         )
-        return RowRecord(raw["name"], raw["samples"], tuple((i, r) for i, r in raw["rejects"]), bands)
+        rejects = tuple((i, r) for i, r in raw["rejects"])
+        return RowRecord(raw["name"], raw["samples"], rejects, bands, raw.get("turned", 0))
 
 
 def tools() -> dict[str, str]:
@@ -115,29 +123,32 @@ def write_row(task: RowTask, store: Store) -> RowRecord:
                 "install the same on all machines"
             )
     blocks = BandBlocks(task.plan)
+    decoder = _decoder(task.plan)
     rejects: list[tuple[int, str]] = []
     names = shard_names(task.plan, task.name)
     # held until the record is there: a run that takes over from a killed one waits for it
     with store.working(RECORDS):
         with threadpool_limits(1), store.writing(names) as files:
-            shards = _write_shards(task, files, blocks, rejects)
+            shards = _write_shards(task, decoder, files, blocks, rejects)
         bands = tuple(
             BandRow(shard, index, _ints(clipped), _ints(total), _ints(squares))
             for (shard, index), clipped, total, squares in zip(shards, *blocks.counts, strict=True)
         )
-        record = RowRecord(task.name, shards[0][0].samples, tuple(rejects), bands)
+        record = RowRecord(task.name, shards[0][0].samples, tuple(rejects), bands, decoder.turned)
         store.write(record_name(task.name), record.to_bytes())
     return record
 
 
-def _write_shards(
-    task: RowTask, files: list[BinaryIO], blocks: BandBlocks, rejects: list[tuple[int, str]]
-) -> list[tuple[Shard, bytes]]:
-    """Decode, split and write the images of a row, noting those that cannot be used: shards and their indices."""
-    plan = task.plan
+def _decoder(plan: SplitPlan) -> Decoder:
     side = plan.size + plan.margin
     group = max(min(GROUP, GROUP_BYTES // (4 * side**2)), 1)
-    decoder = Decoder(side, plan.fit, plan.geometry.grid, slots=group)
+    return Decoder(side, plan.fit, plan.geometry.grid, group, plan.orientation == "exif")
+
+
+def _write_shards(
+    task: RowTask, decoder: Decoder, files: list[BinaryIO], blocks: BandBlocks, rejects: list[tuple[int, str]]
+) -> list[tuple[Shard, bytes]]:
+    """Decode, split and write the images of a row, noting those that cannot be used: shards and their indices."""
     writers = [ShardWriter(file) for file in files]
     labels: list[int] = []
     for i, data in enumerate(task.images):
@@ -149,7 +160,7 @@ def _write_shards(
             rejects.append((i, str(reason)))
             continue
         labels.append(int(task.images.entries.label[i]))
-        if len(labels) == group:
+        if len(labels) == len(decoder.pixels):
             _split(decoder, labels, blocks, writers)
     _split(decoder, labels, blocks, writers)
     if blocks.count:

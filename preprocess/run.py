@@ -22,7 +22,7 @@ from .classes import choose_classes
 from .errors import DestinationError, PlanError, SourceError
 from .listing import Listing
 from .manifests import write_manifests
-from .plan import Row, SplitPlan, part_entries, rows, stored_order
+from .plan import LATER, Row, SplitPlan, part_entries, rows, stored_order
 from .reading import Images
 from .row import RECORDS, RowRecord, RowTask, record_name, shard_names, tools, write_row
 from .sources import Found, Source, SourceOptions, find_source, nobody
@@ -74,7 +74,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of `split` did. written: rows of this run; earlier: rows found committed."""
+    """What a run of `split` did. written: rows of this run; earlier: rows found committed.
+
+    turned: samples whose EXIF has another orientation than 1.
+    """
 
     samples: dict[str, int]
     rejects: int
@@ -82,6 +85,7 @@ class Outcome:
     clipped: int
     written: int
     earlier: int
+    turned: int = 0
 
 
 def prepare(
@@ -150,7 +154,8 @@ def split(
         samples[row.part] = samples.get(row.part, 0) + record.samples
     total = sum(band.shard.bytes for _, record in ordered for band in record.bands)
     clipped = sum(sum(band.clipped) for _, record in ordered for band in record.bands)
-    return Outcome(samples, rejects, total, clipped, len(missing), earlier)
+    turned = sum(record.turned for _, record in ordered)
+    return Outcome(samples, rejects, total, clipped, len(missing), earlier, turned)
 
 
 def _committed(store: Store, job: Job) -> dict[str, RowRecord]:
@@ -195,7 +200,9 @@ def _check_identity(store: Store, job: Job) -> None:
         found = json.loads(there)
     except ValueError:
         raise DestinationError(f"{store}/{PLAN} is damaged: delete {store} and split again") from None
-    differences = list(_differences(found, identity))
+    if isinstance(found, dict) and isinstance(found.get("plan"), dict):
+        found["plan"] = {**LATER, **found["plan"]}
+    differences = list(_differences(found, {**identity, "plan": {**LATER, **identity["plan"]}}))
     if differences:
         raise DestinationError(
             f"{store} holds another split ({'; '.join(differences)}): choose another --out, or delete it"
@@ -210,7 +217,8 @@ def _differences(found: Any, wanted: Any, name: str = "") -> Iterator[str]:
         if name == "source digest":
             yield "the source's list of images has changed"
         else:
-            yield f"{name.replace('_', '-')} {found} there, {wanted} here"
+            there, here = ("not given" if value is None else value for value in (found, wanted))
+            yield f"{name.replace('_', '-')} {there} there, {here} here"
 
 
 @contextmanager

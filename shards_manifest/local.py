@@ -17,26 +17,28 @@ from typing import BinaryIO
 from .errors import StoreError
 from .store import TEMPORARY, no_space
 
+KEPT = "what is finished is kept"
 ORPHANS = 30.0  # seconds that workers of a killed run get to end with their row
 
 
 class LocalStore:
     """Files below one folder.
 
+    then: how the sentence about a full disk ends, after "make room and run the same command again".
     Raises StoreError, naming the file, where the operating system refuses a write.
     """
 
     threads = 1  # what is not in the page cache, the system reads ahead of itself
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], then: str = KEPT) -> None:
+        self.root, self._then = Path(root), then
         self._prefix = os.path.join(os.fspath(root), "")
 
     def __str__(self) -> str:
         return str(self.root)
 
-    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path]]:
-        return LocalStore, (self.root.absolute(),)  # a worker of a cluster starts in another folder
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[Path, str]]:
+        return LocalStore, (self.root.absolute(), self._then)  # a worker of a cluster starts in another folder
 
     def path(self, name: str) -> Path:
         """The path of `name`, whether it exists or not."""
@@ -174,7 +176,7 @@ class LocalStore:
             for path in temporary:
                 path.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise self._refused(error) from error
+                raise self.refused(error, names[0] if len(names) == 1 else "") from error
             raise
 
     @contextmanager
@@ -225,13 +227,15 @@ class LocalStore:
             prefix = f"{folder}/" if folder else ""
             yield from ((prefix + entry.name, entry) for entry in os.scandir(base))
 
-    def _refused(self, error: OSError) -> StoreError:
+    def refused(self, error: OSError, name: str = "") -> StoreError:
+        """The sentence for a write that the operating system refused. name: of the file; empty for several."""
+        where = self.path(name) if name else self.root
         if no_space(error):
+            reason = error.strerror or str(error)
             return StoreError(
-                f"no space left to write to {self.root} ({error.strerror}): "
-                "free some and run the same command again, finished shards are kept"
+                f"no space left to write to {where} ({reason}): make room and run the same command again, {self._then}"
             )
-        return StoreError(f"cannot write to {self.root}: {error.strerror} ({error.filename or self.root})")
+        return StoreError(f"cannot write to {self.root}: {error.strerror} ({error.filename or where})")
 
 
 def _flush(file: BinaryIO) -> None:

@@ -140,17 +140,18 @@ def test_the_example_reads_16_bits_as_a_split_does() -> None:
     import io
     import runpy
 
-    from preprocess.decode import _to_rgb
+    from preprocess import pixels
 
     read = runpy.run_path(str(CLASSIFY))["read"]
     ramp = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
     for kind in ("PNG", "TIFF"):
         buffer = io.BytesIO()
         Image.fromarray(ramp).save(buffer, kind)
-        with Image.open(buffer) as one, Image.open(buffer) as two:
-            assert one.mode.startswith("I")
-            assert np.array_equal(read(one), np.asarray(_to_rgb(two)))
-            assert np.array_equal(np.asarray(_to_rgb(two))[..., 0], ramp >> 8)
+        stored = np.asarray(pixels.read(buffer.getvalue())[0])
+        with Image.open(buffer) as image:
+            assert image.mode.startswith("I")
+            assert np.array_equal(read(image), stored)
+        assert np.array_equal(stored[..., 0], ramp >> 8)
 
 
 @pytest.mark.slow

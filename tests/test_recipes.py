@@ -108,7 +108,7 @@ def test_the_resolved_recipe_runs_it_again(sub4: Path, tmp_path: Path) -> None:
         ("flip = 1", "flip = 1 is not true or false"),
         ("epoch = 1", "has the unknown field epoch: choose name, epochs,"),
         ("lr = ", "is not valid TOML"),
-        ("lr = -1", "--lr -1.0 is out of range"),
+        ("lr = -1", f"--recipe {recipe}: lr = -1 is out of range: choose more than 0"),
         (f"lr = 1{400 * '0'}", "000 is not a number"),
     ):
         recipe.write_text(text)

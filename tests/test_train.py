@@ -73,7 +73,11 @@ def test_a_checkpoint_is_evaluated(runs: Path, sub4: Path, photos: Path, tmp_pat
     said = f"{path}: top-1 {result['top1']:.2%}, top-5 {result['top5']:.2%}, loss {result['loss']:.3f}, centre crop"
     assert done.stdout.strip() == said
     evaluate = ("spectral-train", "--evaluate", path, "--shards")
-    assert "was trained on another band than that of" in fails(*evaluate, sub4 / "01")
+    sentence = fails(*evaluate, sub4 / "01")
+    assert sentence == (
+        f"Error: {path} was trained on other data than {sub4 / '01'} (band 2 there, 1 here): "
+        "name the band that it was trained on"
+    )
     assert "is a whole split, not one band" in fails(*evaluate, sub4)
     assert "--ten-crop needs planes with a margin" in fails(*evaluate, sub4 / "02", "--ten-crop")
     done = program("spectral-train", "--shards", sub4 / "02", "--ten-crop")
@@ -197,7 +201,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert fails(*train, band, "--network", "vgg") == f"Error: --network vgg: choose {networks_named}"
     recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick, or a file that ends with .toml"
     assert fails(*train, band, "--recipe", "none") == f"Error: --recipe none: choose {recipes_named}"
-    assert fails(*train, band, "--lr", "0") == "Error: --lr 0.0 is out of range"
+    assert fails(*train, band, "--lr", "0") == "Error: --lr 0 is out of range: choose more than 0"
     assert (
         "--device cuda: this machine has 0 CUDA devices" in fails(*train, band, "--device", "cuda")
         or torch.cuda.is_available()
@@ -209,7 +213,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)  # nothing of it was kept
     assert "--shift 12 moves planes of 12x12 out of sight" in fails(*train, band, *QUICK, "--shift", "12")
     assert "--save-every nan: write minutes" in fails(*train, band, *QUICK, "--save-every", "nan")
-    assert "--mixup 1.5 is out of range" in fails(*train, band, *QUICK, "--mixup", "1.5")
+    assert "--mixup 1.5 is out of range: choose 0 to 1" in fails(*train, band, *QUICK, "--mixup", "1.5")
     assert not (tmp_path / "run" / "run.json").exists()
     assert "write auto, cpu, cuda or cuda:N" in fails(*train, band, "--device", "meta")
     (tmp_path / "file").touch()
@@ -290,7 +294,6 @@ def test_tensorboard_forgets_a_run_that_saved_nothing(sub4: Path, tmp_path: Path
     killed = Events(tmp_path / "run", 0)
     for samples in (320, 640):
         killed.add({"samples": samples, "lr": 1.0})
-    killed.close()
     done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]

@@ -72,10 +72,14 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
     except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
         if ranks.size > 1:
             raise
-        job.out.mkdir(parents=True, exist_ok=True)
-        (job.out / ERROR).write_text(traceback.format_exc())
-        reason = (str(error).splitlines() or [""])[0]
-        return Outcome(job.band, failure=f"{type(error).__name__}: {reason} (all of it is in {job.out / ERROR})")
+        text, reason = traceback.format_exc(), (str(error).splitlines() or [""])[0]
+        try:
+            job.out.mkdir(parents=True, exist_ok=True)
+            (job.out / ERROR).write_text(text)
+            where = f"all of it is in {job.out / ERROR}"
+        except OSError as refused:
+            where = f"{job.out / ERROR} cannot be written: {refused.strerror}"
+        return Outcome(job.band, failure=f"{type(error).__name__}: {reason} ({where})")
 
 
 def train_apart(job: BandJob) -> Outcome:

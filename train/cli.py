@@ -21,6 +21,7 @@ from . import recipes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shards_manifest import BandManifest, SplitManifest
     from shards_manifest.backend import Backend
 
     from .bands import BandJob, Outcome
@@ -122,11 +123,14 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
 
     _, manifest = open_data(shards)
     options["recipe"] = options["recipe"] or recipes.of_dataset(manifest.dataset)
-    plan, ranks = _plan(where["backend"] == "loky", **options), Ranks.of_environment()
+    (plan, notes), ranks = _plan(where["backend"] == "loky", manifest.geometry.crop, **options), Ranks.of_environment()
     if ten_crop and not path:
         raise click.UsageError("--ten-crop belongs to --evaluate")
     if path:
         _check_evaluating(click.get_current_context())
+    if ranks.first and not path:
+        for note in (*notes, *_hold_out_note(manifest, plan.hold_out)):
+            click.echo(note)
     if describe:
         click.echo(_card(shards, plan))
         return
@@ -183,6 +187,7 @@ def _card(shards: str, plan: TrainPlan) -> str:
 
 def _plan(
     here: bool,
+    side: int,
     network: str,
     recipe: str,
     seed: int,
@@ -190,8 +195,11 @@ def _plan(
     precision: str,
     compile: bool,
     **rest: Any,
-) -> TrainPlan:
-    """The plan of the options. here: it is for this machine, and not for a cluster's."""
+) -> tuple[TrainPlan, list[str]]:
+    """The plan of the options, and a sentence for each default of the recipe that gave way to them.
+
+    here: it is for this machine, and not for a cluster's.  side: of the planes, without their margin.
+    """
     from .errors import TrainError
     from .networks import check
     from .plan import Reading, TrainPlan
@@ -209,10 +217,28 @@ def _plan(
     running["save_every"] = 60 * rest.pop("save_every")
     if math.isnan(running["save_every"]):
         raise TrainError("--save-every nan: write minutes")
-    plan = TrainPlan(network, recipes.load(recipe, **rest), seed, device, precision, compile, reading, **running)
+    resolved, notes = recipes.resolve(recipe, side, **rest)
+    plan = TrainPlan(network, resolved, seed, device, precision, compile, reading, **running)
     if here:
         plan.dtype(plan.torch_device())  # raises before any work
-    return plan
+    return plan, notes
+
+
+def _hold_out_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[str]:
+    """A sentence if the user set a --hold-out that there are too few samples for."""
+    from .order import LEAST_HELD
+
+    source = click.get_current_context().get_parameter_source("hold_out")
+    if source is not ParameterSource.COMMANDLINE or not wanted or "train" not in manifest.parts:
+        return []
+    samples = manifest.parts["train"].samples
+    most = min(wanted, samples // 20)
+    if most < LEAST_HELD:
+        why = f"a twentieth of {samples} samples is {samples // 20}" if most < wanted else "so few"
+        return [f"--hold-out {wanted} holds nothing out: {why}, and fewer than {LEAST_HELD} would rank bands by chance"]
+    return (
+        [f"--hold-out {wanted} is more than a twentieth of {samples} samples: {most} at most"] if most < wanted else []
+    )
 
 
 def _bytes(size: str) -> int:
@@ -303,7 +329,7 @@ def _heading(work: list[BandJob]) -> str:
     samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
     heading = (
         f"{shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
-        f"{recipe.epochs} epochs of recipe {recipe.name} into {out}"
+        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'} of recipe {recipe.name} into {out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
         heading += "\nNo val part: nothing is evaluated, and the run cannot be fused"

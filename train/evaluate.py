@@ -7,6 +7,7 @@ import math
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,10 +103,12 @@ def evaluate_checkpoint(
     """
     store, manifest = open_band(shards)
     found = checkpoint.load(path)
-    for name in ("band", "geometry", "classes"):
-        there, here = found["band"][name], json.loads(canonical_json(asdict(manifest)))[name]
-        if json.loads(canonical_json(there)) != here:
-            raise TrainError(f"{path} was trained on another {name} than that of {shards}: name its own band")
+    there, here = (json.loads(canonical_json(band)) for band in (found["band"], asdict(manifest)))
+    if differences := _differences(there, here):
+        raise TrainError(
+            f"{path} was trained on other data than {shards} ({'; '.join(differences)}): name the band that it was "
+            "trained on"
+        )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
         raise TrainError(f"{shards} has no val part: there is nothing to evaluate")
     options = found["identity"]["options"]
@@ -113,3 +116,20 @@ def evaluate_checkpoint(
     session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)
     session.load(found)
     return evaluate(session, PartBlocks(store, manifest, "val", plan.reading.open_cache()), ten_crop)
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """In what the band of a checkpoint and that of some shards differ, of what its network depends on."""
+    found = []
+    if there["band"] != here["band"]:
+        found.append(f"band {there['band']} there, {here['band']} here")
+    for name, value in here["geometry"].items():
+        if there["geometry"].get(name) != value:
+            found.append(f"{name} {there['geometry'].get(name)} there, {value} here")
+    classes, others = there["classes"], here["classes"]
+    if len(classes) != len(others):
+        found.append(f"{len(classes)} classes there, {len(others)} here")
+    elif classes != others:
+        number, one, other = next((i, a, b) for i, (a, b) in enumerate(zip(classes, others, strict=True)) if a != b)
+        found.append(f"class {number} is {one} there, {other} here")
+    return found

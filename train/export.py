@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import warnings
@@ -134,10 +135,15 @@ def export(model: Whole, about: dict[str, Any], path: Path) -> int:
         program = _program(model)
         text = json.dumps(about)
         if path.suffix == ".onnx":
-            _write_onnx(program, text, store.path(path.name))
+            try:
+                _write_onnx(program, text, store.path(path.name))
+            except OSError as error:
+                raise store.refused(error, path.name) from error
         else:
+            buffer = io.BytesIO()  # of what a file raises, torch makes a RuntimeError without its reason
+            torch.export.save(program, buffer, extra_files={META: text})
             with store.writing([path.name]) as (file,):
-                torch.export.save(program, file, extra_files={META: text})
+                file.write(buffer.getbuffer())
     return sum(file.stat().st_size for file in (path, _beside(path)) if file.exists())
 
 

@@ -27,6 +27,7 @@ from .order import Epochs, Span, trained_blocks
 from .plan import TrainPlan
 from .ranks import ALONE, Ranks
 from .reader import Batch, TrainStream, reported
+from .recipes import remarks
 from .record import Recorder
 from .runs import STEPS, Result, RunFolder, identity
 from .schedule import learning_rate
@@ -52,7 +53,7 @@ def train_band(
     after a checkpoint.
     """
     store, manifest = open_band(shards)
-    run = RunFolder(out)
+    run = RunFolder(out, bool(plan.anew))
     with ExitStack() as held:
         ranks.shared(lambda: held.enter_context(run.owning()))
         return _train(store, manifest, plan, run, quiet or not ranks.first, ranks, stop or Stop())
@@ -70,6 +71,9 @@ def _train(
     if checkpoint is not None:  # auto may mean another here than where the run was begun
         plan = replace(plan, precision=checkpoint["identity"]["options"]["precision"])
     training = Training(store, manifest, plan, run, quiet, ranks, stop)
+    if not quiet:
+        for remark in remarks(plan.recipe, training.epochs.batch_size, training.epochs.batches):
+            tqdm.write(remark)
     training.resume(checkpoint)
     del checkpoint  # it is as large as the network and the optimizer
     ranks.shared(lambda: run.begin(training.samples, training.epoch, plan))
@@ -339,8 +343,15 @@ def check_fits(manifest: BandManifest, plan: TrainPlan, batch_size: int, ranks: 
     side = manifest.geometry.crop
     if plan.recipe.shift >= side:
         raise TrainError(f"--shift {plan.recipe.shift} moves planes of {side}x{side} out of sight: choose less")
-    if batch_size < ranks or (batch_size < 2 * ranks and not networks.trains_on_one(plan.network, side)):
-        raise TrainError(f"batches of {batch_size} are too small for {ranks} processes")
+    each = 1 if networks.trains_on_one(plan.network, side) else 2  # samples of a process
+    if batch_size < each * ranks:
+        processes = "1 process" if ranks == 1 else f"{ranks} processes"
+        few = batch_size < plan.recipe.batch_size
+        what = "all that there is to train on" if few else f"--batch-size {batch_size}"
+        raise TrainError(
+            f"{batch_size} samples a step ({what}) are too few for {processes} of {plan.network}, which need {each} "
+            "each: start fewer" + ("" if few else ", or choose a larger --batch-size")
+        )
 
 
 def _table_row(epochs: int, line: dict[str, float]) -> str:

@@ -46,6 +46,7 @@ EVENTS = "events.out.tfevents.*"
 LOGITS = "{}-logits.npy"
 LABELS = "{}-labels.npy"
 OUTPUTS = ("val", "held")
+ON = "which goes on from the last checkpoint"  # what the same command does after an error
 LAST = 5.0  # seconds that workers of a killed run get to end
 
 
@@ -93,11 +94,14 @@ def local_folder(path: str | os.PathLike[str]) -> Path:
 
 
 class RunFolder:
-    """One run on disk."""
+    """One run on disk. anew: the command that trains it would not go on, but begin anew.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Raises StoreError where the disk is full or refuses: the last checkpoint stays as it is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], anew: bool = False) -> None:
         self.path = Path(path)
-        self.store = LocalStore(path)
+        self.store = LocalStore(path, f"without --no-resume, {ON}" if anew else ON)
         self._events: events.Events | None = None
 
     @contextmanager
@@ -158,7 +162,8 @@ class RunFolder:
                 path.unlink()
             self.store.write(ANEW, plan.anew.encode())
         if plan.tensorboard:
-            self._events = events.Events(self.path, samples)
+            with self._refusing(EVENTS):
+                self._events = events.Events(self.path, samples)
         self.store.remove(ERROR)
         for path in self.path.glob(f"*{TEMPORARY}"):  # of a run that was killed
             path.unlink()
@@ -177,10 +182,19 @@ class RunFolder:
 
     def log(self, values: dict[str, Any], name: str = METRICS) -> None:
         """Append one line to metrics.jsonl or steps.jsonl; `values` has the samples of the run so far."""
-        with self.store.path(name).open("a") as file:
+        with self._refusing(name), self.store.path(name).open("a") as file:
             file.write(json.dumps(values, sort_keys=True) + "\n")
         if self._events is not None:
-            self._events.add(values)
+            with self._refusing(EVENTS):
+                self._events.add(values)
+
+    @contextmanager
+    def _refusing(self, name: str) -> Iterator[None]:
+        """Turn the system's refusal of a write to a file that is appended to into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise self.store.refused(error, name) from error
 
     @contextmanager
     def recording(self, part: str, samples: int, classes: int) -> Iterator[tuple[Column, Column]]:
@@ -198,21 +212,20 @@ class RunFolder:
         self.store.write(
             RUN, canonical_json({**identity(manifest, plan), "classes": manifest.classes, "result": asdict(result)})
         )
-        if self._events is not None:
-            self._events.close()
 
     def _check(self, found: dict[str, Any], manifest: BandManifest, plan: TrainPlan, what: str) -> None:
         wanted = identity(manifest, plan)
         if plan.precision == "auto":  # whatever that was where the run was begun
             del wanted["options"]["precision"]
         for section in ("band", "options"):
-            for key, value in json.loads(canonical_json(wanted[section])).items():
+            values = json.loads(canonical_json(wanted[section])).items()
+            for key, value in sorted(values, key=lambda item: item[0] == "data"):  # last: it changes with the others
                 there = found[section].get(key)
                 if there == value:
                     continue
-                reason = _first(key, there, value) if isinstance(value, dict) else f"{key} {there} there, {value} here"
                 raise TrainError(
-                    f"{self.path} holds {what} of another kind ({reason}): choose another --out, or delete it"
+                    f"{self.path} holds {what} of another kind ({_difference(key, there, value)}): "
+                    "choose another --out, or delete it"
                 )
 
 
@@ -264,9 +277,14 @@ def _data_digest(manifest: BandManifest) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _first(section: str, there: Any, here: dict[str, Any]) -> str:
-    for key, value in here.items():
-        other = there.get(key) if isinstance(there, dict) else None
-        if other != value:
-            return f"{section} {key} {other} there, {value} here"
-    return f"another {section}"
+def _difference(key: str, there: Any, here: Any) -> str:
+    """In what two identities differ that have other values under `key`."""
+    if key == "data":
+        return "data that has changed: the shards hold other bytes"
+    if key == "order":
+        return "other samples, or the same in another order"
+    if isinstance(here, dict):
+        inner = there if isinstance(there, dict) else {}
+        name = next((name for name, value in here.items() if inner.get(name) != value), "")
+        there, here, key = inner.get(name), here.get(name), f"{key} {name}".strip()
+    return f"{key.replace('_', '-')} {there} there, {here} here"

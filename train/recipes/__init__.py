@@ -3,92 +3,40 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ..errors import TrainError
+from .fitting import Origin, fit, fit_plane, remarks
+from .recipe import FIELDS, OPTIMIZERS, SCHEDULES, Recipe
+
+__all__ = [
+    "DEFAULT",
+    "FIELDS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Recipe",
+    "dump",
+    "load",
+    "names",
+    "of_dataset",
+    "remarks",
+    "resolve",
+]
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-SCHEDULES = ("cosine", "step", "onecycle")
-OPTIMIZERS = ("sgd", "adamw")
 # what a data set is trained by, unless --recipe says otherwise; the longest name that a manifest's begins with
 OF_DATASETS = {"imagenet21k": "imagenet21k", "fall11": "imagenet21k", "winter21": "imagenet21k", "cifar10": "cifar10"}
 DEFAULT = "imagenet1k"
 
 
-def _said(default: Any, text: str) -> Any:
-    """A field that the command line has an option for."""
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; with the data and the seed all that determines the result."""
-
-    name: str
-    epochs: int = _said(100, "Epochs.")
-    batch_size: int = _said(256, "Samples of a step, over all processes.")
-    optimizer: str = _said("sgd", f"{' or '.join(OPTIMIZERS)}.")
-    lr: float = _said(0.01, "Highest learning rate.")
-    lr_min: float = _said(0.0, "Learning rate at the end of cosine and onecycle.")
-    schedule: str = _said("cosine", f"{', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}.")
-    warmup: float = _said(0.0, "Epochs of linear warm-up; of onecycle its rise.")
-    step_epochs: int = _said(30, "Epochs between two falls of step.")
-    gamma: float = _said(0.1, "Factor of a fall of step.")
-    momentum: float = _said(0.9, "Of sgd; of adamw its first beta.")
-    nesterov: bool = _said(False, "Nesterov's momentum.")
-    weight_decay: float = _said(1e-4, "Weight decay.")
-    clip: float = _said(0.0, "Largest norm of the gradients; 0 for any.")
-    accumulate: int = _said(1, "Parts that a batch is computed in, to save memory.")
-    ema: float = _said(0.0, "Decay, a step, of the averaged weights that are evaluated; 0 for none.")
-    label_smoothing: float = _said(0.0, "Label smoothing.")
-    mixup: float = _said(0.0, "Alpha of mixup; 0 for none.")
-    cutmix: float = _said(0.0, "Alpha of cutmix; 0 for none.")
-    flip: bool = _said(True, "Mirror half of the samples.")
-    shift: int = _said(0, "Random shifts of a plane, in its pixels.")
-
-    def __str__(self) -> str:
-        """Its name and every field."""
-        values = (f"{name.replace('_', '-')} {value}" for name, value in list(vars(self).items())[1:])
-        return f"{self.name}: {', '.join(values)}"
-
-    def checked(self) -> Recipe:
-        """The recipe itself, if its values make sense. Raises TrainError, naming the field."""
-        for name, good in (
-            ("epochs", self.epochs >= 1),
-            ("batch_size", self.batch_size >= 2),
-            ("optimizer", self.optimizer in OPTIMIZERS),
-            ("lr", self.lr > 0),
-            ("lr_min", 0 <= self.lr_min <= self.lr),
-            ("schedule", self.schedule in SCHEDULES),
-            ("warmup", 0 <= self.warmup <= self.epochs),
-            ("step_epochs", self.step_epochs >= 1),
-            ("gamma", 0 < self.gamma <= 1),
-            ("momentum", 0 <= self.momentum < 1),
-            ("weight_decay", self.weight_decay >= 0),
-            ("clip", self.clip >= 0),
-            ("accumulate", 1 <= self.accumulate <= self.batch_size // 2),
-            ("ema", 0 <= self.ema < 1),
-            ("label_smoothing", 0 <= self.label_smoothing < 1),
-            ("mixup", 0 <= self.mixup <= 1),
-            ("cutmix", 0 <= self.cutmix <= 1),
-            ("shift", self.shift >= 0),
-            *((name, math.isfinite(value)) for name, value in vars(self).items() if isinstance(value, float)),
-        ):
-            if not good:
-                raise TrainError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
-        return self
-
-
-FIELDS: dict[str, type] = {"name": str} | {f.name: type(f.default) for f in fields(Recipe)[1:]}
 NOUNS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -104,10 +52,28 @@ def of_dataset(dataset: str) -> str:
 
 
 def load(name: str, **overrides: Any) -> Recipe:
-    """A recipe with some fields replaced; None leaves a field as it is. Raises TrainError.
+    """The recipe that `resolve` gives. Raises TrainError."""
+    return resolve(name, **overrides)[0]
 
-    name: of one that comes with the package, or a file that ends with .toml, such as the recipe.toml of a run.
+
+def resolve(name: str, plane: int = 0, **overrides: Any) -> tuple[Recipe, list[str]]:
+    """A recipe with some fields replaced, whose values fit each other, and a sentence for each that gave way.
+
+    name: of one that comes with the package, or a file that ends with .toml, such as the recipe.toml of a run.  plane:
+    the side that it has to fit; 0 for any.  overrides: what the user set; None leaves a field as it is.
+    Raises TrainError.
     """
+    own = _read(name)
+    chosen = {key: value for key, value in overrides.items() if value is not None}
+    origin = Origin(name, frozenset(chosen))
+    recipe, notes = fit(own, replace(own, **chosen), origin)
+    if plane:
+        recipe, more = fit_plane(recipe, plane, origin)
+        notes += more
+    return recipe, notes
+
+
+def _read(name: str) -> Recipe:
     if name in names():
         text = (resources.files(__package__) / f"{name}.toml").read_text()
     elif name.endswith(".toml"):
@@ -127,8 +93,7 @@ def load(name: str, **overrides: Any) -> Recipe:
             values[key] = float(value)
         elif type(value) is not wanted:
             raise TrainError(f"--recipe {name}: {key} = {value!r} is not {NOUNS[wanted]}")
-    chosen = {key: value for key, value in overrides.items() if value is not None}
-    return replace(Recipe(**values), **chosen).checked()
+    return Recipe(**values)
 
 
 def dump(recipe: Recipe) -> str:
