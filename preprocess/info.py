@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards_manifest import BandManifest, Geometry, SplitManifest, open_data
+from shards_manifest import BandManifest, Geometry, SplitManifest, open_data, shown
 from shards_manifest.console import human_bytes
 
 
@@ -10,7 +10,7 @@ def describe(path: str) -> str:
     """What a split or a band holds, for people. Raises FormatError."""
     _, manifest = open_data(path)
     lines = _band(manifest) if isinstance(manifest, BandManifest) else _split(manifest)
-    return "\n".join([f"{path}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
+    return "\n".join([f"{shown(path)}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
 
 
 def _geometry(geometry: Geometry) -> str:

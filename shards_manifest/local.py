@@ -27,6 +27,7 @@ class LocalStore:
     """
 
     forks = True
+    web = False
     threads = 1  # what is not in the page cache, the system reads ahead of itself
 
     def __init__(self, root: str | os.PathLike[str]) -> None:

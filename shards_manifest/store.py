@@ -24,11 +24,13 @@ class Store(Protocol):
 
     forks: whether a process that is forked from this one may go on using it; otherwise it has to be sent there.
     threads: requests that are worth having under way at once.
+    web: whether it is a web server, which lists nothing, and whose names are percent-encoded as in its addresses.
     Raises StoreError, in one sentence, where the disk or the object store refuses.
     """
 
     forks: bool
     threads: int
+    web: bool
 
     def exists(self, name: str) -> bool:
         """True if `name` has been committed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from shards_manifest import canonical_json, open_band
+from shards_manifest import canonical_json, open_band, shown
 
 from . import checkpoint
 from .blocks import PartBlocks
@@ -103,9 +103,9 @@ def evaluate_checkpoint(
     for name in ("band", "geometry", "classes"):
         there, here = found["band"][name], json.loads(canonical_json(asdict(manifest)))[name]
         if json.loads(canonical_json(there)) != here:
-            raise TrainError(f"{path} was trained on another {name} than that of {shards}: name its own band")
+            raise TrainError(f"{path} was trained on another {name} than that of {shown(shards)}: name its own band")
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
-        raise TrainError(f"{shards} has no val part: there is nothing to evaluate")
+        raise TrainError(f"{shown(shards)} has no val part: there is nothing to evaluate")
     options = found["identity"]["options"]
     manifest = replace(manifest, mean=tuple(found["band"]["mean"]), std=tuple(found["band"]["std"]))  # as it learned
     session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)

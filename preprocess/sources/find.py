@@ -13,7 +13,7 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from shards_manifest import is_url
+from shards_manifest import is_url, shown
 from shards_manifest.tables import escape
 
 from ..errors import PlanError, SourceError
@@ -50,20 +50,20 @@ def find_source(path: str | os.PathLike[str], options: SourceOptions = _LOOKING)
     text = os.fspath(path)
     root = Place.of(text)
     name = root.name if is_url(text) else Path(text).resolve().name
-    web = text.startswith("http")  # lists no folders, and may have a page where one is
+    web = root.store.web  # lists no folders, and may have a page where one is
     if root.is_dir():
         return _Finder(escape(name), options).folder(root)
-    if "{" in root.name and (web or not root.is_file()):
+    if root.is_pattern and (web or not root.is_file()):
         return _Finder(escape(root.parent.name), options).several(root)
     if (not web or name.endswith(FILES)) and root.is_file():
         return _Finder(escape(name.partition(".")[0]), options)._part(root)
     if not web or name.endswith(FILES):
-        raise SourceError(f"{text} does not exist")
+        raise SourceError(f"{shown(text)} does not exist")
     if any((root / tar).is_file() for tar in (TRAIN_TAR, VAL_TAR)):
         return _Finder(escape(name), options)._imagenet(root)
     raise SourceError(
-        f"{text} is no {' or '.join(FILES)} file, and web servers list no folders: name one file, or several with "
-        "braces as in train-{000..146}.tar"
+        f"{shown(text)} is no {' or '.join(FILES)} file, and web servers list no folders: name one file, or "
+        "several with braces as in train-{000..146}.tar"
     )
 
 
