@@ -29,7 +29,6 @@ class WebStore(RemoteStore):
     """
 
     web = True
-
     _heads = True  # until the server refuses one, and answers a GET
 
     def meta(self, name: str) -> ObjectMeta:

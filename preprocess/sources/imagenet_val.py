@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from shards_manifest import shown
+
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import images, window
@@ -83,7 +85,7 @@ def find_labels(folder: Place, named: str | os.PathLike[str] | None, tar: Place)
     if named is not None:
         place = Place.of(named)
         if not place.is_file() and not place.is_dir():
-            raise SourceError(f"--val-labels {named} does not exist")
+            raise SourceError(f"--val-labels {shown(named)} does not exist")
         return place
     for name in LIST_NAMES:
         if (folder / name).is_file() or (folder / name).is_dir():
