@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import pickle
 import re
 import socket
+import sys
 import threading
+import types
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -127,8 +130,6 @@ class Hub:
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variables of object storage, no proxies, an empty home."""
-    import os
-
     for name in os.environ:
         if name.startswith(("AWS_", "GOOGLE_", "AZURE_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -386,6 +387,45 @@ def test_a_public_bucket_needs_no_credentials(
     monkeypatch.setenv("AWS_PROFILE", "none")
     assert splits(source, tmp_path / "no-keys") == wanted
     assert "access was denied" in fails(*SPLIT, str(folders), "--out", f"s3://{BUCKET}/mine")
+
+
+def test_the_shared_config_where_boto3_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: list[Exception] = []
+
+    class Provider:
+        def __init__(self) -> None:
+            if wrong:
+                raise wrong[0]
+
+        def __call__(self) -> None:
+            raise AssertionError
+
+    boto3 = types.ModuleType("obstore.auth.boto3")
+    boto3.Boto3CredentialProvider = Provider  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "obstore.auth.boto3", boto3)
+
+    def provider() -> object:
+        return connect(Address.parse(f"s3://{BUCKET}"), 1, 1).credential_provider  # type: ignore[union-attr]
+
+    assert provider() is None
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text("[default]\nregion = eu-west-3\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        assert isinstance(provider(), Provider)
+        monkeypatch.setenv(name, "")
+    assert isinstance(provider(), Provider)
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    assert not isinstance(provider(), Provider)
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "")
+    wrong.append(RuntimeError("The config profile (none) could not be found"))
+    with pytest.raises(StoreError, match=r"~/\.aws cannot be used: The config profile \(none\) could not be found"):
+        provider()
+    wrong[0] = ValueError("Received None")
+    with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID is empty"):
+        provider()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "key")
+    assert provider() is None
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
