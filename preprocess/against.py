@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards_manifest import FormatError, SplitManifest, Store, open_split, tables
+from shards_manifest import FormatError, SplitManifest, Store, open_split, shown, tables
 
 from . import pixels
 from .errors import RejectedImage, SourceError
@@ -67,13 +67,13 @@ def fidelity(
         for position, image in _rebuilt(store, manifest, part, positions):
             key = table[position][0]
             if key not in places:
-                bad.append(f"{key} of {part} is not in {source}")
+                bad.append(f"{key} of {part} is not in {shown(source)}")
                 continue
             error = np.mean((image - _wanted(found, listing, origin, places[key], manifest)) ** 2)
             psnr.append(10 * np.log10(255**2 / max(float(error), 1e-9)))
             keys.append(key)
             if psnr[-1] < WRONG:
-                bad.append(f"{key} of {part} is another picture in {source} ({psnr[-1]:.1f} dB)")
+                bad.append(f"{key} of {part} is another picture in {shown(source)} ({psnr[-1]:.1f} dB)")
     return Fidelity(np.array(psnr), tuple(keys), tuple(bad))
 
 

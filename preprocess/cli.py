@@ -147,7 +147,7 @@ def split(
 
     from tqdm import tqdm
 
-    from shards_manifest import is_url
+    from shards_manifest import is_url, shown
     from shards_manifest.backend import Backend
 
     from .classes import class_note, read_class_list
@@ -171,7 +171,7 @@ def split(
     check_outside(source, named or scratch, "--scratch")
     unshared = backend != "loky" and is_url(out) and not named
     found = SourceOptions(**reading, scratch="" if unshared else scratch)
-    with tqdm(unit="img", desc=f"scan {source}", mininterval=_interval(), delay=1, leave=False) as bar:
+    with tqdm(unit="img", desc=f"scan {shown(source)}", mininterval=_interval(), delay=1, leave=False) as bar:
         job = prepare(source, plan, found, out, bar.update)
     for line in (*summary(job), *job.listing.notes, class_note(plan, len(job.listing.classes))):
         if line:
@@ -247,21 +247,24 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int, readi
     """
     from tqdm import tqdm
 
+    from shards_manifest import shown
+
     from .verify import verify as check
 
-    with tqdm(unit="shard", desc=f"verify {data}", mininterval=_interval()) as bar:
+    name = shown(data)
+    with tqdm(unit="shard", desc=f"verify {name}", mininterval=_interval()) as bar:
         report = check(data, jobs or _cores(), bar.update)
     for sentence in report.bad:
         click.echo(sentence, err=True)
     if report.bad:
         click.echo(
-            f"{data}: {len(report.bad)} problems in {report.shards} shards; copy bad files again, "
+            f"{name}: {len(report.bad)} problems in {report.shards} shards; copy bad files again, "
             "or delete them and run the same split again",
             err=True,
         )
         raise SystemExit(1)
     click.echo(
-        f"{data}: {report.shards} shards, {report.samples} samples a band, "
+        f"{name}: {report.shards} shards, {report.samples} samples a band, "
         f"{console.human_bytes(report.bytes)}: all good"
     )
     if against is not None:
@@ -270,6 +273,8 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int, readi
 
 def _compare(data: str, source: str, samples: int, reading: dict[str, Any]) -> None:
     import shutil
+
+    from shards_manifest import shown
 
     from .against import fidelity
     from .sources import SourceOptions, scratch_folder
@@ -284,12 +289,12 @@ def _compare(data: str, source: str, samples: int, reading: dict[str, Any]) -> N
     if len(found.psnr):
         worst = int(found.psnr.argmin())
         click.echo(
-            f"{data}: {len(found.psnr)} images rebuilt from all bands, PSNR against {source}: mean "
+            f"{shown(data)}: {len(found.psnr)} images rebuilt from all bands, PSNR against {shown(source)}: mean "
             f"{found.psnr.mean():.2f} dB, of the mean error {found.of_mean_error:.2f} dB, "
             f"least {found.psnr[worst]:.2f} dB ({found.keys[worst]})"
         )
     if found.bad:
-        click.echo(f"{data}: {len(found.bad)} images are not those of {source}", err=True)
+        click.echo(f"{shown(data)}: {len(found.bad)} images are not those of {shown(source)}", err=True)
         raise SystemExit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards_manifest import BandManifest, Geometry, SplitManifest, Store, open_data, tables
+from shards_manifest import BandManifest, Geometry, SplitManifest, Store, open_data, shown, tables
 from shards_manifest.console import human_bytes
 
 from .summary import images_of_classes
@@ -12,7 +12,7 @@ def describe(path: str) -> str:
     """What a split or a band holds, for people. Raises FormatError."""
     store, manifest = open_data(path)
     lines = _band(manifest) if isinstance(manifest, BandManifest) else _split(manifest, _classes(store))
-    return "\n".join([f"{path}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
+    return "\n".join([f"{shown(path)}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
 
 
 def _geometry(geometry: Geometry) -> str:

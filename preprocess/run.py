@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shards_manifest import MANIFEST, Store, band_folder, canonical_json, is_url, open_store
+from shards_manifest import MANIFEST, Address, Store, band_folder, canonical_json, is_url, open_store, shown
 from shards_manifest.backend import Backend
 from shards_manifest.schema import VERSION
 from shards_manifest.store import TEMPORARY
@@ -107,10 +107,11 @@ def prepare(
         saved = scans.load(open_store(out), stamp) if out is not None else None
         listing = saved or choose_classes(found.scan(progress), plan)
     except OSError as error:
-        raise SourceError(f"cannot read {error.filename or source} ({error.strerror}): mend it and run again") from None
+        where = error.filename or shown(source)
+        raise SourceError(f"cannot read {where} ({error.strerror}): mend it and run again") from None
     if "val" in listing.parts:
         if plan.val_per_class > 0:
-            raise PlanError(f"--val-per-class does not apply: {source} has a val part of its own")
+            raise PlanError(f"--val-per-class does not apply: {shown(source)} has a val part of its own")
         plan = replace(plan, val_per_class=0)
     order = stored_order(listing, plan)
     return Job(found, listing, plan, rows(order, plan), stamp)
@@ -242,12 +243,12 @@ def _first_reject(ordered: list[tuple[Row, RowRecord]]) -> str:
 def check_outside(source: str | os.PathLike[str], out: str | os.PathLike[str], option: str = "--out") -> None:
     """Refuse to write to a web server, or within the source, where the next scan would find it.
 
-    Raises DestinationError.
+    Raises DestinationError, StoreError.
     """
-    if os.fspath(out).startswith(("http://", "https://")):
-        raise DestinationError(f"{option} {out} can only be read: choose a folder, s3://, gs:// or az://")
+    if is_url(out) and Address.parse(os.fspath(out)).web:
+        raise DestinationError(f"{option} {shown(out)} can only be read: choose a folder, s3://, gs:// or az://")
     if is_url(source) or is_url(out):
-        if is_url(source) and f"{out}/".startswith(f"{source}".rstrip("/") + "/"):
+        if is_url(source) and f"{shown(out)}/".startswith(f"{shown(source)}/"):
             raise DestinationError(f"{option} {out} lies within the source {source}: choose a folder beside it")
         return
     inner, outer = Path(out).resolve(), Path(source).resolve()

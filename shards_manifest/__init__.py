@@ -1,11 +1,12 @@
 """The contract on disk between spectral-prep and spectral-train (docs/format.md)."""
 
+from .address import Address, is_url, joined, shown, url_names
 from .ahead import ahead
 from .compress import Room, compress_block, compressor_name, decompress_block
 from .errors import BackendError, FormatError, ShardError, SpectralError, StoreError, WorkerLostError
 from .index import ENTRY, PartIndex, block_entries, block_of, index_name, load_index, part_index
 from .local import LocalStore
-from .opening import is_url, open_band, open_data, open_split, open_store, read_band
+from .opening import open_band, open_data, open_split, open_store, read_band
 from .schema import (
     MANIFEST,
     PARTS,
@@ -42,6 +43,7 @@ __all__ = [
     "MANIFEST",
     "NPY_HEADER",
     "PARTS",
+    "Address",
     "BackendError",
     "BandManifest",
     "BandSummary",
@@ -74,6 +76,7 @@ __all__ = [
     "index_name",
     "index_shard",
     "is_url",
+    "joined",
     "load_band",
     "load_index",
     "load_split",
@@ -87,4 +90,6 @@ __all__ = [
     "read_band",
     "read_block",
     "read_labels",
+    "shown",
+    "url_names",
 ]

@@ -28,6 +28,7 @@ class LocalStore:
     Raises StoreError, naming the file, where the operating system refuses a write.
     """
 
+    web = False
     threads = 1  # what is not in the page cache, the system reads ahead of itself
 
     def __init__(self, root: str | os.PathLike[str], then: str = KEPT) -> None:

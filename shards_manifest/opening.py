@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import os
 
-from .errors import FormatError, StoreError
+from .address import Address, is_url, shown
+from .errors import FormatError
 from .local import LocalStore
 from .schema import MANIFEST, BandManifest, SplitManifest, load_band, load_split, manifest_kind
 from .store import Store
 
-REMOTE = ("s3", "gs", "az", "http", "https")
 
-
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """True for what `open_store` takes for a URL."""
-    return "://" in os.fspath(path)
-
-
-def open_store(url: str | os.PathLike[str]) -> Store:
+def open_store(url: str | os.PathLike[str] | Address) -> Store:
     """The store behind a local path or a URL. Raises StoreError for a URL of another kind."""
-    text = os.fspath(url)
-    if not is_url(text):
-        return LocalStore(text)
-    if text.partition("://")[0] not in REMOTE:
-        raise StoreError(f"{text}: choose a local path or s3://, gs://, az://, http:// or https://")
-    from .remote import RemoteStore  # local work never loads it
+    if not isinstance(url, Address):
+        text = os.fspath(url)
+        if not is_url(text):
+            return LocalStore(text)
+        url = Address.parse(text)
+    if url.web:
+        from .web import WebStore  # local work never loads it
 
-    return RemoteStore(text)
+        return WebStore(url)
+    from .remote import RemoteStore
+
+    return RemoteStore(url)
 
 
 def open_data(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest | BandManifest]:
     """The store and the manifest of a split or of a band. Raises FormatError if there is none, StoreError."""
     store = open_store(path)
-    where = f"{path}/{MANIFEST}"
+    where = f"{store}/{MANIFEST}"
     try:
         data = store.read(MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         raise FormatError(
-            f"{path} has no {MANIFEST}: it is not a data set, or its split is not finished (run it again to go on)"
+            f"{shown(path)} has no {MANIFEST}: it is not a data set, or its split is not finished "
+            "(run it again to go on)"
         ) from None
     if manifest_kind(data, where) == "band":
         return store, load_band(data, where)
@@ -48,7 +47,7 @@ def open_band(path: str | os.PathLike[str]) -> tuple[Store, BandManifest]:
     """The store and the manifest of a band. Raises FormatError if there is none, StoreError."""
     store, manifest = open_data(path)
     if not isinstance(manifest, BandManifest):
-        raise FormatError(f"{path} is a whole split, not one band: name one of its folders")
+        raise FormatError(f"{shown(path)} is a whole split, not one band: name one of its folders")
     return store, manifest
 
 
@@ -56,7 +55,7 @@ def open_split(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest]:
     """The store and the manifest of a whole split. Raises FormatError if there is none, StoreError."""
     store, manifest = open_data(path)
     if not isinstance(manifest, SplitManifest):
-        raise FormatError(f"{path} is one band: name the folder of the whole split")
+        raise FormatError(f"{shown(path)} is one band: name the folder of the whole split")
     return store, manifest
 
 

@@ -1,4 +1,4 @@
-"""A store in a bucket (s3://, gs://, az://) or on a web server (http://, https://; read only), by way of obstore."""
+"""A store in a bucket (s3://, gs://, az://), by way of obstore; web.py makes of it one on a web server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 
+from .address import Address
 from .ahead import ahead, apart
-from .clients import connect, refusal
+from .clients import connect, panic, panicked, refusal
 from .errors import StoreError
 from .lease import Lease, Version, version_of
 from .streams import Reader, Upload
@@ -37,27 +38,31 @@ SLOW_READ = 30.0  # the same for what reads, FETCH bytes at most
 
 
 class RemoteStore:
-    """Objects below one prefix of a bucket, or files below one address of a web server, which lists none.
+    """Objects below one prefix of a bucket.
 
     patience: seconds to go on asking, with growing pauses, while the server fails or is away; by default FIRST until
     it answers, then PATIENCE.  Raises StoreError, naming the URL, when they are over, or at once where it refuses.
     """
 
     threads = 16
+    web = False
 
     def __init__(
-        self, url: str, patience: float | None = None, reached: bool = False, lease: tuple[str, str] | None = None
+        self,
+        address: Address,
+        patience: float | None = None,
+        reached: bool = False,
+        lease: tuple[str, str] | None = None,
     ) -> None:
-        self.url = url.rstrip("/") if url.partition("://")[2] else url
+        self.address = address
         self._patience, self._reached, self._lease = patience, reached, lease
-        self._clients: dict[tuple[float, float], ObjectStore] = {}
-        self._web = url.startswith("http")
+        self._clients: dict[tuple[Address, float, float], ObjectStore] = {}
 
     def __str__(self) -> str:
-        return self.url
+        return str(self.address)
 
-    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, float | None, bool, tuple[str, str] | None]]:
-        return RemoteStore, (self.url, self._patience, self._reached, self._lease)
+    def __reduce__(self) -> tuple[type[RemoteStore], tuple[Address, float | None, bool, tuple[str, str] | None]]:
+        return type(self), (self.address, self._patience, self._reached, self._lease)
 
     def exists(self, name: str) -> bool:
         """True if `name` is there."""
@@ -89,31 +94,25 @@ class RemoteStore:
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Names, sorted, and bytes of the objects directly in `folder`; none where it is missing."""
-        if self._web:
-            return {}
-        listed = self.ask(folder, lambda client: obstore.list_with_delimiter(client, folder or None))
+        listed = self.ask(folder, lambda client, key: obstore.list_with_delimiter(client, key or None))
         found = ((entry["path"], entry["size"]) for entry in listed["objects"])
         marked = {folder, *listed["common_prefixes"]}  # some keep an empty object for a folder
         return dict(sorted((name, size) for name, size in found if size or name not in marked))
 
     def folders(self, folder: str = "") -> list[str]:
         """Sorted names of the prefixes directly in `folder`; none where it is missing."""
-        if self._web:
-            return []
-        listed = self.ask(folder, lambda client: obstore.list_with_delimiter(client, folder or None))
+        listed = self.ask(folder, lambda client, key: obstore.list_with_delimiter(client, key or None))
         return sorted(listed["common_prefixes"])
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
         """Names and bytes of the objects at any depth below `folder`, as the server lists them."""
-        if self._web:
-            return
         after: str | None = None
         pages: Iterator[Sequence[ObjectMeta]] | None = None
 
-        def page(client: ObjectStore) -> Sequence[ObjectMeta]:
+        def page(client: ObjectStore, key: str) -> Sequence[ObjectMeta]:
             nonlocal pages
             if pages is None:
-                pages = iter(obstore.list(client, folder or None, offset=after, chunk_size=PAGE))
+                pages = iter(obstore.list(client, key or None, offset=after, chunk_size=PAGE))
             try:
                 return next(pages, [])
             except BaseException:
@@ -164,7 +163,7 @@ class RemoteStore:
     def write(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, whole or not at all."""
         self._check_own()
-        self.ask(name, lambda client: obstore.put(client, name, data))
+        self.ask(name, lambda client, key: obstore.put(client, key, data))
 
     def create(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, which must be new. Raises FileExistsError.
@@ -178,7 +177,7 @@ class RemoteStore:
     def remove(self, name: str) -> None:
         """Remove `name` if it is there."""
         with suppress(FileNotFoundError):
-            self.ask(name, lambda client: obstore.delete(client, name))
+            self.ask(name, lambda client, key: obstore.delete(client, key))
 
     def flush(self, folders: list[str]) -> None:
         """Nothing: what a bucket has taken is safe."""
@@ -209,7 +208,8 @@ class RemoteStore:
         Raises BlockingIOError if another run holds it. Waits for the lease of a killed run to end.
         """
         self._read_only()
-        lease = Lease(RemoteStore(self.url, FIRST), f"{records}/lease.json", RemoteStore(self.url, HASTE))
+        patient, hasty = (RemoteStore(self.address, patience) for patience in (FIRST, HASTE))
+        lease = Lease(patient, f"{records}/lease.json", hasty)
         with lease.held():
             self._lease = lease.name, lease.token
             try:
@@ -223,13 +223,13 @@ class RemoteStore:
 
     def meta(self, name: str) -> ObjectMeta:
         """Size, version and the server's time of the last change. Raises FileNotFoundError."""
-        return self.ask(name, lambda client: obstore.head(client, name))
+        return self.ask(name, obstore.head)
 
     def read_version(self, name: str) -> tuple[bytes, ObjectMeta]:
         """The whole of a small object and what `meta` says of it, of one version. Raises FileNotFoundError."""
 
-        def get(client: ObjectStore) -> tuple[bytes, ObjectMeta]:
-            found = obstore.get(client, name)
+        def get(client: ObjectStore, key: str) -> tuple[bytes, ObjectMeta]:
+            found = obstore.get(client, key)
             meta = found.meta
             return bytes(found.bytes()), meta
 
@@ -242,9 +242,9 @@ class RemoteStore:
         """
         self._read_only()
 
-        def put(client: ObjectStore) -> Version:
+        def put(client: ObjectStore, key: str) -> Version:
             mode: PutMode = cast("UpdateVersion", version) if version else "create"
-            done = obstore.put(client, name, data, mode=mode, use_multipart=False)
+            done = obstore.put(client, key, data, mode=mode, use_multipart=False)
             return version_of(done["e_tag"], done["version"])
 
         try:
@@ -252,37 +252,47 @@ class RemoteStore:
         except (AlreadyExistsError, PreconditionError, FileNotFoundError):
             return None
 
-    def _client(self, slow: float, left: float | None = None) -> ObjectStore:
+    def _target(self, name: str) -> tuple[Address, str]:
+        """What to connect to for `name`, and its key there."""
+        return self.address, name
+
+    def _client(self, address: Address, slow: float, left: float | None = None) -> ObjectStore:
         """slow: seconds of a single try.  left: seconds to go on, where that is less than what is usual."""
         patience = self._patience or (PATIENCE if self._reached else FIRST)
         timeout = slow if patience > FIRST else FIRST
         if left is not None and left < patience:
-            return connect(self.url, max(left, 1.0), timeout)
-        if (patience, timeout) not in self._clients:
-            self._clients[patience, timeout] = connect(self.url, patience, timeout)
-        return self._clients[patience, timeout]
+            return connect(address, max(left, 1.0), timeout)
+        if (address, patience, timeout) not in self._clients:
+            self._clients[address, patience, timeout] = connect(address, patience, timeout)
+        return self._clients[address, patience, timeout]
 
-    def ask(self, name: str, request: Callable[[ObjectStore], T], tries: int = 5, slow: float = SLOW) -> T:
-        """What `request` returns. obstore itself tries again, but not where an answer breaks off in its body.
+    def ask(self, name: str, request: Callable[[ObjectStore, str], T], tries: int = 5, slow: float = SLOW) -> T:
+        """What `request` returns of a client and the key of `name`. Raises FileNotFoundError, StoreError.
 
+        obstore itself tries again, but not where an answer breaks off in its body.
         slow: seconds that one try may take.  A signal ends the wait.
         """
+        address, key = self._target(name)
         deadline = time.monotonic() + (self._patience or PATIENCE)
         for attempt in range(1, tries + 1):
-            client = self._client(slow, deadline - time.monotonic() if attempt > 1 else None)
+            client = self._client(address, slow, deadline - time.monotonic() if attempt > 1 else None)
             try:
-                answer = apart(partial(request, client))
+                answer = apart(partial(request, client, key))
             except (AlreadyExistsError, PreconditionError):
                 self._reached = True
                 raise
             except (BaseError, OSError, ValueError) as error:
-                problem, passing = refusal(self.url, error)
+                problem, passing = refusal(self.address.at(name) if self.web else self.address, error)
                 if not problem:
                     self._reached = True
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self}/{name}") from None
                 if not passing or not self._reached or attempt == tries or time.monotonic() > deadline:
                     raise StoreError(problem) from None
                 time.sleep(0.1 * 2**attempt)
+            except BaseException as error:
+                if not panicked(error):
+                    raise
+                raise StoreError(panic(address, error)) from None
             else:
                 self._reached = True
                 return answer
@@ -294,9 +304,9 @@ class RemoteStore:
         in_parts: raise StoreError for such a server, instead of fetching the whole for a part of it.
         """
 
-        def get(client: ObjectStore) -> tuple[bytes, int]:
+        def get(client: ObjectStore, key: str) -> tuple[bytes, int]:
             try:
-                found = obstore.get(client, name, options={"range": (start, start + length)})
+                found = obstore.get(client, key, options={"range": (start, start + length)})
                 size = found.meta["size"]
                 return bytes(found.bytes()), size
             except NotSupportedError:  # a web server without ranges
@@ -304,7 +314,7 @@ class RemoteStore:
                     raise StoreError(
                         f"{self}/{name}: the server sends whole files only: fetch it, and name the copy"
                     ) from None
-                whole = bytes(obstore.get(client, name).bytes())
+                whole = bytes(obstore.get(client, key).bytes())
                 return whole[start:], len(whole)
             except BaseError as error:
                 if "status code: 416" in str(error):  # past the end
@@ -314,8 +324,7 @@ class RemoteStore:
         return self.ask(name, get, slow=SLOW_READ)
 
     def _read_only(self) -> None:
-        if self._web:
-            raise StoreError(f"{self} can only be read: write to a folder or to s3://, gs:// or az://")
+        """Raise StoreError where nothing can be written."""
 
     def _check_own(self) -> None:
         """Refuse to commit what a run began that has lost the store to another since."""

@@ -23,10 +23,12 @@ class Store(Protocol):
     """What is read and written below one root. Names are relative, with slashes; str() is the root.
 
     threads: requests that are worth having under way at once.
+    web: whether it is a web server, which lists nothing, and whose names are percent-encoded as in its addresses.
     Raises StoreError, in one sentence, where the disk or the object store refuses.
     """
 
     threads: int
+    web: bool
 
     def exists(self, name: str) -> bool:
         """True if `name` has been committed."""

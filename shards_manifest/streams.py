@@ -52,7 +52,7 @@ class Upload(io.RawIOBase):
         self._store, self._name = store, name
         # one part under way while the next fills: obstore waits in `write` when both are full
         self._file = store.ask(
-            name, lambda client: obstore.open_writer(client, name, buffer_size=PART, max_concurrency=1)
+            name, lambda client, key: obstore.open_writer(client, key, buffer_size=PART, max_concurrency=1)
         )
         self._committed = False
 
@@ -62,12 +62,12 @@ class Upload(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Append `data`. Raises StoreError."""
-        self._store.ask(self._name, lambda _: self._file.write(data), tries=1)
+        self._store.ask(self._name, lambda *_: self._file.write(data), tries=1)
         return len(data)
 
     def commit(self) -> None:
         """Upload what is left: the object is there when this returns. Raises StoreError."""
-        self._store.ask(self._name, lambda _: self._file.close(), tries=1)
+        self._store.ask(self._name, lambda *_: self._file.close(), tries=1)
         self._committed = True
 
     def tried_to_commit(self) -> StoreError | None:
@@ -84,4 +84,4 @@ class Upload(io.RawIOBase):
             if self._committed:
                 self._store.remove(self._name)
             else:
-                self._file.__exit__(StoreError, StoreError(), None)
+                self._store.ask(self._name, lambda *_: self._file.__exit__(StoreError, StoreError(), None), tries=1)

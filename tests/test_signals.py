@@ -32,9 +32,8 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
     anew = () if workers else ("--no-resume",)
     with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60", *anew) as process:
         children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= workers
         if number == signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does, to workers too
+            os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)  # as a batch system does
         _, said = process.communicate(timeout=60)  # two seconds on a machine that does nothing else
@@ -45,7 +44,8 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
         progress = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]
         assert progress["reader"]["samples"] > 0
         assert lines(tmp_path / "run", "steps.jsonl")[-1]["samples"] == progress["reader"]["samples"]
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive
     assert shared() <= before
     assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(TEMPORARY)]
     assert "going on after" in train(sub4 / "01", tmp_path / "run", 1)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from shards_manifest import LocalStore, SpectralError, StoreError, WorkerLostError, open_band
+from shards_manifest import LocalStore, SpectralError, StoreError, WorkerLostError, is_url, open_band
 from shards_manifest.backend import Backend
 
 from .board import Board, reached
@@ -209,7 +209,7 @@ def _placed(jobs: Iterable[BandJob], backend: Backend, turns: Path) -> Iterator[
 
 
 def _absolute(shards: str) -> str:
-    return shards if "://" in shards else os.path.abspath(shards)
+    return shards if is_url(shards) else os.path.abspath(shards)
 
 
 def _prepare(root: Path, stop_file: Path) -> None:

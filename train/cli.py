@@ -114,7 +114,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
     The recipe says how; any of its fields may be set by an option. Bands are trained in turn, or several at once, by
     this machine or a cluster; under torchrun, its processes train each band together.
     """
-    from shards_manifest import BandManifest, open_data
+    from shards_manifest import BandManifest, joined, open_data
 
     from .ranks import Ranks
     from .runs import local_folder, run_path, split_runs_path
@@ -143,7 +143,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
             _train_bands([(shards, local_folder(out) if out else run_path(shards))], plan, ranks, **where)
             return
         root = local_folder(out) if out else split_runs_path(shards)
-        bands = [(f"{shards}/{band.folder}", root / band.folder) for band in manifest.bands]
+        bands = [(joined(shards, band.folder), root / band.folder) for band in manifest.bands]
         _train_bands(bands, plan, ranks, **where)
         if ranks.first:
             click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
@@ -317,10 +317,12 @@ def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, addres
 
 def _heading(work: list[BandJob]) -> str:
     """What is about to be trained, at once if it is several bands, as far as the first one tells."""
-    from shards_manifest import SpectralError, open_band
+    from shards_manifest import SpectralError, open_band, shown
 
     job, more = work[0], len(work) - 1
-    shards, out = (f"{job.shards} and {more} more bands", job.out.parent) if more else (job.shards, job.out)
+    shards, out = shown(job.shards), job.out
+    if more:
+        shards, out = f"{shards} and {more} more bands", out.parent
     try:
         _, manifest = open_band(job.shards)
     except SpectralError:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shards_manifest import canonical_json, open_band
+from shards_manifest import canonical_json, open_band, shown
 
 from . import checkpoint
 from .blocks import PartBlocks
@@ -106,11 +106,11 @@ def evaluate_checkpoint(
     there, here = (json.loads(canonical_json(band)) for band in (found["band"], asdict(manifest)))
     if differences := _differences(there, here):
         raise TrainError(
-            f"{path} was trained on other data than {shards} ({'; '.join(differences)}): name the band that it was "
-            "trained on"
+            f"{path} was trained on other data than {shown(shards)} ({'; '.join(differences)}): name the band that it "
+            "was trained on"
         )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
-        raise TrainError(f"{shards} has no val part: there is nothing to evaluate")
+        raise TrainError(f"{shown(shards)} has no val part: there is nothing to evaluate")
     options = found["identity"]["options"]
     manifest = replace(manifest, mean=tuple(found["band"]["mean"]), std=tuple(found["band"]["std"]))  # as it learned
     session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shards_manifest import BandManifest, LocalStore, canonical_json, is_url
+from shards_manifest import BandManifest, LocalStore, canonical_json, is_url, shown, url_names
 from shards_manifest.store import TEMPORARY
 
 from . import checkpoint, events, recipes
@@ -81,15 +81,14 @@ def split_runs_path(shards: str | os.PathLike[str], root: str = "runs") -> Path:
 
 def _last_folders(path: str | os.PathLike[str], count: int) -> list[str]:
     if is_url(path):  # a bucket is no folder, but names a split that fills it
-        parts = [part for part in os.fspath(path).partition("://")[2].split("/") if part]
-        return parts[-count:]
+        return url_names(os.fspath(path))[-count:]
     return list(Path(path).resolve().parts[1:][-count:])
 
 
 def local_folder(path: str | os.PathLike[str]) -> Path:
     """A folder for runs. Raises TrainError for a URL: lines are appended to files in it."""
     if is_url(path):
-        raise TrainError(f"{os.fspath(path)}: runs are kept in local folders: choose one, and copy it when it is done")
+        raise TrainError(f"{shown(path)}: runs are kept in local folders: choose one, and copy it when it is done")
     return Path(path)
 
 

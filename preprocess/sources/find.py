@@ -11,7 +11,7 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from shards_manifest import is_url
+from shards_manifest import is_url, shown
 from shards_manifest.tables import escape
 
 from ..errors import PlanError, SourceError
@@ -49,8 +49,8 @@ def find_source(path: str | os.PathLike[str], options: SourceOptions = _LOOKING)
     found = _find(path, options)
     if options.val_labels is not None and not uses_labels(found):
         raise SourceError(
-            f"--val-labels {os.fspath(options.val_labels)} does not apply: {os.fspath(path)} has no validation images "
-            "that lie flat in one folder or one tar, beside a train part: leave it out"
+            f"--val-labels {shown(options.val_labels)} does not apply: {shown(path)} has no validation images that lie "
+            "flat in one folder or one tar, beside a train part: leave it out"
         )
     check_column_options(options, found.sources() if isinstance(found, Parts) else (found,), path)
     return found
@@ -62,21 +62,21 @@ def _find(path: str | os.PathLike[str], options: SourceOptions) -> Source:
     text = os.fspath(path)
     root = Place.of(text)
     name = root.name if is_url(text) else Path(text).resolve().name
-    web = text.startswith("http")  # lists no folders, and may have a page where one is
+    web = root.store.web  # lists no folders, and may have a page where one is
     if root.is_dir():
         return _Finder(escape(name), options).folder(root)
-    if "{" in root.key and (web or not root.is_file()):
+    if root.is_pattern and (web or not root.is_file()):
         named = Place(root.store, root.key.partition("{")[0].rpartition("/")[0])
         return _Finder(escape(named.name), options).several(root)
     if (not web or name.endswith(ARCHIVES)) and root.is_file():
         return _Finder(escape(name.partition(".")[0]), options).part(root)
     if not web or name.endswith(ARCHIVES):
-        raise SourceError(f"{text} does not exist")
+        raise SourceError(f"{shown(text)} does not exist")
     if any((root / tar).is_file() for tar in (TRAIN_TAR, VAL_TAR)):
         return _Finder(escape(name), options).imagenet(root, Content(None, ()))
     raise SourceError(
-        f"{text} is no {' or '.join(ARCHIVES)} file, and web servers list no folders: name one file, or several with "
-        "braces as in train-{000..146}.tar"
+        f"{shown(text)} is no {' or '.join(ARCHIVES)} file, and web servers list no folders: name one file, or several "
+        "with braces as in train-{000..146}.tar"
     )
 
 

@@ -8,6 +8,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from shards_manifest import shown
+
 from ..errors import SourceError
 from .base import text_lines
 from .matfile import read_mat
@@ -28,7 +30,7 @@ def find_labels(folders: Sequence[Place], named: str | os.PathLike[str] | None) 
     if named is not None:
         place = Place.of(named)
         if not place.is_file() and not place.is_dir():
-            raise SourceError(f"--val-labels {named} does not exist")
+            raise SourceError(f"--val-labels {shown(named)} does not exist")
         return place
     places = (folder / name for folder in folders for name in LIST_NAMES)
     return next((place for place in places if place.is_file() or place.is_dir()), None)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
+from urllib.parse import quote, unquote
 
-from shards_manifest import Store, ahead, is_url, open_store
+from shards_manifest import Address, Store, ahead, is_url, open_store
 from shards_manifest.local import LocalStore
 
 S = TypeVar("S")
@@ -19,7 +20,8 @@ T = TypeVar("T")
 class Place:
     """One name below the root of a store. Pickles, so that workers read what the run found.
 
-    store: the disk, a bucket or a web server.  key: the whole path in it, without a slash before it.
+    store: the disk, a bucket or a web server.  key: the whole path in it, without a slash before it; on a web server
+    percent-encoded, as it is sent.
     All but the first four methods raise OSError, or StoreError for what a server answers.
     """
 
@@ -28,24 +30,30 @@ class Place:
 
     @staticmethod
     def of(path: str | os.PathLike[str]) -> Place:
-        """The place of a local path, which is made absolute, or of a URL. Raises StoreError for an unknown scheme."""
+        """The place of a local path, which is made absolute, or of a URL. Raises StoreError for one that is wrong."""
         text = os.fspath(path)
         if not is_url(text):
             return Place(LocalStore("/"), os.path.abspath(text).lstrip("/"))
-        scheme, _, rest = text.partition("://")
-        root, _, key = rest.partition("/")
-        return Place(open_store(f"{scheme}://{root}"), key.strip("/"))
+        address = Address.parse(text)
+        return Place(open_store(address.root), address.path)
 
     def __str__(self) -> str:
         return f"{str(self.store).rstrip('/')}/{self.key}" if self.key else str(self.store)
 
     def __truediv__(self, name: str) -> Place:
+        name = quote(name) if self.store.web else name
         return Place(self.store, f"{self.key}/{name}" if self.key else name)
 
     @property
     def name(self) -> str:
         """The last part of the path, or the name of the bucket or server."""
-        return PurePosixPath(self.key or str(self.store)).name
+        key = unquote(self.key) if self.store.web else self.key
+        return PurePosixPath(key or str(self.store)).name
+
+    @property
+    def is_pattern(self) -> bool:
+        """True where the path has braces, not only encoded ones."""
+        return "{" in self.key
 
     @property
     def stem(self) -> str:
