@@ -292,7 +292,7 @@ def test_a_choice_of_columns_has_its_own_scratch_and_scan(tmp_path: Path) -> Non
     again = program(*command, "--label-column", "coarse_label")
     assert "nothing to do" in again.stdout
     assert "label coarse_label (also there:" in again.stdout  # the saved scan knows what was taken
-    assert "source label-column coarse_label there, None here" in fails(*command)
+    assert "source label-column coarse_label there, not given here" in fails(*command)
     for option, code in (((), 1), (("--label-column", "coarse_label"), 0)):
         checked = program("spectral-prep", "verify", tmp_path / "out", "--against", source, *option)
         assert checked.returncode == code, checked.stderr

@@ -65,17 +65,6 @@ def test_two_ranks_agree_on_where_to_stop(sub4: Path, uninterrupted: Path, tmp_p
     close(run, uninterrupted, exactly=False, curves=("metrics.jsonl",))
 
 
-def test_workers_die_with_a_process_that_was_killed(sub4: Path, tmp_path: Path) -> None:
-    before = shared()
-    with under_way(sub4 / "01", tmp_path / "run", 2) as process:
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        process.wait()
-        _, alive = psutil.wait_procs(children, timeout=30)
-        assert not alive
-    assert shared() <= before
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_an_evaluation_costs_no_epoch(
     number: signal.Signals, sub4: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
