@@ -149,6 +149,45 @@ def test_images_alone_are_counted(form: str, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["folders", "tars", "tars-gz"])
+def test_hidden_folders_are_named(form: str, tmp_path: Path) -> None:
+    """Notebooks leave copies of what one looks at, tools a cache."""
+    source = IN_TARS[form](classes(tmp_path / "folders" / "set", 3, "cat", "dog"), tmp_path)
+    for name in (".ipynb_checkpoints", ".git"):
+        fill(source / name, 2)
+    named = {".ipynb_checkpoints/": "hidden folder", ".git/": "hidden folder"}
+    assert rejects(source) == named
+    assert counts(source, val_per_class=0) == {"train": (6, 2)}
+    parts = tmp_path / "parts"
+    shutil.copytree(source, parts / "train")
+    shutil.copytree(source, parts / "val")
+    fill(parts / ".cache", 1)
+    both = {f"{part}/{name}": reason for part in ("train", "val") for name, reason in named.items()}
+    job = read(parts)
+    assert dict(job.listing.rejects) == {**both, ".cache/": "hidden folder"}
+    assert job.source.unused() == ()
+
+
+def test_one_class_alone_is_said(tmp_path: Path) -> None:
+    """A folder of flat images, beside their annotations or not, would be a class by its own name."""
+    sentence = "  all images are of one class, images: if that is not so, sort them into one folder a class"
+    root = tmp_path / "pets"
+    fill(root / "images", 6)
+    assert sentence in summary(read(root))
+    fill(root / "annotations", 3, ".xml")
+    assert sentence in summary(read(root))
+    fill(root / "masks", 2)
+    assert sentence not in summary(read(root))
+    assert sentence not in summary(read(root, limit=1))
+    assert sentence not in summary(read(root, classes=("images",)))
+
+
+def test_hidden_folders_beside_shards(tmp_path: Path) -> None:
+    source = forms.shards(classes(tmp_path / "set", 3, "cat", "dog"), tmp_path / "shards")
+    fill(source / ".cache", 1)
+    assert rejects(source) == {".cache/": "hidden folder"}
+
+
 def test_a_json_beside_each_image_is_no_label(tmp_path: Path) -> None:
     """In class tars; in shards it is a label that is missing."""
     folders = tmp_path / "folders"

@@ -171,7 +171,7 @@ def test_images_that_the_list_lacks_and_labels_without_images(tmp_path: Path) ->
         ("v0.JPEG bee, great\nv1.JPEG , bee\nv2.JPEG\t bee\n", "bee, great|bee|bee"),
         (
             "ImageId,PredictionString\nv0,great 1 2 3 4 great 5 6 7 8\nv1,bee 1 2 3 4\nv2,bee 0 -1 3 4\n",
-            "great bee bee",
+            "great|bee|bee",
         ),
         ("Path,Label,Score\nv0.JPEG,3,1\nv1.JPEG,0,1\nv2.JPEG,1,0\n", "great dane|bee|bee, great"),
         ("v0 great\nv1 bee\nv2 great\n", "great|bee|great"),

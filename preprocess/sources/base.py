@@ -26,6 +26,7 @@ LARGEST_IMAGE = 256 * 2**20  # bytes of an encoded image; more is no photograph
 LARGEST_LABEL = 1 << 20  # numbers of classes beyond it are taken for damage, not for a million classes
 NO_IMAGES = "class without images"
 HIDDEN = "hidden file"
+HIDDEN_FOLDER = "hidden folder"
 
 Reject = tuple[str, str]
 Found = Callable[[int], object]  # is told of so many more images, as they are found
@@ -177,7 +178,7 @@ def made_listing(
 
 def _much_left_out(taken: int, rejects: list[Reject]) -> tuple[str, ...]:
     """A sentence where half of the inputs or more are rejects; hidden files aside, which are there by the hundred."""
-    reasons = Counter(reason for _, reason in rejects if reason != HIDDEN)
+    reasons = Counter(reason for _, reason in rejects if reason not in (HIDDEN, HIDDEN_FOLDER))
     if reasons.total() < taken:
         return ()
     (reason, most), *_ = reasons.most_common(1)
