@@ -168,7 +168,8 @@ def made_listing(
     check_distinct(classes, where)
     if not len(entries):
         first = f"; the first reject is {rejects[0][0]}: {rejects[0][1]}" if rejects else ""
-        raise SourceError(f"{where} has {len(classes)} classes but no images{first}")
+        held = f"{len(classes)} classes but no images" if classes else "no images"
+        raise SourceError(f"{where} has {held}{first}")
     notes = _much_left_out(len(entries), rejects)
     counts = np.bincount(entries.label, minlength=len(classes))
     rejects = rejects + [(f"{classes[label]}/", NO_IMAGES) for label in np.flatnonzero(counts == 0)]
