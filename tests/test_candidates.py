@@ -168,6 +168,40 @@ def test_hidden_folders_are_named(form: str, tmp_path: Path) -> None:
     assert job.source.unused() == ()
 
 
+def test_archives_beside_shards_that_are_not_read(tmp_path: Path) -> None:
+    """Half fetched, compressed in another way, or in capitals: images that would be lost without a word."""
+    folders = classes(tmp_path / "set", 3, "cat", "dog")
+    strays = ("set-002.tar.part", "set-003.TAR", "set-004.tar.zst", "set-005.tar.gz", "more.zip", "set-006.parquet")
+    other = ("set-000.idx", "classes.json", "README.md", "_SUCCESS", "set.tar.md5", ".hidden.tar", "val.txt")
+    for name, make in (("shards", forms.shards), ("whole", forms.tar_of_tars)):
+        source = make(folders, tmp_path / name / ("set.tar" if name == "whole" else "")).parent
+        source = tmp_path / name
+        for stray in strays[:3] + strays[4:5] + other[:4] + other[5:]:
+            (source / stray).write_bytes(b"x")
+        named = dict.fromkeys(strays[:3] + strays[4:5], "an archive that is not read here")
+        assert rejects(source) == named
+        assert read(source).source.unused() == tuple(sorted(named))
+    shutil.copytree(tmp_path / "shards", tmp_path / "parts" / "train")
+    shutil.copytree(folders, tmp_path / "parts" / "val")
+    names = {f"train/{name}" for name in strays[:3] + strays[4:5]}
+    assert set(rejects(tmp_path / "parts")) == names
+    for stray in strays:
+        (tmp_path / "shards" / stray).write_bytes(b"x")
+    assert set(rejects(tmp_path / "shards", kind="webdataset")) == set(strays)
+
+
+def test_captions_make_no_classes_of_shards(tmp_path: Path) -> None:
+    folders = tmp_path / "folders"
+    for name in ("00000", "00001"):
+        fill(fill(folders / name, 3), 3, ".txt")
+    shards = forms.class_tars(folders, tmp_path / "shards")
+    assert "none of the 6 images of" in reason(shards)
+    assert counts(shards, kind="tars", val_per_class=0) == {"train": (6, 2)}
+    for name in ("cat", "dog"):
+        fill(fill(tmp_path / "named" / name, 3), 3, ".txt")
+    assert counts(forms.class_tars(tmp_path / "named", tmp_path / "tars"), val_per_class=0) == {"train": (6, 2)}
+
+
 def test_one_class_alone_is_said(tmp_path: Path) -> None:
     """A folder of flat images, beside their annotations or not, would be a class by its own name."""
     sentence = "  all images are of one class, images: if that is not so, sort them into one folder a class"

@@ -192,6 +192,21 @@ def test_one_tar_of_class_folders_is_no_class(pack: bool, tmp_path: Path) -> Non
     assert counts(one.parent, val_per_class=0) == {"train": (3, 1)}
 
 
+@pytest.mark.parametrize("train", ["train", "set_train"])
+def test_train_in_a_folder_and_val_in_numbered_files(train: str, tmp_path: Path) -> None:
+    """The numbers of shards are no words of a name."""
+    for form, make in (("tar", forms.shards), ("parquet", forms.parquet)):
+        root = train_and(tmp_path / form / "set", "val", train=train)
+        made = make(root / "val", tmp_path / form / "made")
+        (made / "classes.txt").write_text("ant\nbee\n")
+        for number, path in enumerate(sorted(made.glob(f"*.{form}"))):
+            path.rename(root / f"{train.replace('train', 'val')}-{number:05d}-of-00002.{form}")
+        shutil.copy(made / "classes.txt", root)
+        shutil.rmtree(root / "val")
+        assert counts(root) == {"train": (8, 2), "val": (6, 2)}
+        assert read(root).source.unused() == ()
+
+
 def test_two_tars_of_tars_of_no_part(tmp_path: Path) -> None:
     same = train_and(tmp_path / "same", "val")
     root = tmp_path / "set"

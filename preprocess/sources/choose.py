@@ -10,6 +10,7 @@ from .part_names import TEST, TRAIN, VAL, WORDS, PartName, file_parts, folder_pa
 
 LEFT_OVER = "belongs to neither train nor val"
 NO_LABELS = "images without classes or labels"
+NOT_READ = "an archive that is not read here"
 OTHER_TEST = "a test part, not used beside a val part"
 
 
