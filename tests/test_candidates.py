@@ -190,6 +190,25 @@ def test_archives_beside_shards_that_are_not_read(tmp_path: Path) -> None:
     assert set(rejects(tmp_path / "shards", kind="webdataset")) == set(strays)
 
 
+@pytest.mark.parametrize("pack", [False, True])
+def test_what_macos_puts_before_the_members_of_a_tar(pack: bool, tmp_path: Path) -> None:
+    folders = classes(tmp_path / "set", 3, "cat", "dog")
+    inner = forms.class_tars(folders, tmp_path / "inner")
+    members = {"__MACOSX/set/._cat.tar": b"x", "set/._cat.tar": b"x", "set/cat.tar": (inner / "cat.tar").read_bytes()}
+    members |= {"set/._dog.tar": b"x", "set/dog.tar": (inner / "dog.tar").read_bytes(), "set/.DS_Store": b"x"}
+    path = tmp_path / "whole" / "all.tar"
+    path.parent.mkdir()
+    forms.flat_tar(members, path)
+    path = pressed(path) if pack else path
+    assert counts(path, val_per_class=0) == counts(path.parent, val_per_class=0) == {"train": (6, 2)}
+    assert rejects(path)["set/._dog.tar"] == "hidden file"
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    names = [f"{start}s{i}.{ending}" for i in range(4) for ending in ("jpg", "cls") for start in ("._", "")]
+    forms.flat_tar({name: b"0" if name.endswith("cls") else IMAGE for name in names}, shards / "s-000.tar")
+    assert read(shards).source.describe()["kind"] == "webdataset"
+
+
 def test_captions_make_no_classes_of_shards(tmp_path: Path) -> None:
     folders = tmp_path / "folders"
     for name in ("00000", "00001"):

@@ -207,6 +207,21 @@ def test_train_in_a_folder_and_val_in_numbered_files(train: str, tmp_path: Path)
         assert read(root).source.unused() == ()
 
 
+def test_the_tars_of_imagenet_half_unpacked(tmp_path: Path) -> None:
+    """Into folders of the tars' own names, or called after the parts."""
+    same = train_and(tmp_path / "set", "val")
+    forms.tar_of_tars(same / "train", same / "ILSVRC2012_img_train.tar")
+    shutil.rmtree(same / "train")
+    assert counts(same) == {"train": (8, 2), "val": (6, 2)}
+    (same / "val").rename(same / "ILSVRC2012_img_val")
+    assert counts(same) == {"train": (8, 2), "val": (6, 2)}
+    classes(same / "val", 1, "ant")
+    assert counts(same)["val"] == (1, 1)
+    assert read(same).source.unused() == ("ILSVRC2012_img_val/",)
+    both = train_and(tmp_path / "both", "ILSVRC2012_img_val", train="ILSVRC2012_img_train")
+    assert counts(both, kind="imagenet") == counts(both) == {"train": (8, 2), "val": (6, 2)}
+
+
 def test_two_tars_of_tars_of_no_part(tmp_path: Path) -> None:
     same = train_and(tmp_path / "same", "val")
     root = tmp_path / "set"

@@ -17,7 +17,7 @@ from ..errors import SourceError
 from ..kinds import kinds_sentence
 from .archive import member_name, tar_members, window
 from .base import hidden
-from .file_names import has_image_ending, is_system_folder
+from .file_names import has_image_ending, is_system_folder, system_folder
 from .label_lists import LIST_NAMES
 from .part_names import TRAIN, PartName, folder_part
 from .place import Place
@@ -178,9 +178,10 @@ def _first_members(path: Place) -> dict[str, bytes]:
         with _members(path) as members:
             for member, read in islice(members, _LOOK):
                 name = member_name(member)
-                if not hidden(os.fsencode(name)):
-                    small = name.lower().endswith(".json") and member.size <= LARGEST_TEXT
-                    found[name] = read(member) if small else b""
+                if hidden(os.fsencode(name)) or system_folder(os.fsencode(name)):
+                    continue  # macOS puts ._a.tar before a.tar
+                small = name.lower().endswith(".json") and member.size <= LARGEST_TEXT
+                found[name] = read(member) if small else b""
                 if name.endswith(".tar"):
                     break
     except (SourceError, tarfile.TarError, EOFError, OSError, ValueError):

@@ -264,7 +264,9 @@ class _Finder:
     def imagenet(self, root: Place, found: Content) -> Source:
         """The tars of ILSVRC2012 as they are fetched; either part may be unpacked. found: empty on a web server."""
         finder = _Finder(self.name, replace(self.options, kind=""))
-        whole = {folder_part(name).role: name for name in reversed(found.folders) if folder_part(name).whole}
+        parts = {name: folder_part(name) for name in found.folders}
+        known = (folder_part(Path(TRAIN_TAR).stem).rest, ())  # the name of the tar, or the word alone, which goes first
+        whole = {part.role: name for rest in known for name, part in reversed(parts.items()) if part.rest == rest}
         if (root / TRAIN_TAR).is_file():
             at = Content(None, (root / TRAIN_TAR,))
             train: tuple[Content, Source] = at, TarOfTars(self.name, root / TRAIN_TAR)
