@@ -209,6 +209,22 @@ def test_what_macos_puts_before_the_members_of_a_tar(pack: bool, tmp_path: Path)
     assert read(shards).source.describe()["kind"] == "webdataset"
 
 
+def test_shards_as_img2dataset_writes_them(tmp_path: Path) -> None:
+    """00000.tar, 00000.parquet and 00000_stats.json: the images are in the tar alone."""
+    made = forms.shards(classes(tmp_path / "set", 3, "cat", "dog"), tmp_path / "made", label="json")
+    root = tmp_path / "root"
+    root.mkdir()
+    for number, tar in enumerate(sorted(made.glob("*.tar"))):
+        tar.rename(root / f"{number:05d}.tar")
+        (root / f"{number:05d}.parquet").write_bytes(b"PAR1")
+        (root / f"{number:05d}_stats.json").write_bytes(b"{}")
+    job = read(root, val_per_class=0)
+    assert (job.source.describe()["kind"], job.samples) == ("webdataset", {"train": 6})
+    assert job.source.unused()[0] == "00000.parquet"
+    (root / "00099.parquet").write_bytes(b"PAR1")
+    assert "holds both tars and Parquet files" in reason(root)
+
+
 def test_captions_make_no_classes_of_shards(tmp_path: Path) -> None:
     folders = tmp_path / "folders"
     for name in ("00000", "00001"):

@@ -69,8 +69,9 @@ class Content:
 
     @property
     def parquet(self) -> tuple[Place, ...]:
-        """Parquet files."""
-        return self.named(".parquet")
+        """Parquet files; not 00000.parquet beside 00000.tar, where img2dataset keeps what it knows of the images."""
+        numbers = {tar.stem for tar in self.tars if tar.stem.isdecimal()}
+        return tuple(file for file in self.named(".parquet") if file.stem not in numbers)
 
     @property
     def archives(self) -> tuple[Place, ...]:
