@@ -175,6 +175,7 @@ def test_images_that_the_list_lacks_and_labels_without_images(tmp_path: Path) ->
         ),
         ("Path,Label,Score\nv0.JPEG,3,1\nv1.JPEG,0,1\nv2.JPEG,1,0\n", "great dane|bee|bee, great"),
         ("v0 great\nv1 bee\nv2 great\n", "great|bee|great"),
+        ("C:\\set\\val\\v0.JPEG,great\nC:\\set\\v1.JPEG,bee\nv2.JPEG,great dane\n", "great|bee|great dane"),
     ],
 )
 def test_lists_as_people_write_them(lines: str, labels: str, tmp_path: Path) -> None:

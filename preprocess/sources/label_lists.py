@@ -132,7 +132,7 @@ def _from_list(path: Place) -> dict[str, str]:
             continue
         if not name or not label:
             raise SourceError(f"line {number} of {path} is not 'filename label'")
-        stem = PurePosixPath(name).stem
+        stem = file_stem(name)
         if labels.setdefault(stem, label) != label:
             raise SourceError(f"{path} gives {stem} two labels, {labels[stem]} and {label}: keep one")
     if not labels:
@@ -140,6 +140,11 @@ def _from_list(path: Place) -> dict[str, str]:
     if len({label.isdecimal() for label in labels.values()}) > 1:
         raise SourceError(f"{path} mixes numbers with names of classes: use one of them")
     return labels
+
+
+def file_stem(name: str) -> str:
+    """A file's name without its folders, with slashes of either kind, and its last ending."""
+    return PurePosixPath(name.replace("\\", "/")).stem
 
 
 def _pair(line: str) -> tuple[str, str, bool]:
