@@ -106,6 +106,21 @@ def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
     assert read(flat, kind="folders").listing.classes == ("test", "train")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("train_images", "test_images"), ("Data-Train", "data_val"), ("train2017", "val2017"), ("a_train", "a_test")],
+)
+def test_flat_images_in_parts_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
+    """As contests have them, with the labels in a table."""
+    root = classes(tmp_path / "set", 3, *names)
+    (root / "train.csv").write_text("id,label\n")
+    assert f"{root}/{names[0]} holds images, not one folder or one tar of them a class: " in reason(root)
+    assert read(root, kind="folders").listing.classes == tuple(sorted(names))
+    (root / names[1]).rename(root / "bus")
+    if names[0] != "train2017":
+        assert len(read(root).listing.classes) == 2
+
+
 def test_counts_show_that_a_part_lacks_classes(tmp_path: Path) -> None:
     root = classes(tmp_path / "set" / "train", 4, "ant", "bee", "cow").parent
     classes(root / "val", 1, "bee")

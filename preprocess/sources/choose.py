@@ -42,7 +42,7 @@ def choose_folders(
     it that are called nothing of the kind hold images, so all are classes. A folder of the same words beside it, as
     set_val is for set_train, settles it. Raises SourceError for two folders of one part, and, unless `forced`, for
     images directly in train/ where it cannot be told for a class: with val/ or test/ beside it, or no other class, or
-    folders beside the images.
+    folders beside the images; and in train_images/ beside test_images/.
     """
     parts = {name: folder_part(name) for name in names}
     seen: dict[str, Look] = {}
@@ -67,8 +67,9 @@ def choose_folders(
         return part.whole or part.rest in rests or (held(name).full and not held(name).flat)
 
     def is_doubtful(name: str, part: PartName) -> bool:
-        flat = part.role == TRAIN and part.whole and held(name).flat
-        return flat and (held(name).full or partner(part) or not classes_beside())
+        if part.role != TRAIN or not held(name).flat:
+            return False
+        return partner(part) or (part.whole and (held(name).full or not classes_beside()))
 
     train = {name: part for name, part in parts.items() if part.role == TRAIN and is_part(name, part)}
     if not train:
