@@ -237,6 +237,22 @@ def test_the_tars_of_imagenet_half_unpacked(tmp_path: Path) -> None:
     assert counts(both, kind="imagenet") == counts(both) == {"train": (8, 2), "val": (6, 2)}
 
 
+@pytest.mark.parametrize("part", ["val", "Test", "validation2012"])
+def test_a_part_among_classes(part: str, tmp_path: Path) -> None:
+    """The classes of train may lie beside val/; it is no class of them."""
+    root = classes(tmp_path / "set", 3, "cat", "dog")
+    classes(root / part, 2, "cat", "dog")
+    assert reason(root).startswith(f"{root} holds {part}/ beside class folders, and no train/: move the classes into ")
+    assert read(root, kind="folders").listing.classes == tuple(sorted(("cat", "dog", part)))
+    tars = classes(tmp_path / "tars", 3, "cat", "dog")
+    forms.class_tars(tars, tmp_path / "made")
+    shutil.copytree(tmp_path / "made", tars / part)
+    assert f"{tars} holds {part}/ beside class folders" in reason(tars)
+    shutil.rmtree(root / part)
+    fill(root / part, 2)
+    assert len(read(root).listing.classes) == 3
+
+
 def test_two_tars_of_tars_of_no_part(tmp_path: Path) -> None:
     same = train_and(tmp_path / "same", "val")
     root = tmp_path / "set"

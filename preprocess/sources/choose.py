@@ -42,7 +42,7 @@ def choose_folders(
     it that are called nothing of the kind hold images, so all are classes. A folder of the same words beside it, as
     set_val is for set_train, settles it. Raises SourceError for two folders of one part, and, unless `forced`, for
     images directly in train/ where it cannot be told for a class: with val/ or test/ beside it, or no other class, or
-    folders beside the images; and in train_images/ beside test_images/.
+    folders beside the images; in train_images/ beside test_images/; and for a val/ of folders among classes.
     """
     parts = {name: folder_part(name) for name in names}
     seen: dict[str, Look] = {}
@@ -71,6 +71,9 @@ def choose_folders(
             return False
         return partner(part) or (part.whole and (held(name).full or not classes_beside()))
 
+    def is_alone(name: str, part: PartName) -> bool:
+        return part.whole and part.role != TRAIN and held(name).full and not held(name).flat and classes_beside()
+
     train = {name: part for name, part in parts.items() if part.role == TRAIN and is_part(name, part)}
     if not train:
         doubtful = next((name for name, part in parts.items() if is_doubtful(name, part)), None)
@@ -78,6 +81,12 @@ def choose_folders(
             raise SourceError(
                 f"{where}/{doubtful} holds images, not one folder or one tar of them a class: sort them into class "
                 "folders; or take it for a class with --source folders"
+            )
+        alone = next((name for name, part in parts.items() if is_alone(name, part)), None)
+        if alone and not forced:
+            raise SourceError(
+                f"{where} holds {alone}/ beside class folders, and no train/: move the classes into train/; or take "
+                f"{alone}/ for a class with --source folders"
             )
         return None
     rests = {part.rest for part in train.values()}
