@@ -60,6 +60,8 @@ def _read(data: bytes, upright: bool, check: Callable[[int, int], object]) -> tu
 def _unidentified(data: bytes) -> str:
     if not data:
         return "empty file"
+    if data.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS in place of the image: fetch the images with git lfs pull"
     if tiff.looks_like(data) and (tags := tiff.tags_of(data)):
         return f"a TIFF with {tiff.unknown(tags) or tiff.unread(tags)}"
     lacking = f" (this PIL reads no {', '.join(missing_formats())})" if missing_formats() else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shards_manifest.tables import escape
+
 from .run import Job
 
 MOST_NAMES = 5  # of what is left out
@@ -15,6 +17,10 @@ def summary(job: Job) -> list[str]:
     for part, images in sorted(job.samples.items()):
         held_out = ", held out of train" if part not in job.listing.parts else ""
         lines.append(f"  {part}: {images_of_classes(images, classes[part], total)}{held_out}")
+    labels = job.listing.parts["train"].label
+    if len(labels) > 1 and labels.min() == labels.max() and not job.plan.classes:
+        name = escape(job.listing.classes[labels[0]])
+        lines.append(f"  all images are of one class, {name}: if that is not so, sort them into one folder a class")
     if unused := found.unused():
         more = f" and {len(unused) - MOST_NAMES} more" if len(unused) > MOST_NAMES else ""
         lines.append(f"  not used: {', '.join(unused[:MOST_NAMES])}{more}")

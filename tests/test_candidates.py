@@ -149,6 +149,114 @@ def test_images_alone_are_counted(form: str, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["folders", "tars", "tars-gz"])
+def test_hidden_folders_are_named(form: str, tmp_path: Path) -> None:
+    """Notebooks leave copies of what one looks at, tools a cache."""
+    source = IN_TARS[form](classes(tmp_path / "folders" / "set", 3, "cat", "dog"), tmp_path)
+    for name in (".ipynb_checkpoints", ".git"):
+        fill(source / name, 2)
+    named = {".ipynb_checkpoints/": "hidden folder", ".git/": "hidden folder"}
+    assert rejects(source) == named
+    assert counts(source, val_per_class=0) == {"train": (6, 2)}
+    parts = tmp_path / "parts"
+    shutil.copytree(source, parts / "train")
+    shutil.copytree(source, parts / "val")
+    fill(parts / ".cache", 1)
+    both = {f"{part}/{name}": reason for part in ("train", "val") for name, reason in named.items()}
+    job = read(parts)
+    assert dict(job.listing.rejects) == {**both, ".cache/": "hidden folder"}
+    assert job.source.unused() == ()
+
+
+def test_archives_beside_shards_that_are_not_read(tmp_path: Path) -> None:
+    """Half fetched, compressed in another way, or in capitals: images that would be lost without a word."""
+    folders = classes(tmp_path / "set", 3, "cat", "dog")
+    strays = ("set-002.tar.part", "set-003.TAR", "set-004.tar.zst", "set-005.tar.gz", "more.zip", "set-006.parquet")
+    other = ("set-000.idx", "classes.json", "README.md", "_SUCCESS", "set.tar.md5", ".hidden.tar", "val.txt")
+    for name, make in (("shards", forms.shards), ("whole", forms.tar_of_tars)):
+        source = make(folders, tmp_path / name / ("set.tar" if name == "whole" else "")).parent
+        source = tmp_path / name
+        for stray in strays[:3] + strays[4:5] + other[:4] + other[5:]:
+            (source / stray).write_bytes(b"x")
+        named = dict.fromkeys(strays[:3] + strays[4:5], "an archive that is not read here")
+        assert rejects(source) == named
+        assert read(source).source.unused() == tuple(sorted(named))
+    shutil.copytree(tmp_path / "shards", tmp_path / "parts" / "train")
+    shutil.copytree(folders, tmp_path / "parts" / "val")
+    names = {f"train/{name}" for name in strays[:3] + strays[4:5]}
+    assert set(rejects(tmp_path / "parts")) == names
+    for stray in strays:
+        (tmp_path / "shards" / stray).write_bytes(b"x")
+    assert set(rejects(tmp_path / "shards", kind="webdataset")) == set(strays)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_what_macos_puts_before_the_members_of_a_tar(pack: bool, tmp_path: Path) -> None:
+    folders = classes(tmp_path / "set", 3, "cat", "dog")
+    inner = forms.class_tars(folders, tmp_path / "inner")
+    members = {"__MACOSX/set/._cat.tar": b"x", "set/._cat.tar": b"x", "set/cat.tar": (inner / "cat.tar").read_bytes()}
+    members |= {"set/._dog.tar": b"x", "set/dog.tar": (inner / "dog.tar").read_bytes(), "set/.DS_Store": b"x"}
+    path = tmp_path / "whole" / "all.tar"
+    path.parent.mkdir()
+    forms.flat_tar(members, path)
+    path = pressed(path) if pack else path
+    assert counts(path, val_per_class=0) == counts(path.parent, val_per_class=0) == {"train": (6, 2)}
+    assert rejects(path)["set/._dog.tar"] == "hidden file"
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    names = [f"{start}s{i}.{ending}" for i in range(4) for ending in ("jpg", "cls") for start in ("._", "")]
+    forms.flat_tar({name: b"0" if name.endswith("cls") else IMAGE for name in names}, shards / "s-000.tar")
+    assert read(shards).source.describe()["kind"] == "webdataset"
+
+
+def test_shards_as_img2dataset_writes_them(tmp_path: Path) -> None:
+    """00000.tar, 00000.parquet and 00000_stats.json: the images are in the tar alone."""
+    made = forms.shards(classes(tmp_path / "set", 3, "cat", "dog"), tmp_path / "made", label="json")
+    root = tmp_path / "root"
+    root.mkdir()
+    for number, tar in enumerate(sorted(made.glob("*.tar"))):
+        tar.rename(root / f"{number:05d}.tar")
+        (root / f"{number:05d}.parquet").write_bytes(b"PAR1")
+        (root / f"{number:05d}_stats.json").write_bytes(b"{}")
+    job = read(root, val_per_class=0)
+    assert (job.source.describe()["kind"], job.samples) == ("webdataset", {"train": 6})
+    assert job.source.unused()[0] == "00000.parquet"
+    (root / "00099.parquet").write_bytes(b"PAR1")
+    assert "holds both tars and Parquet files" in reason(root)
+
+
+def test_captions_make_no_classes_of_shards(tmp_path: Path) -> None:
+    folders = tmp_path / "folders"
+    for name in ("00000", "00001"):
+        fill(fill(folders / name, 3), 3, ".txt")
+    shards = forms.class_tars(folders, tmp_path / "shards")
+    assert "none of the 6 images of" in reason(shards)
+    assert counts(shards, kind="tars", val_per_class=0) == {"train": (6, 2)}
+    for name in ("cat", "dog"):
+        fill(fill(tmp_path / "named" / name, 3), 3, ".txt")
+    assert counts(forms.class_tars(tmp_path / "named", tmp_path / "tars"), val_per_class=0) == {"train": (6, 2)}
+
+
+def test_one_class_alone_is_said(tmp_path: Path) -> None:
+    """A folder of flat images, beside their annotations or not, would be a class by its own name."""
+    sentence = "  all images are of one class, images: if that is not so, sort them into one folder a class"
+    root = tmp_path / "pets"
+    fill(root / "images", 6)
+    assert sentence in summary(read(root))
+    fill(root / "annotations", 3, ".xml")
+    assert sentence in summary(read(root))
+    fill(root / "masks", 2)
+    assert sentence not in summary(read(root))
+    assert sentence not in summary(read(root, limit=1))
+    assert sentence not in summary(read(root, classes=("images",)))
+
+
+def test_hidden_folders_beside_shards(tmp_path: Path) -> None:
+    source = forms.shards(classes(tmp_path / "set", 3, "cat", "dog"), tmp_path / "shards")
+    fill(source / ".cache", 1)
+    assert rejects(source) == {".cache/": "hidden folder"}
+
+
 def test_a_json_beside_each_image_is_no_label(tmp_path: Path) -> None:
     """In class tars; in shards it is a label that is missing."""
     folders = tmp_path / "folders"

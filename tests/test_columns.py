@@ -45,6 +45,24 @@ def labels(*classes: str) -> dict[str, Any]:
     return {"_type": "ClassLabel", "names": list(classes)}
 
 
+def test_views_of_bytes_and_text(tmp_path: Path) -> None:
+    images = pa.array([b"1", b"2", b"3"], pa.binary_view())
+    source = table(tmp_path / "a.parquet", image=images, label=pa.array(["b", "a", "b"], pa.string_view()))
+    assert counts(scan(source)) == {"a": 1, "b": 2}
+
+
+def test_class_names_by_number(tmp_path: Path) -> None:
+    """As the cards of data sets have them."""
+    numbered = {"_type": "ClassLabel", "names": {str(i): f"name {i}" for i in (10, *range(10))}}
+    source = table(tmp_path / "ten" / "a.parquet", {"image": IMAGE, "label": numbered}, label=[10, 2, 2])
+    assert scan(source).classes == tuple(f"name {i}" for i in range(11))
+    assert counts(scan(source))["name 2"] == 2
+    empty = table(tmp_path / "empty" / "a.parquet", {"image": IMAGE, "label": labels("a", " ")}, label=[0, 1])
+    assert "names a class of its label by what is no text" in refusal(empty)
+    none = table(tmp_path / "none" / "a.parquet", image=pa.array([], pa.binary()), label=pa.array([], pa.int64()))
+    assert refusal(none) == f"{none} has no images"
+
+
 TWO = {"img": IMAGE, "coarse_label": labels("x", "y"), "fine_label": labels("a", "b", "c", "d")}
 
 

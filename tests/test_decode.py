@@ -120,6 +120,7 @@ def huge_png() -> bytes:
 
 REJECTS = {
     "empty file": (b"", "empty file"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     "text": (b"hello, this is not an image at all", "not an image of a known format"),
     "truncated JPEG": (FORMS["JPEG"][:-400], "does not decode: .*truncated"),
     "JPEG header only": (FORMS["JPEG"][:40], "does not decode|not an image"),

@@ -22,6 +22,7 @@ from layouts import (
     train_and,
 )
 
+from preprocess.listing import Listing
 from preprocess.summary import summary
 
 KAGGLE = "ImageId,PredictionString\nv0,n02 1 2 3 4 n02 5 6 7 8\nv1,n01 1 2 3 4\nv2,n02 1 2 3 4\n"
@@ -158,6 +159,45 @@ def test_images_that_the_list_lacks_and_labels_without_images(tmp_path: Path) ->
     }
     (root / "val.txt").write_text("w.JPEG n01\n")
     assert "has 1 classes but no images; the first reject is v0.JPEG: no label in val.txt" in reason(root)
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        ("filename,label\nv0.JPEG,great dane\nv1.JPEG,bee\nv2.JPEG,great dane\n", "great dane|bee|great dane"),
+        ("v0.JPEG\tgreat dane\t1\nv1.JPEG\tbee\t1\nv2.JPEG\tgreat\t1\n", "great dane|bee|great"),
+        ("v0.JPEG great dane\nv1.JPEG bee\nv2.JPEG great\n", "great dane|bee|great"),
+        ('"v0.JPEG","bee, great"\n"v1.JPEG","bee"\n"v2.JPEG","great dane"\n', "bee, great|bee|great dane"),
+        ("v0.JPEG bee, great\nv1.JPEG , bee\nv2.JPEG\t bee\n", "bee, great|bee|bee"),
+        (
+            "ImageId,PredictionString\nv0,great 1 2 3 4 great 5 6 7 8\nv1,bee 1 2 3 4\nv2,bee 0 -1 3 4\n",
+            "great|bee|bee",
+        ),
+        ("Path,Label,Score\nv0.JPEG,3,1\nv1.JPEG,0,1\nv2.JPEG,1,0\n", "great dane|bee|bee, great"),
+        ("v0 great\nv1 bee\nv2 great\n", "great|bee|great"),
+        ("C:\\set\\val\\v0.JPEG,great\nC:\\set\\v1.JPEG,bee\nv2.JPEG,great dane\n", "great|bee|great dane"),
+    ],
+)
+def test_lists_as_people_write_them(lines: str, labels: str, tmp_path: Path) -> None:
+    root = classes(tmp_path / "set" / "train", 2, "bee", "bee, great", "great", "great dane").parent
+    (root / "val").mkdir()
+    for i in range(3):
+        (root / "val" / f"v{i}.JPEG").write_bytes(IMAGE)
+    (root / "val.txt").write_text(lines)
+    listing = read(root).listing
+    assert "|".join(listing.classes[label] for label in by_name(listing)) == labels
+    assert listing.rejects == ()
+
+
+def by_name(listing: Listing) -> list[int]:
+    """The labels of val in order of the images' names."""
+    val = listing.parts["val"]
+    return [int(label) for _, label in sorted(zip(map(val.name, range(len(val))), val.label, strict=True))]
+
+
+def test_a_list_of_one_column_a_class(tmp_path: Path) -> None:
+    root = flat_val(tmp_path / "set", "filename, n01, n02\nv0.JPEG, 1, 0\nv1.JPEG, 0, 1\nv2.JPEG, 0, 1\n")
+    assert f"the headline of {root}/val.txt does not call its second column label, but n01: keep" in reason(root)
 
 
 def test_numbers_as_names_and_as_places(tmp_path: Path) -> None:

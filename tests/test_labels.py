@@ -420,6 +420,8 @@ def test_the_label_beside_the_metadata(tmp_path: Path) -> None:
     assert counts(scan(source)) == {"0": 0, "1": 1}
     source = keys(tmp_path / "two" / "s.tar", "s.image.jpg s.meta.json s.cls", s_cls="1", s_meta_json='{"label": 0}')
     assert counts(scan(source)) == {"0": 0, "1": 1}
+    source = keys(tmp_path / "no" / "s.tar", "s.jpg s.cls s.meta.json t.json", s_meta_json="{}", t_json='{"key": 1}')
+    assert scan(source).rejects == ()
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,21 @@ def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
     assert read(flat, kind="folders").listing.classes == ("test", "train")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("train_images", "test_images"), ("Data-Train", "data_val"), ("train2017", "val2017"), ("a_train", "a_test")],
+)
+def test_flat_images_in_parts_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
+    """As contests have them, with the labels in a table."""
+    root = classes(tmp_path / "set", 3, *names)
+    (root / "train.csv").write_text("id,label\n")
+    assert f"{root}/{names[0]} holds images, not one folder or one tar of them a class: " in reason(root)
+    assert read(root, kind="folders").listing.classes == tuple(sorted(names))
+    (root / names[1]).rename(root / "bus")
+    if names[0] != "train2017":
+        assert len(read(root).listing.classes) == 2
+
+
 def test_counts_show_that_a_part_lacks_classes(tmp_path: Path) -> None:
     root = classes(tmp_path / "set" / "train", 4, "ant", "bee", "cow").parent
     classes(root / "val", 1, "bee")
@@ -190,6 +205,52 @@ def test_one_tar_of_class_folders_is_no_class(pack: bool, tmp_path: Path) -> Non
         assert counts(root, kind="tars-gz" if pack else "tars", val_per_class=0) == {"train": (8, 1)}
     one = nested(classes(tmp_path / "one", 3, "n01"), tmp_path / "only" / "n01.tar")
     assert counts(one.parent, val_per_class=0) == {"train": (3, 1)}
+
+
+@pytest.mark.parametrize("train", ["train", "set_train"])
+def test_train_in_a_folder_and_val_in_numbered_files(train: str, tmp_path: Path) -> None:
+    """The numbers of shards are no words of a name."""
+    for form, make in (("tar", forms.shards), ("parquet", forms.parquet)):
+        root = train_and(tmp_path / form / "set", "val", train=train)
+        made = make(root / "val", tmp_path / form / "made")
+        (made / "classes.txt").write_text("ant\nbee\n")
+        for number, path in enumerate(sorted(made.glob(f"*.{form}"))):
+            path.rename(root / f"{train.replace('train', 'val')}-{number:05d}-of-00002.{form}")
+        shutil.copy(made / "classes.txt", root)
+        shutil.rmtree(root / "val")
+        assert counts(root) == {"train": (8, 2), "val": (6, 2)}
+        assert read(root).source.unused() == ()
+
+
+def test_the_tars_of_imagenet_half_unpacked(tmp_path: Path) -> None:
+    """Into folders of the tars' own names, or called after the parts."""
+    same = train_and(tmp_path / "set", "val")
+    forms.tar_of_tars(same / "train", same / "ILSVRC2012_img_train.tar")
+    shutil.rmtree(same / "train")
+    assert counts(same) == {"train": (8, 2), "val": (6, 2)}
+    (same / "val").rename(same / "ILSVRC2012_img_val")
+    assert counts(same) == {"train": (8, 2), "val": (6, 2)}
+    classes(same / "val", 1, "ant")
+    assert counts(same)["val"] == (1, 1)
+    assert read(same).source.unused() == ("ILSVRC2012_img_val/",)
+    both = train_and(tmp_path / "both", "ILSVRC2012_img_val", train="ILSVRC2012_img_train")
+    assert counts(both, kind="imagenet") == counts(both) == {"train": (8, 2), "val": (6, 2)}
+
+
+@pytest.mark.parametrize("part", ["val", "Test", "validation2012"])
+def test_a_part_among_classes(part: str, tmp_path: Path) -> None:
+    """The classes of train may lie beside val/; it is no class of them."""
+    root = classes(tmp_path / "set", 3, "cat", "dog")
+    classes(root / part, 2, "cat", "dog")
+    assert reason(root).startswith(f"{root} holds {part}/ beside class folders, and no train/: move the classes into ")
+    assert read(root, kind="folders").listing.classes == tuple(sorted(("cat", "dog", part)))
+    tars = classes(tmp_path / "tars", 3, "cat", "dog")
+    forms.class_tars(tars, tmp_path / "made")
+    shutil.copytree(tmp_path / "made", tars / part)
+    assert f"{tars} holds {part}/ beside class folders" in reason(tars)
+    shutil.rmtree(root / part)
+    fill(root / part, 2)
+    assert len(read(root).listing.classes) == 3
 
 
 def test_two_tars_of_tars_of_no_part(tmp_path: Path) -> None:

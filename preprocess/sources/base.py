@@ -26,6 +26,7 @@ LARGEST_IMAGE = 256 * 2**20  # bytes of an encoded image; more is no photograph
 LARGEST_LABEL = 1 << 20  # numbers of classes beyond it are taken for damage, not for a million classes
 NO_IMAGES = "class without images"
 HIDDEN = "hidden file"
+HIDDEN_FOLDER = "hidden folder"
 
 Reject = tuple[str, str]
 Found = Callable[[int], object]  # is told of so many more images, as they are found
@@ -167,7 +168,8 @@ def made_listing(
     check_distinct(classes, where)
     if not len(entries):
         first = f"; the first reject is {rejects[0][0]}: {rejects[0][1]}" if rejects else ""
-        raise SourceError(f"{where} has {len(classes)} classes but no images{first}")
+        held = f"{len(classes)} classes but no images" if classes else "no images"
+        raise SourceError(f"{where} has {held}{first}")
     notes = _much_left_out(len(entries), rejects)
     counts = np.bincount(entries.label, minlength=len(classes))
     rejects = rejects + [(f"{classes[label]}/", NO_IMAGES) for label in np.flatnonzero(counts == 0)]
@@ -177,7 +179,7 @@ def made_listing(
 
 def _much_left_out(taken: int, rejects: list[Reject]) -> tuple[str, ...]:
     """A sentence where half of the inputs or more are rejects; hidden files aside, which are there by the hundred."""
-    reasons = Counter(reason for _, reason in rejects if reason != HIDDEN)
+    reasons = Counter(reason for _, reason in rejects if reason not in (HIDDEN, HIDDEN_FOLDER))
     if reasons.total() < taken:
         return ()
     (reason, most), *_ = reasons.most_common(1)

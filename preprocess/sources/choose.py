@@ -10,6 +10,7 @@ from .part_names import TEST, TRAIN, VAL, WORDS, PartName, file_parts, folder_pa
 
 LEFT_OVER = "belongs to neither train nor val"
 NO_LABELS = "images without classes or labels"
+NOT_READ = "an archive that is not read here"
 OTHER_TEST = "a test part, not used beside a val part"
 
 
@@ -41,7 +42,7 @@ def choose_folders(
     it that are called nothing of the kind hold images, so all are classes. A folder of the same words beside it, as
     set_val is for set_train, settles it. Raises SourceError for two folders of one part, and, unless `forced`, for
     images directly in train/ where it cannot be told for a class: with val/ or test/ beside it, or no other class, or
-    folders beside the images.
+    folders beside the images; in train_images/ beside test_images/; and for a val/ of folders among classes.
     """
     parts = {name: folder_part(name) for name in names}
     seen: dict[str, Look] = {}
@@ -66,8 +67,12 @@ def choose_folders(
         return part.whole or part.rest in rests or (held(name).full and not held(name).flat)
 
     def is_doubtful(name: str, part: PartName) -> bool:
-        flat = part.role == TRAIN and part.whole and held(name).flat
-        return flat and (held(name).full or partner(part) or not classes_beside())
+        if part.role != TRAIN or not held(name).flat:
+            return False
+        return partner(part) or (part.whole and (held(name).full or not classes_beside()))
+
+    def is_alone(name: str, part: PartName) -> bool:
+        return part.whole and part.role != TRAIN and held(name).full and not held(name).flat and classes_beside()
 
     train = {name: part for name, part in parts.items() if part.role == TRAIN and is_part(name, part)}
     if not train:
@@ -76,6 +81,12 @@ def choose_folders(
             raise SourceError(
                 f"{where}/{doubtful} holds images, not one folder or one tar of them a class: sort them into class "
                 "folders; or take it for a class with --source folders"
+            )
+        alone = next((name for name, part in parts.items() if is_alone(name, part)), None)
+        if alone and not forced:
+            raise SourceError(
+                f"{where} holds {alone}/ beside class folders, and no train/: move the classes into train/; or take "
+                f"{alone}/ for a class with --source folders"
             )
         return None
     rests = {part.rest for part in train.values()}

@@ -53,8 +53,8 @@ def find_columns(path: Place, image: str = "", label: str = "") -> Columns:
         )
     if not labels:
         return Columns(images[0], "", (), tuple(images[1:]), ())
-    names = tuple(map(str, features.get(labels[0], {}).get("names") or ()))
-    if not all(map(is_name, names)):
+    names = _names(features.get(labels[0], {}).get("names") or ())
+    if not all(name.strip() and is_name(name) for name in names):
         raise SourceError(f"{path} names a class of its {labels[0]} by what is no text")
     return Columns(images[0], labels[0], names, tuple(images[1:]), tuple(labels[1:]))
 
@@ -111,7 +111,7 @@ def _holds_bytes(kind: Any) -> bool:
     types = pyarrow()[0].types
     if types.is_struct(kind):
         return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or _is_view(kind, "binary"))
 
 
 def _holds_labels(kind: Any) -> bool:
@@ -119,10 +119,25 @@ def _holds_labels(kind: Any) -> bool:
     types = pyarrow()[0].types
     if types.is_dictionary(kind):
         kind = kind.value_type
-    text = types.is_string(kind) or types.is_large_string(kind)
-    return bool(
-        text or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind)
-    )
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    return bool(is_text(kind) or number or types.is_null(kind))
+
+
+def is_text(kind: Any) -> bool:
+    """True for a type of Arrow's that holds text."""
+    types = pyarrow()[0].types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or _is_view(kind, "string"))
+
+
+def _is_view(kind: Any, of: str) -> bool:
+    return str(kind) == f"{of}_view"  # older releases of pyarrow have no such type
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    """The names of a ClassLabel in order: a list, or by number, as the cards of data sets have them."""
+    if isinstance(found, dict) and all(key.isdecimal() for key in found):
+        found = [found[key] for key in sorted(found, key=int)]
+    return tuple(map(str, found))
 
 
 def _featured(features: dict[str, dict[str, Any]], kind: str) -> list[str]:

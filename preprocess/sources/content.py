@@ -17,7 +17,7 @@ from ..errors import SourceError
 from ..kinds import kinds_sentence
 from .archive import member_name, tar_members, window
 from .base import hidden
-from .file_names import has_image_ending, is_system_folder
+from .file_names import has_image_ending, is_system_folder, system_folder
 from .label_lists import LIST_NAMES
 from .part_names import TRAIN, PartName, folder_part
 from .place import Place
@@ -25,7 +25,12 @@ from .scratch import GZIPPED
 from .webdataset import LARGEST_TEXT, looks_like
 
 ARCHIVES = (".tar", *GZIPPED, ".parquet")
+_ARCHIVE = re.compile(
+    r"\.(tar|parquet|tgz|tbz2?|txz|zip|7z|rar|arrow)(\.(gz|xz|zst|bz2|lz4|lzma|z|part|partial|crdownload|download|tmp))?$",
+    re.IGNORECASE,
+)
 _LOOK = 16  # members at the start of a tar that tell what it is
+_SHARD = re.compile(r"([-_.]of[-_.]\d+|[-_.]\d+)+$")
 _NUMBERED = re.compile(r"(^|[-_.])\d+$")  # shard-000 and 00012, not n01440764
 
 
@@ -64,13 +69,20 @@ class Content:
 
     @property
     def parquet(self) -> tuple[Place, ...]:
-        """Parquet files."""
-        return self.named(".parquet")
+        """Parquet files; not 00000.parquet beside 00000.tar, where img2dataset keeps what it knows of the images."""
+        numbers = {tar.stem for tar in self.tars if tar.stem.isdecimal()}
+        return tuple(file for file in self.named(".parquet") if file.stem not in numbers)
 
     @property
     def archives(self) -> tuple[Place, ...]:
         """Tars and Parquet files."""
         return self.named(*ARCHIVES)
+
+    def strays(self, used: Iterable[Place]) -> list[str]:
+        """Names of the archives that are not among `used`, of any form, half fetched ones too."""
+        taken = set(used)
+        files = (file for file in self.files if file not in taken and file.name not in LIST_NAMES)
+        return [file.name for file in files if _ARCHIVE.search(file.name) and not file.name.startswith(".")]
 
     @property
     def images(self) -> list[str]:
@@ -141,16 +153,18 @@ class Content:
 def tar_kind(tars: Sequence[Place]) -> str:
     """tar-of-tars, webdataset, or else tars, by the first members of one of `tars`: of train's, if there is one.
 
-    Images with a .json beside each are shards where that has a label, or where a tar is numbered as shards are.
+    Images with a .json beside each are shards where that has a label, or where a tar is numbered as shards are; with
+    a .txt, a caption, only where it is numbered.
     """
     shown = next((path for path in tars if archive_part(path.name).role == TRAIN), tars[0])
     first = _first_members(shown)
     if any(name.endswith(".tar") for name in first):
         return "tar-of-tars"
+    numbered = any(_NUMBERED.search(_stem(path.name)) for path in tars)
     if not looks_like(first):
-        return "tars"
+        return "webdataset" if numbered and _captioned(first) else "tars"
     labelled = any(name.lower().endswith(".cls") or _has_label(data) for name, data in first.items())
-    return "webdataset" if labelled or any(_NUMBERED.search(_stem(path.name)) for path in tars) else "tars"
+    return "webdataset" if labelled or numbered else "tars"
 
 
 def first_members(path: Place) -> list[str]:
@@ -165,9 +179,10 @@ def _first_members(path: Place) -> dict[str, bytes]:
         with _members(path) as members:
             for member, read in islice(members, _LOOK):
                 name = member_name(member)
-                if not hidden(os.fsencode(name)):
-                    small = name.lower().endswith(".json") and member.size <= LARGEST_TEXT
-                    found[name] = read(member) if small else b""
+                if hidden(os.fsencode(name)) or system_folder(os.fsencode(name)):
+                    continue  # macOS puts ._a.tar before a.tar
+                small = name.lower().endswith(".json") and member.size <= LARGEST_TEXT
+                found[name] = read(member) if small else b""
                 if name.endswith(".tar"):
                     break
     except (SourceError, tarfile.TarError, EOFError, OSError, ValueError):
@@ -191,6 +206,12 @@ def _members(path: Place) -> Iterator[Iterable[tuple[tarfile.TarInfo, Callable[[
         yield ((member, read) for member in tar if not member.isdir())
 
 
+def _captioned(names: Iterable[str]) -> bool:
+    """True where an image has a .txt of its own name, as img2dataset writes captions."""
+    there = set(names)
+    return any(has_image_ending(name) and f"{name.rpartition('.')[0]}.txt" in there for name in there)
+
+
 def _has_label(data: bytes) -> bool:
     """True for JSON with a label, as WebDataset has it."""
     try:
@@ -203,6 +224,8 @@ def _has_label(data: bytes) -> bool:
 def _parts_of_images(tars: Sequence[Place]) -> list[str]:
     """The names of two tars, or of the only one, that are parts of one data set by their names."""
     names = {path.name: archive_part(path.name) for path in tars}
+    if not any(first_members(path) for path in tars if names[path.name].role):
+        return []  # the scan will say what is wrong
     if len(names) == 1:
         return [name for name, part in names.items() if part.role]
     train = [name for name, part in names.items() if part.role == TRAIN]
@@ -212,8 +235,8 @@ def _parts_of_images(tars: Sequence[Place]) -> list[str]:
 
 
 def archive_part(name: str) -> PartName:
-    """The role of a tar or a Parquet file by its name without the ending, as of a folder's."""
-    return folder_part(_stem(name))
+    """The role of a tar or a Parquet file by its name without the ending and a shard's number, as of a folder's."""
+    return folder_part(_SHARD.sub("", _stem(name)))
 
 
 def _stem(name: str) -> str:

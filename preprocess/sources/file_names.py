@@ -6,7 +6,7 @@ import os
 
 from shards_manifest.tables import escape
 
-from .base import Reject, text
+from .base import HIDDEN_FOLDER, Reject, text
 from .place import Place
 
 IMAGE_ENDINGS = (
@@ -40,8 +40,12 @@ def system_folder(path: bytes) -> bytes:
 
 
 def system_folders(root: Place) -> list[Reject]:
-    """A line for each folder of a system or a tool directly in a folder. Raises OSError, StoreError."""
-    return [(f"{name}/", OF_A_SYSTEM) for name in root.folders() if is_system_folder(name)]
+    """A line for each folder of a system or a tool, and each hidden one, directly in a folder.
+
+    Raises OSError, StoreError.
+    """
+    lines = [(f"{name}/", OF_A_SYSTEM) for name in root.folders() if is_system_folder(name)]
+    return lines + [(f"{name}/", HIDDEN_FOLDER) for name in root.hidden_folders()]
 
 
 def ending(path: bytes) -> bytes:

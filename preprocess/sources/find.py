@@ -17,7 +17,7 @@ from shards_manifest.tables import escape
 from ..errors import PlanError, SourceError
 from ..kinds import KINDS
 from .base import Reject, Source, SourceOptions
-from .choose import LEFT_OVER, NO_LABELS, OTHER_TEST, Chosen, Look, choose_files, choose_folders
+from .choose import LEFT_OVER, NO_LABELS, NOT_READ, OTHER_TEST, Chosen, Look, choose_files, choose_folders
 from .content import ARCHIVES, Content, archive_part
 from .file_names import system_folders
 from .folders import ClassFolders
@@ -138,7 +138,11 @@ class _Finder:
         unused += (*_left_over(found, used, reasons), *system_folders(root))
         if found.images:
             unused += ((f"{found.images[0]} ...", f"{len(found.images)} images that lie in the folder of no part"),)
-        return self._parts((train, self.one(train.folder or train.files[0], train)), val, unused)
+        parts = [(train, self.one(train.folder or train.files[0], train)), *([val] if val else [])]
+        for content, source in parts:  # other forms name what lies beside
+            if content.folder and isinstance(source, WebDataset | Parquet | TarOfTars):
+                unused += _strays(content, source.files(), f"{content.folder.name}/")
+        return self._parts(parts[0], val, unused)
 
     @staticmethod
     def _held_outs(root: Place, found: Content, chosen: Chosen) -> Iterator[tuple[str, Content]]:
@@ -204,6 +208,7 @@ class _Finder:
             "tar-of-tars": found.tars or found.packed,
         }.get(kind, ())
         if not files or (kind == "tar-of-tars" and len(files) == 1):
+            unused += _strays(found, files) if files else ()
             return self._parts((found, self.one(root, found)), None, unused)
         unused += tuple(system_folders(root)) if found.folder else ()
         by_name = {file.name if found.folder else file.key: file for file in files}
@@ -221,6 +226,7 @@ class _Finder:
             (chosen.rest, LEFT_OVER),
         ):
             unused += tuple((_file(by_name[name], found), reason) for name in names)
+        unused += _strays(found, files)
         train = content(chosen.train)
         return self._parts((train, self.one(root, train)), (held, val) if val else None, unused)
 
@@ -258,7 +264,9 @@ class _Finder:
     def imagenet(self, root: Place, found: Content) -> Source:
         """The tars of ILSVRC2012 as they are fetched; either part may be unpacked. found: empty on a web server."""
         finder = _Finder(self.name, replace(self.options, kind=""))
-        whole = {folder_part(name).role: name for name in reversed(found.folders) if folder_part(name).whole}
+        parts = {name: folder_part(name) for name in found.folders}
+        known = (folder_part(Path(TRAIN_TAR).stem).rest, ())  # the name of the tar, or the word alone, which goes first
+        whole = {part.role: name for rest in known for name, part in reversed(parts.items()) if part.rest == rest}
         if (root / TRAIN_TAR).is_file():
             at = Content(None, (root / TRAIN_TAR,))
             train: tuple[Content, Source] = at, TarOfTars(self.name, root / TRAIN_TAR)
@@ -338,6 +346,11 @@ def _files(found: Content, role: str, words: Collection[tuple[str, ...]]) -> Con
     """The tars and Parquet files of one part by their names. words: what else the names may say; empty for anything."""
     parts = {file: archive_part(file.name) for file in found.archives}
     return Content(None, tuple(f for f, p in parts.items() if p.role == role and (not words or p.rest in words)))
+
+
+def _strays(found: Content, used: Iterable[Place], prefix: str = "") -> tuple[Reject, ...]:
+    """The archives in a folder of shards, Parquet files or a tar of tars that are not among `used`."""
+    return tuple((prefix + name, NOT_READ) for name in found.strays(used)) if found.folder else ()
 
 
 def _left_over(found: Content, used: set[str], reasons: dict[str, str]) -> tuple[Reject, ...]:

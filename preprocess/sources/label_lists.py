@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from shards_manifest import shown
+from shards_manifest.tables import escape
 
 from ..errors import SourceError
 from .base import text_lines
+from .file_names import IMAGE_ENDINGS
 from .matfile import read_mat
 from .place import Place
 
@@ -20,6 +24,18 @@ TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
 TINY = "val_annotations.txt"  # of Tiny-ImageNet: file, class and a box, with tabs between them
 LIST_NAMES = (f"{DEVKIT}.tar.gz", f"{DEVKIT}.tar", DEVKIT, "val.txt", "LOC_val_solution.csv", TINY)
 LARGEST_LIST = 64 * 2**20
+
+_ENDINGS = "|".join(map(re.escape, IMAGE_ENDINGS))
+_AFTER_ENDING = re.compile(rf"(?:{_ENDINGS})\"?(?: *([\t,])| )", re.IGNORECASE)
+_BOXES = re.compile(r"(\S+)(?: -?[0-9]+){4}(?: |$)")
+_HEADS = (  # what a headline calls file names, and labels
+    *("imageid", "image_id", "image", "image_name", "img", "file", "filename", "file_name", "filepath", "file_path"),
+    *("path", "name", "id"),
+)
+_LABEL_HEADS = (
+    *("label", "labels", "label_name", "class", "class_id", "class_name", "classname", "category", "target"),
+    *("wnid", "synset", "predictionstring"),
+)
 
 
 def find_labels(folders: Sequence[Place], named: str | os.PathLike[str] | None) -> Place | None:
@@ -96,7 +112,7 @@ def _from_devkit(truth: bytes, meta: bytes, path: Place) -> dict[str, str]:
 
 
 def _from_list(path: Place) -> dict[str, str]:
-    """Lines `filename label`, with a space, a comma or a tab between; what follows the label is not read.
+    """Lines `filename label` (see `_pair`), below a headline or not.
 
     Kaggle has commas below a headline, Tiny-ImageNet tabs.
     """
@@ -104,13 +120,19 @@ def _from_list(path: Place) -> dict[str, str]:
         raise SourceError(f"{path} is too large for a list of labels")
     labels: dict[str, str] = {}
     for number, line in enumerate(text_lines(path.read(), path), 1):
-        between = next((sign for sign in "\t," if sign in line), "")
-        name, _, rest = line.partition(between) if between else line.strip().rpartition(" ")
-        if not line.strip() or name == "ImageId":
+        if not line.strip():
             continue
-        if not name.strip() or not rest.split():
+        name, label, more = _pair(line)
+        if number == 1 and name.casefold() in _HEADS:
+            if more and label.casefold() not in _LABEL_HEADS:
+                raise SourceError(
+                    f"the headline of {path} does not call its second column label, but {escape(label)}: keep a column "
+                    "of file names and one of labels"
+                )
+            continue
+        if not name or not label:
             raise SourceError(f"line {number} of {path} is not 'filename label'")
-        stem, label = PurePosixPath(name.strip()).stem, rest.split()[0]
+        stem = file_stem(name)
         if labels.setdefault(stem, label) != label:
             raise SourceError(f"{path} gives {stem} two labels, {labels[stem]} and {label}: keep one")
     if not labels:
@@ -118,3 +140,29 @@ def _from_list(path: Place) -> dict[str, str]:
     if len({label.isdecimal() for label in labels.values()}) > 1:
         raise SourceError(f"{path} mixes numbers with names of classes: use one of them")
     return labels
+
+
+def file_stem(name: str) -> str:
+    """A file's name without its folders, with slashes of either kind, and its last ending."""
+    return PurePosixPath(name.replace("\\", "/")).stem
+
+
+def _pair(line: str) -> tuple[str, str, bool]:
+    """The file name and the label of a line, and whether more columns follow.
+
+    What stands between is what follows the ending of an image, else a tab, else a comma, else the last space. After a
+    space the rest is the label, as names of classes have spaces; tabs and commas end it, and commas may be quoted.
+    Boxes behind a label are left out.
+    """
+    line = line.strip()
+    after = _AFTER_ENDING.search(line)
+    between = (after[1] or " ") if after else next((sign for sign in "\t," if sign in line), " ")
+    if between == " ":
+        name, _, label = (line[: after.end() - 1], "", line[after.end() :]) if after else line.rpartition(" ")
+        more = False
+    else:
+        name, label, *rest = [*next(csv.reader([line], delimiter=between, skipinitialspace=True)), ""]
+        more = len(rest) > 1
+    label = label.strip()
+    boxes = _BOXES.match(label)
+    return name.strip(), boxes[1] if boxes else label, more

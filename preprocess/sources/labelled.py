@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
@@ -13,7 +12,7 @@ from .archive import Image, images, window
 from .base import LARGEST_LABEL, Found, Reject, Source, hidden, made_listing, nobody, numbered_classes, text
 from .file_names import Candidates
 from .folders import read_file
-from .label_lists import META, TRUTH, data_folder, read_labels
+from .label_lists import META, TRUTH, data_folder, file_stem, read_labels
 from .place import Place
 
 
@@ -111,7 +110,7 @@ def _labelled(
     rows: dict[bytes, tuple[int, bytes, int, int]] = {}
     seen: set[str] = set()
     for path, image in named:
-        stem = PurePosixPath(text(image[0])).stem
+        stem = file_stem(text(image[0]))
         label = wanted.get(stem)
         if label is None or image[0] in rows:
             reason = "a second image of this name" if label else f"no label in {labels.name}"

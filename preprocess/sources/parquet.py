@@ -18,7 +18,7 @@ from ..errors import PlanError, RejectedImage, SourceError, UnlabelledError, Unl
 from ..listing import Entries, EntriesBuilder, Listing
 from .archive import window
 from .base import LARGEST_IMAGE, Found, Reject, Source, SourceOptions, nobody, too_large
-from .columns import Columns, find_columns, pyarrow, whole
+from .columns import Columns, find_columns, is_text, pyarrow, whole
 from .labels import Label, Labels, Row, label_of
 from .place import Place
 from .scratch import expanding, missing
@@ -195,7 +195,7 @@ def _plain(column: Any) -> list[object]:
     arrow, types = pyarrow()[0], pyarrow()[0].types
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if types.is_string(column.type) or types.is_large_string(column.type):
+    if is_text(column.type):
         values = column.cast(arrow.large_binary()).to_pylist()
         return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
     values = column.to_pylist()

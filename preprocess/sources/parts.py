@@ -12,7 +12,7 @@ from shards_manifest.tables import escape
 from ..errors import SourceError, UnlabelledError
 from ..listing import Entries, Listing
 from ..names import Names, alike, shown
-from .base import NO_IMAGES, Found, Reject, Source, nobody
+from .base import HIDDEN_FOLDER, NO_IMAGES, Found, Reject, Source, nobody
 from .file_names import OF_A_SYSTEM
 from .labelled import LabelledFolder, LabelledTar
 from .parquet import Parquet, check_same_labels
@@ -99,8 +99,8 @@ class Parts(Source):
         return " and ".join(f"{kind} in {name}" for kind, name in zip(kinds, self.names, strict=True))
 
     def unused(self) -> tuple[str, ...]:
-        """The folders and files beside the parts, but for those of a system."""
-        return tuple(escape(name) for name, reason in self.left_out if reason != OF_A_SYSTEM)
+        """The folders and files beside the parts, but for hidden ones and those of a system."""
+        return tuple(escape(name) for name, reason in self.left_out if reason not in (OF_A_SYSTEM, HIDDEN_FOLDER))
 
     def files(self) -> Iterable[Place]:
         """Those of both parts."""

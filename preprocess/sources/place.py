@@ -88,8 +88,14 @@ class Place:
 
     def folders(self) -> list[str]:
         """Sorted names of the folders in a folder that are not hidden."""
-        names = (name.rpartition("/")[2] for name in self.store.folders(self.key))
-        return sorted(name for name in names if not name.startswith("."))
+        return [name for name in self._folders() if not name.startswith(".")]
+
+    def hidden_folders(self) -> list[str]:
+        """Sorted names of those that are."""
+        return [name for name in self._folders() if name.startswith(".")]
+
+    def _folders(self) -> list[str]:
+        return sorted(name.rpartition("/")[2] for name in self.store.folders(self.key))
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Paths below a folder of all files in it, in any order, and their bytes, or -1 for not known."""

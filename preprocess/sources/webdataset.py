@@ -84,7 +84,7 @@ def _rows(shard: Place) -> tuple[list[Row], list[Reject]]:
         if sample.image is not None:
             label = UnlabelledImage(NO_LABEL) if sample.label is None else sample.label
             rows.append((label, f"{shard.name}/{text(sample.image[0])}", *sample.image))
-        elif not sample.refused and key not in used:
+        elif sample.label is not None and not sample.refused and key not in used:
             rejects.append((f"{shard.name}/{key}", "a label without an image"))
     return rows, rejects
 
