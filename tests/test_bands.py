@@ -1,5 +1,6 @@
 """All bands of a split as one experiment: in turn, at once, on clusters; bands that fail, runs that are interrupted."""
 
+import io
 import json
 import os
 import shutil
@@ -15,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from buckets import wait_for
 from conftest import fails, program, tree
 from trainings import quick
 
 from shards_manifest import LocalStore
-from train import checkpoint
+from train import board, checkpoint
+from train.stopping import Stop
 
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--batch-size", "16", "--workers", "0")
 QUICK = (*OPTIONS, "--epochs", "2")
@@ -256,3 +259,17 @@ def test_what_cannot_be_begun_is_one_sentence(sub4: Path, tmp_path: Path) -> Non
     train = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "file" / "runs")
     assert "cannot write to" in fails(*train, "--jobs", "2")
     assert "--address names a cluster" in fails(*train, "--address", "tcp://127.0.0.1:9")
+
+
+def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setattr(board, "LOG_REFRESH", 0.3)
+    run = tmp_path / "00"
+    with board.Board({"00": run, "01": tmp_path / "01"}, 4, Stop(), tmp_path / "stop"):
+        run.mkdir()
+        for loss in (2.5, 1.5):  # shown anew when it has changed
+            (run / "steps.jsonl").write_text(f'{{"loss": {loss}}}\n')
+            wait_for(lambda loss=loss: f"00        0/4    {loss:.3f}" in out.getvalue(), 60)  # type: ignore[misc]
+    assert out.getvalue().count("training") == 2
+    assert out.getvalue().splitlines()[-1] == "0 of 2 bands done"

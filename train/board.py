@@ -108,8 +108,8 @@ class Board:
                 if self._stop.asked and not self._stop_file.exists():
                     self._stop_file.touch()
                 if time.monotonic() >= due:
+                    due = time.monotonic() + refresh
                     self._show()
-                due = time.monotonic() + refresh
 
     def _show(self, last: bool = False) -> None:
         with self._writing:
