@@ -128,6 +128,7 @@ def train_bands(
     stop, stop_file = Stop(), (root / STOP).absolute()
     _prepare(root, stop_file)
     with (
+        _removed(stop_file, backend),
         stop.listening(),
         stop.granting(),
         Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
@@ -153,10 +154,21 @@ def train_bands(
             stop_file.unlink(missing_ok=True)
         for job in suspects:
             yield from _alone(job, backend, done, stop)
-        if not stop.asked or backend.name == "loky":  # elsewhere bands may be under way that have still to find it
+        if not stop.asked:
             stop_file.unlink(missing_ok=True)
-        if stop.asked:
+        else:  # elsewhere bands may be under way that have still to find the file
             stop.now()
+
+
+@contextmanager
+def _removed(stop_file: Path, backend: Backend) -> Iterator[None]:
+    """Without the file that stops bands at the end, however it comes, where no band goes on after that."""
+    try:
+        yield
+    finally:
+        if backend.name == "loky":
+            with suppress(OSError):
+                stop_file.unlink(missing_ok=True)
 
 
 def _together(
