@@ -270,6 +270,7 @@ def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch:
         run.mkdir()
         for loss in (2.5, 1.5):  # shown anew when it has changed
             (run / "steps.jsonl").write_text(f'{{"loss": {loss}}}\n')
-            wait_for(lambda loss=loss: f"00        0/4    {loss:.3f}" in out.getvalue(), 60)  # type: ignore[misc]
+            row = f"  00        0/4    {loss:.3f}"
+            wait_for(lambda row=row: row in out.getvalue())
     assert out.getvalue().count("training") == 2
     assert out.getvalue().splitlines()[-1] == "0 of 2 bands done"

@@ -37,8 +37,6 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)  # as a batch system does
-        time.sleep(0.02)
-        process.send_signal(number)  # as torchrun and `timeout` do, which pass on what all of a group have had already
         _, said = process.communicate(timeout=60)  # two seconds on a machine that does nothing else
         assert process.returncode == code
         goes_on = "Interrupted: run the same command again to go on"
@@ -61,7 +59,7 @@ def test_a_second_signal_ends_it_at_once_but_for_an_echo(monkeypatch: pytest.Mon
     with found.listening(), found.granting():
         (tmp_path / "stop").touch()
         assert found.asked
-        for _ in range(3):  # the first after a file, with which the process had nothing to do, and its echoes
+        for _ in range(3):  # torchrun and `timeout` pass on what all of a group have had already
             os.kill(os.getpid(), signal.SIGTERM)
         monkeypatch.setattr("train.stopping.ECHO", 0.0)
         with pytest.raises(KeyboardInterrupt):
