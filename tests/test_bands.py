@@ -261,6 +261,27 @@ def test_what_cannot_be_begun_is_one_sentence(sub4: Path, tmp_path: Path) -> Non
     assert "--address names a cluster" in fails(*train, "--address", "tcp://127.0.0.1:9")
 
 
+@pytest.mark.parametrize("bands", [["00"], BANDS])
+def test_a_reader_that_ends_ends_the_command(bands: list[str], sub4: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    shards = sub4 / "00" if bands == ["00"] else sub4
+    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(shards), *QUICK]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while not process.stdout.readline().startswith("epoch   1/2"):
+        assert process.poll() is None
+    process.stdout.close()  # as head does
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 1
+    run = out if bands == ["00"] else out / "00"
+    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"]["epoch"] == 2  # saved before it is printed
+    assert run == out or [path.name for path in out.iterdir()] == ["00"]
+
+
 def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
@@ -274,3 +295,14 @@ def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch:
             wait_for(lambda row=row: row in out.getvalue())
     assert out.getvalue().count("training") == 2
     assert out.getvalue().splitlines()[-1] == "0 of 2 bands done"
+
+
+def test_a_table_that_cannot_be_shown_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    out = io.StringIO()
+    monkeypatch.setattr(out, "write", gone)
+    monkeypatch.setattr(sys, "stderr", out)
+    with pytest.raises(KeyboardInterrupt), board.Board({"00": tmp_path / "00"}, 4, Stop(), tmp_path / "stop"):
+        raise KeyboardInterrupt

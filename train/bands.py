@@ -68,6 +68,8 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
     except SpectralError as error:
         return Outcome(job.band, failure=str(error))
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not quiet:  # nobody reads what is printed: the end of all bands
+            raise
         return Outcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
     except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
         if ranks.size > 1:

@@ -89,7 +89,8 @@ class Board:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._show(last=True)
+        with suppress(OSError):  # what ended the block is what counts, shown or not
+            self._show(last=True)
 
     @contextmanager
     def ended(self, band: str, state: str) -> Iterator[None]:
