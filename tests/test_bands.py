@@ -22,6 +22,7 @@ from trainings import quick
 
 from shards_manifest import LocalStore
 from train import board, checkpoint
+from train.bands import INTERRUPTED, BandJob, train_apart
 from train.stopping import Stop
 
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--batch-size", "16", "--workers", "0")
@@ -259,6 +260,18 @@ def test_what_cannot_be_begun_is_one_sentence(sub4: Path, tmp_path: Path) -> Non
     train = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "file" / "runs")
     assert "cannot write to" in fails(*train, "--jobs", "2")
     assert "--address names a cluster" in fails(*train, "--address", "tcp://127.0.0.1:9")
+
+
+def test_a_process_for_bands_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        job = BandJob("00", "none", tmp_path / "00", quick(), stop=tmp_path / "stop", parent=os.getppid())
+        assert train_apart(job).failure == INTERRUPTED
+        os.kill(os.getpid(), signal.SIGINT)  # between two bands: nobody would catch it
+        assert train_apart(replace(job, parent=0)).failure == INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("bands", [["00"], BANDS])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -87,6 +89,9 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
 def train_apart(job: BandJob) -> Outcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
     stop = Stop(job.stop, job.parent)
+    if job.parent and threading.current_thread() is threading.main_thread():
+        # a terminal sends Ctrl-C to all: the parent hands it on, and between two bands nobody here would catch it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stop.asked:
         return Outcome(job.band, failure=INTERRUPTED)
     try:
