@@ -175,7 +175,8 @@ class LocalStore:
             for file in files:
                 _close_quietly(file)
             for path in temporary:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # a file system that is read-only refuses even to look: as above
+                    path.unlink()
             if isinstance(error, OSError):
                 raise self.refused(error, names[0] if len(names) == 1 else "") from error
             raise

@@ -1,5 +1,6 @@
 """All bands of a split as one experiment: in turn, at once, on clusters; bands that fail, runs that are interrupted."""
 
+import io
 import json
 import os
 import shutil
@@ -15,11 +16,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from buckets import wait_for
 from conftest import fails, program, tree
 from trainings import quick
 
 from shards_manifest import LocalStore
-from train import checkpoint
+from train import board, checkpoint
+from train.bands import INTERRUPTED, BandJob, train_apart
+from train.stopping import Stop
 
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--batch-size", "16", "--workers", "0")
 QUICK = (*OPTIONS, "--epochs", "2")
@@ -256,3 +260,62 @@ def test_what_cannot_be_begun_is_one_sentence(sub4: Path, tmp_path: Path) -> Non
     train = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "file" / "runs")
     assert "cannot write to" in fails(*train, "--jobs", "2")
     assert "--address names a cluster" in fails(*train, "--address", "tcp://127.0.0.1:9")
+
+
+def test_a_process_for_bands_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "stop").touch()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        job = BandJob("00", "none", tmp_path / "00", quick(), stop=tmp_path / "stop", parent=os.getppid())
+        assert train_apart(job).failure == INTERRUPTED
+        os.kill(os.getpid(), signal.SIGINT)  # between two bands: nobody would catch it
+        assert train_apart(replace(job, parent=0)).failure == INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("bands", [["00"], BANDS])
+def test_a_reader_that_ends_ends_the_command(bands: list[str], sub4: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    shards = sub4 / "00" if bands == ["00"] else sub4
+    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(shards), *QUICK]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while not process.stdout.readline().startswith("epoch   1/2"):
+        assert process.poll() is None
+    process.stdout.close()  # as head does
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 1
+    run = out if bands == ["00"] else out / "00"
+    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"]["epoch"] == 2  # saved before it is printed
+    assert run == out or [path.name for path in out.iterdir()] == ["00"]
+
+
+def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setattr(board, "LOG_REFRESH", 0.3)
+    run = tmp_path / "00"
+    with board.Board({"00": run, "01": tmp_path / "01"}, 4, Stop(), tmp_path / "stop"):
+        run.mkdir()
+        for loss in (2.5, 1.5):  # shown anew when it has changed
+            (run / "steps.jsonl").write_text(f'{{"loss": {loss}}}\n')
+            row = f"  00        0/4    {loss:.3f}"
+            wait_for(lambda row=row: row in out.getvalue())
+    assert out.getvalue().count("training") == 2
+    assert out.getvalue().splitlines()[-1] == "0 of 2 bands done"
+
+
+def test_a_table_that_cannot_be_shown_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    out = io.StringIO()
+    monkeypatch.setattr(out, "write", gone)
+    monkeypatch.setattr(sys, "stderr", out)
+    with pytest.raises(KeyboardInterrupt), board.Board({"00": tmp_path / "00"}, 4, Stop(), tmp_path / "stop"):
+        raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from slow_runs import close, command, lines, train, under_way
 
 from shards_manifest.store import TEMPORARY
 from train import checkpoint
+from train.stopping import Stop
 
 
 def shared() -> set[str]:
@@ -51,6 +52,21 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
     assert "going on after" in train(sub4 / "01", tmp_path / "run", 1)
     weights = [checkpoint.load(run / "checkpoint.pt")["network"] for run in (uninterrupted, tmp_path / "run")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_a_second_signal_ends_it_at_once_but_for_an_echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = Stop(tmp_path / "stop")
+    with found.listening(), found.granting():
+        (tmp_path / "stop").touch()
+        assert found.asked
+        for _ in range(3):  # torchrun and `timeout` pass on what all of a group have had already
+            os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr("train.stopping.ECHO", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    outside = Stop()
+    with outside.listening(), pytest.raises(SystemExit, match="143"):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -308,3 +310,13 @@ def test_urls_that_name_nothing() -> None:
         open_store("s3://").read("x")
     with pytest.raises(StoreError, match="choose a local path or s3://"):
         open_store("ftp://host/x")
+
+
+def test_a_read_only_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("open", "unlink"):  # the system refuses the one as the other, whether or not the file is there
+        monkeypatch.setattr(Path, name, refused)
+    with pytest.raises(StoreError, match=re.escape(f"cannot write to {tmp_path}: Read-only file system")):
+        LocalStore(tmp_path).write("ensemble.md", b"")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -68,6 +70,8 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
     except SpectralError as error:
         return Outcome(job.band, failure=str(error))
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not quiet:  # nobody reads what is printed: the end of all bands
+            raise
         return Outcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
     except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
         if ranks.size > 1:
@@ -85,6 +89,9 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
 def train_apart(job: BandJob) -> Outcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
     stop = Stop(job.stop, job.parent)
+    if job.parent and threading.current_thread() is threading.main_thread():
+        # a terminal sends Ctrl-C to all: the parent hands it on, and between two bands nobody here would catch it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stop.asked:
         return Outcome(job.band, failure=INTERRUPTED)
     try:
@@ -128,6 +135,7 @@ def train_bands(
     stop, stop_file = Stop(), (root / STOP).absolute()
     _prepare(root, stop_file)
     with (
+        _removed(stop_file, backend),
         stop.listening(),
         stop.granting(),
         Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
@@ -153,10 +161,21 @@ def train_bands(
             stop_file.unlink(missing_ok=True)
         for job in suspects:
             yield from _alone(job, backend, done, stop)
-        if not stop.asked or backend.name == "loky":  # elsewhere bands may be under way that have still to find it
+        if not stop.asked:
             stop_file.unlink(missing_ok=True)
-        if stop.asked:
+        else:  # elsewhere bands may be under way that have still to find the file
             stop.now()
+
+
+@contextmanager
+def _removed(stop_file: Path, backend: Backend) -> Iterator[None]:
+    """Without the file that stops bands at the end, however it comes, where no band goes on after that."""
+    try:
+        yield
+    finally:
+        if backend.name == "loky":
+            with suppress(OSError):
+                stop_file.unlink(missing_ok=True)
 
 
 def _together(

@@ -89,7 +89,8 @@ class Board:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        self._show(last=True)
+        with suppress(OSError):  # what ended the block is what counts, shown or not
+            self._show(last=True)
 
     @contextmanager
     def ended(self, band: str, state: str) -> Iterator[None]:
@@ -108,8 +109,8 @@ class Board:
                 if self._stop.asked and not self._stop_file.exists():
                     self._stop_file.touch()
                 if time.monotonic() >= due:
+                    due = time.monotonic() + refresh
                     self._show()
-                due = time.monotonic() + refresh
 
     def _show(self, last: bool = False) -> None:
         with self._writing:

@@ -13,10 +13,11 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOOK = 1.0  # seconds between two looks at the file and the parent
+ECHO = 2.0  # seconds in which signals are one wish: torchrun and `timeout` send one to a process that had it already
 
 
 class Stop:
-    """Whether the run should end soon. A second signal ends it at once, as does any outside `granting`.
+    """Whether the run should end soon. A second signal, ECHO later, ends it at once, as does any outside `granting`.
 
     file: there when the run should end, for processes of other machines that no signal reaches.  parent: the process
     that this one works for, and ends with; 0 for none.
@@ -26,6 +27,7 @@ class Stop:
         self._file, self._parent = file, parent
         self._asked = self._granting = False
         self._signal = signal.SIGINT
+        self._first: float | None = None  # when a signal was heard
         self._looked = 0.0
 
     @property
@@ -66,8 +68,11 @@ class Stop:
         raise KeyboardInterrupt
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
+        now, first = time.monotonic(), self._first
+        if first is not None and now - first < ECHO:
+            return
         self._signal = signal.Signals(number)
-        at_once = self._asked or not self._granting
+        self._first = now if first is None else first
         self._asked = True
-        if at_once:
+        if first is not None or not self._granting:
             self.now()
