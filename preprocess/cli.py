@@ -190,9 +190,10 @@ def _split(job: Any, out: str, backend: Any) -> None:
     with Meter(f"split to {out}", sum(job.samples.values())) as meter:
         outcome = run_split(job, out, backend, meter)
     counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
+    listed = f", listed in {out}/rejects.jsonl" if outcome.rejects else ""
     click.echo(
         f"{out}: {len(job.plan.bands)} bands of {counts} samples in {console.human_bytes(outcome.bytes)}, "
-        f"{outcome.rejects} rejects" + (f", listed in {out}/rejects.jsonl" if outcome.rejects else "")
+        f"{console.counted(outcome.rejects, 'reject')}{listed}"
     )
     if outcome.earlier:
         found = f"{outcome.earlier} of {outcome.earlier + outcome.written}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shards_manifest import BandManifest, Geometry, SplitManifest, Store, open_data, shown, tables
-from shards_manifest.console import human_bytes
+from shards_manifest.console import counted, human_bytes
 
 from .summary import images_of_classes
 
@@ -39,7 +39,7 @@ def _split(manifest: SplitManifest, classes: dict[str, int]) -> list[str]:
     lines = [
         f"{manifest.dataset} in {len(manifest.bands)} of {manifest.geometry.factor} bands",
         _geometry(manifest.geometry),
-        f"{manifest.classes} classes, {manifest.rejects} rejects, {human_bytes(total)}",
+        f"{manifest.classes} classes, {counted(manifest.rejects, 'reject')}, {human_bytes(total)}",
     ]
     for name, part in sorted(manifest.parts.items()):
         images = f"{part.samples} images"

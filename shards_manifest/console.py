@@ -43,6 +43,11 @@ def run(command: Callable[..., Any], anew: str = "") -> None:
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 reject, 2 rejects."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def human_bytes(count: float) -> str:
     """A byte count for people, in decimal units: 76.2 kB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from buckets import Server
 from clusters import dask_cluster, ray_cluster
+from forms import OPTIONS, WNIDS
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -64,7 +65,12 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def make_split(source: Path, out: Path, jobs: int = 1, **options: object) -> Path:
+def split_of(out: Path) -> dict[str, bytes]:
+    """Shards, tables and rejects of a split: all but what says where it came from."""
+    return {name: data for name, data in tree(out).items() if not name.endswith(("plan.json", "scan.bin", "t.json"))}
+
+
+def make_split(source: Path | str, out: Path, jobs: int = 1, **options: object) -> Path:
     """Split through the library."""
     split(prepare(source, SplitPlan(**options)), out, Backend(jobs=jobs))  # type: ignore[arg-type]
     return out
@@ -114,6 +120,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sub4(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split of `photos` into four bands of 12x12 planes, dct2, with a val part. Not to be changed."""
     return make_split(photos, tmp_path_factory.mktemp("splits") / "sub4", **SUB4)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes by wnid, to be made into other forms of source. Not to be changed."""
+    return class_folders(tmp_path_factory.mktemp("folders") / "set", dict(zip(WNIDS, (6, 7, 5), strict=True)))
+
+
+@pytest.fixture(scope="session")
+def wanted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What every form of `folders` has to be split to."""
+    return split_of(make_split(folders, tmp_path_factory.mktemp("wanted") / "out", **OPTIONS))
+
+
+def splits(url: str, out: Path) -> dict[str, bytes]:
+    """The split of what lies at a URL."""
+    return split_of(make_split(url, out, **OPTIONS))
 
 
 @pytest.fixture(scope="session")

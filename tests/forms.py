@@ -7,6 +7,11 @@ import shutil
 import tarfile
 from pathlib import Path
 
+# how tests split what is made here, by the library and by the program
+OPTIONS = {"factor": 4, "size": 16, "samples_per_shard": 8, "samples_per_block": 4, "val_per_class": 2}
+WNIDS = ["n01440764", "n01443537", "n01484850"]
+SPLIT = ["spectral-prep", "split", "--factor", "4", "--size", "16", "--val-per-class", "2", "--jobs", "1"]
+SPLIT += ["--samples-per-shard", "8", "--samples-per-block", "4"]
 DEVKIT = "ILSVRC2012_devkit_t12"
 
 

@@ -13,9 +13,10 @@ import forms
 import obstore
 import pytest
 from buckets import BUCKET, Server, environment
-from conftest import class_folders, fails, make_split, program, tree
+from conftest import fails, make_split, program, split_of, splits, tree
+from forms import OPTIONS, SPLIT
 from hubs import BASIC, PASSWORD, SIGNATURE, Hub, secret
-from test_forms import OPTIONS, WNIDS, ilsvrc, split_of
+from test_forms import ilsvrc
 
 from preprocess.errors import SourceError
 from preprocess.sources import SourceOptions, find_source
@@ -24,16 +25,7 @@ from shards_manifest import StoreError, is_url, joined, open_data, open_store, s
 from shards_manifest.address import Address, hidden, url_names
 from shards_manifest.web import WebStore
 
-SPLIT = ["spectral-prep", "split", "--factor", "4", "--size", "16", "--val-per-class", "2", "--jobs", "1"]
-SPLIT += ["--samples-per-shard", "8", "--samples-per-block", "4"]
-
 pytestmark = pytest.mark.usefixtures("bare")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes by wnid."""
-    return class_folders(tmp_path_factory.mktemp("folders") / "set", dict(zip(WNIDS, (6, 7, 5), strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +41,6 @@ def web(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     forms.shards(folders, root / "shards" / "set")
     (root / "empty.bin").write_bytes(b"")
     return root
-
-
-@pytest.fixture(scope="module")
-def wanted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return split_of(make_split(folders, tmp_path_factory.mktemp("wanted") / "out", **OPTIONS))
-
-
-def splits(url: str, out: Path) -> dict[str, bytes]:
-    return split_of(make_split(url, out, **OPTIONS))  # type: ignore[arg-type]
 
 
 def shards_of(split: dict[str, bytes]) -> dict[str, bytes]:

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from buckets import BUCKET, Server, WebServer, environment, wait_for
 from conftest import program
-from slow_runs import OPTIONS, under_way
+from slow_runs import OPTIONS, alive, under_way
 
 from train import checkpoint
 
@@ -42,21 +41,11 @@ def ended(command: list[str], out: Path, fail_at: str) -> tuple[int, str]:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         pytest.fail(f"it hangs, after it said: {process.communicate()[0]}")
-    wait_for(lambda: not _alive(process.pid), 20)
+    wait_for(lambda: not alive(process.pid), 20)
     ours = {name for name in set(os.listdir("/dev/shm")) - before if str(process.pid) in name}
     assert not ours
     assert not list(out.glob("*.tmp"))
     return process.returncode, said
-
-
-def _alive(group: int) -> list[psutil.Process]:
-    """The processes of a group that have not ended."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def spoilt(sub4: Path, tmp_path: Path, pattern: str) -> Path:
@@ -167,13 +156,12 @@ def test_a_server_that_dies_ends_a_run(
         server.put(sub4 / "01", "band")
         shards = f"s3://{BUCKET}/band"
         with under_way(shards, tmp_path / "run", workers, "--epochs", "1000", "--save-every", "60") as process:
-            children = psutil.Process(process.pid).children(recursive=True)
             server.stop()
             _, said = process.communicate(timeout=SOON)
             assert process.returncode == 2, said
             assert "cannot be reached, or breaks off" in said.splitlines()[-1]
             assert "Traceback" not in said
-            assert not [child for child in children if child.is_running()]
+            wait_for(lambda: not alive(process.pid), 20)
     finally:
         server.stop()
     assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["reader"]["samples"] > 0

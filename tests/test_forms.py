@@ -9,32 +9,14 @@ from pathlib import Path
 
 import forms
 import pytest
-from conftest import class_folders, fails, make_split, program, tree
+from conftest import class_folders, fails, make_split, program, split_of
+from forms import OPTIONS, WNIDS
 
 from preprocess.errors import PlanError, SourceError
 from preprocess.listing import Listing
 from preprocess.plan import SplitPlan
 from preprocess.run import prepare
 from preprocess.sources import SourceOptions, find_source
-
-OPTIONS = {"factor": 4, "size": 16, "samples_per_shard": 8, "samples_per_block": 4, "val_per_class": 2}
-WNIDS = ["n01440764", "n01443537", "n01484850"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes by wnid."""
-    return class_folders(tmp_path_factory.mktemp("folders") / "set", dict(zip(WNIDS, (6, 7, 5), strict=True)))
-
-
-@pytest.fixture(scope="module")
-def wanted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return split_of(make_split(folders, tmp_path_factory.mktemp("wanted") / "out", **OPTIONS))
-
-
-def split_of(out: Path) -> dict[str, bytes]:
-    """Shards, tables and rejects of a split: all but what says where it came from."""
-    return {name: data for name, data in tree(out).items() if not name.endswith(("plan.json", "scan.bin", "t.json"))}
 
 
 def scan(path: Path, **options: str | Path) -> Listing:

@@ -17,8 +17,9 @@ import forms
 import obstore
 import pytest
 from buckets import BUCKET, FaultProxy, Server, environment, wait_for
-from conftest import class_folders, encode, fails, make_split, picture, program
-from test_forms import MAKERS, OPTIONS, WNIDS, ilsvrc, split_of
+from conftest import encode, fails, make_split, picture, program, split_of
+from forms import OPTIONS, SPLIT, WNIDS
+from test_forms import MAKERS, ilsvrc
 
 from preprocess.errors import RejectedImage, SourceError
 from preprocess.listing import Entries, EntriesBuilder, Listing
@@ -30,23 +31,10 @@ from preprocess.sources.place import Place
 from shards_manifest.ahead import AHEAD, AHEAD_BYTES
 from shards_manifest.remote import RemoteStore
 
-COMMAND = ["spectral-prep", "split", "--factor", "4", "--size", "16"]
-COMMAND += ["--samples-per-shard", "8", "--samples-per-block", "4", "--val-per-class", "2", "--jobs", "1"]
 ALL: dict[str, Callable[[Path, Path], Path]] = {
     "class-folders": lambda folders, out: Path(shutil.copytree(folders, out / "set")),
     **MAKERS,
 }
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes by wnid."""
-    return class_folders(tmp_path_factory.mktemp("folders") / "set", dict(zip(WNIDS, (6, 7, 5), strict=True)))
-
-
-@pytest.fixture(scope="module")
-def wanted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return split_of(make_split(folders, tmp_path_factory.mktemp("wanted") / "out", **OPTIONS))
 
 
 @pytest.fixture
@@ -67,12 +55,12 @@ def test_every_form_in_a_bucket_gives_the_same_split(
         cloud.put(source, f"forms/{kind}/{source.name}")
         scratch = SourceOptions(scratch=tmp_path / kind / "scratch")
         assert find_source(url, scratch).describe() == find_source(source, scratch).describe()
-        done = program(*COMMAND, url, "--out", tmp_path / kind / "out")
+        done = program(*SPLIT, url, "--out", tmp_path / kind / "out")
         assert done.returncode == 0, (kind, done.stderr)
         assert split_of(tmp_path / kind / "out") == wanted, kind
         saved = (tmp_path / kind / "out" / "rows" / "scan.bin").exists()
         assert saved == (kind != "class-folders")  # whose list is all that there is
-        again = program(*COMMAND, url, "--out", tmp_path / kind / "out")
+        again = program(*SPLIT, url, "--out", tmp_path / kind / "out")
         assert "nothing to do" in again.stdout, (kind, again.stderr)
 
 
@@ -81,7 +69,7 @@ def test_from_bucket_to_bucket_with_two_workers(
 ) -> None:
     cloud.put(forms.tar_of_tars(folders, tmp_path / "set.tar"), "pair/set.tar")
     source, out = f"s3://{BUCKET}/pair/set.tar", f"s3://{BUCKET}/pair/out"
-    command = [*COMMAND, source, "--out", out]
+    command = [*SPLIT, source, "--out", out]
     command[command.index("--jobs") + 1] = "2"
     done = program(*command)
     assert done.returncode == 0, done.stderr
@@ -90,7 +78,7 @@ def test_from_bucket_to_bucket_with_two_workers(
     checked = program("spectral-prep", "verify", out, "--against", source, "--samples", "5")
     assert checked.returncode == 0, checked.stderr
     assert "5 images rebuilt from all bands" in checked.stdout
-    within = fails(*COMMAND, f"s3://{BUCKET}/pair", "--out", out)
+    within = fails(*SPLIT, f"s3://{BUCKET}/pair", "--out", out)
     assert f"--out {out} lies within the source" in within
 
 
@@ -143,7 +131,7 @@ def test_a_web_server_that_sends_whole_files_only(folders: Path, tmp_path: Path)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            sentence = fails(*COMMAND, f"http://127.0.0.1:{server.server_port}/set.tar", cwd=tmp_path)
+            sentence = fails(*SPLIT, f"http://127.0.0.1:{server.server_port}/set.tar", cwd=tmp_path)
         finally:
             server.shutdown()
             thread.join()
@@ -175,9 +163,9 @@ def test_odd_names_and_what_is_left_out(cloud: Server, tmp_path: Path) -> None:
 
 
 def test_what_is_not_there(cloud: Server, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert f"s3://{BUCKET}/nothing does not exist" in fails(*COMMAND, f"s3://{BUCKET}/nothing", cwd=tmp_path)
-    assert "there is no such bucket" in fails(*COMMAND, "s3://nobucket/x", cwd=tmp_path)
-    assert "choose a local path or s3://" in fails(*COMMAND, "ftp://host/x", cwd=tmp_path)
+    assert f"s3://{BUCKET}/nothing does not exist" in fails(*SPLIT, f"s3://{BUCKET}/nothing", cwd=tmp_path)
+    assert "there is no such bucket" in fails(*SPLIT, "s3://nobucket/x", cwd=tmp_path)
+    assert "choose a local path or s3://" in fails(*SPLIT, "ftp://host/x", cwd=tmp_path)
     cloud.put(folders, "goes")
     source = find_source(f"s3://{BUCKET}/goes")
     listing = source.scan()
@@ -186,13 +174,13 @@ def test_what_is_not_there(cloud: Server, folders: Path, tmp_path: Path, monkeyp
     with pytest.raises(SourceError, match=f"cannot read {WNIDS[0]}/{WNIDS[0]}_003.JPEG of the source"):
         list(images)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    assert "access was denied" in fails(*COMMAND, f"s3://{BUCKET}/goes", cwd=tmp_path)
+    assert "access was denied" in fails(*SPLIT, f"s3://{BUCKET}/goes", cwd=tmp_path)
 
 
 def test_a_changed_file_is_scanned_again(cloud: Server, folders: Path, tmp_path: Path) -> None:
     tar = forms.tar_of_tars(folders, tmp_path / "set.tar")
     cloud.put(tar, "changes/set.tar")
-    command = [*COMMAND, f"s3://{BUCKET}/changes/set.tar", "--out", tmp_path / "out"]
+    command = [*SPLIT, f"s3://{BUCKET}/changes/set.tar", "--out", tmp_path / "out"]
     assert program(*command).returncode == 0
     (folders.parent / "more").mkdir(exist_ok=True)
     more = Path(shutil.copytree(folders, tmp_path / "more"))
@@ -209,13 +197,13 @@ def test_through_faults_and_a_server_that_is_away(
     proxy = FaultProxy(cloud.port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
     for kind in ("folders", "shards"):
-        done = program(*COMMAND, f"s3://{BUCKET}/broken/{kind}/set", "--out", tmp_path / f"{kind}-out")
+        done = program(*SPLIT, f"s3://{BUCKET}/broken/{kind}/set", "--out", tmp_path / f"{kind}-out")
         assert done.returncode == 0, done.stderr
         assert split_of(tmp_path / f"{kind}-out") == wanted
     assert len(set(proxy.seen)) > 4, proxy.seen
     proxy.close()
     monkeypatch.setenv("SPECTRAL_RETRY_SECONDS", "2")
-    assert "cannot be reached" in fails(*COMMAND, f"s3://{BUCKET}/broken/folders/set", cwd=tmp_path)
+    assert "cannot be reached" in fails(*SPLIT, f"s3://{BUCKET}/broken/folders/set", cwd=tmp_path)
 
 
 def test_headers_are_read_with_what_lies_between_them_or_alone(
@@ -304,9 +292,9 @@ def test_images_are_read_ahead_in_order(threads: int) -> None:
 
 def test_interrupting_a_split_from_a_bucket_ends_at_once(cloud: Server, folders: Path, tmp_path: Path) -> None:
     cloud.put(folders, "interrupt/set")
-    path = Path(sys.executable).with_name(COMMAND[0])
+    path = Path(sys.executable).with_name(SPLIT[0])
     with subprocess.Popen(
-        [str(path), *COMMAND[1:], f"s3://{BUCKET}/interrupt/set", "--out", str(tmp_path / "out")],
+        [str(path), *SPLIT[1:], f"s3://{BUCKET}/interrupt/set", "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -315,5 +303,5 @@ def test_interrupting_a_split_from_a_bucket_ends_at_once(cloud: Server, folders:
         process.send_signal(2)
         _, errors = process.communicate(timeout=20)
     assert "Traceback" not in errors
-    done = program(*COMMAND, f"s3://{BUCKET}/interrupt/set", "--out", tmp_path / "out")
+    done = program(*SPLIT, f"s3://{BUCKET}/interrupt/set", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr

@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
-from buckets import WebServer
-from slow_runs import close, command, lines, train, under_way
+from buckets import WebServer, wait_for
+from slow_runs import alive, close, command, lines, train, under_way
 
 from shards_manifest.store import TEMPORARY
 from train import checkpoint
@@ -32,7 +31,6 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
     before = shared()
     anew = () if workers else ("--no-resume",)
     with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60", *anew) as process:
-        children = psutil.Process(process.pid).children(recursive=True)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
@@ -45,8 +43,7 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
         progress = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]
         assert progress["reader"]["samples"] > 0
         assert lines(tmp_path / "run", "steps.jsonl")[-1]["samples"] == progress["reader"]["samples"]
-        _, alive = psutil.wait_procs(children, timeout=30)
-        assert not alive
+        wait_for(lambda: not alive(process.pid), 60)
     assert shared() <= before
     assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(TEMPORARY)]
     assert "going on after" in train(sub4 / "01", tmp_path / "run", 1)
@@ -116,7 +113,6 @@ def test_a_silent_server_does_not_keep_a_run_alive(
     workers: int, number: signal.Signals, web: WebServer, tmp_path: Path
 ) -> None:
     with under_way(f"{web.url}/01", tmp_path / "run", workers, "--save-every", "60") as process:
-        children = psutil.Process(process.pid).children(recursive=True)
         web.silent.set()
         time.sleep(3)  # what was fetched ahead is used up
         process.send_signal(number)
@@ -124,8 +120,7 @@ def test_a_silent_server_does_not_keep_a_run_alive(
         assert said.splitlines()[-1] == "Interrupted: run the same command again to go on"
         assert "Traceback" not in said
         assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["reader"]["samples"] > 0
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive
+        wait_for(lambda: not alive(process.pid), 60)
 
 
 @pytest.mark.slow
@@ -133,12 +128,10 @@ def test_a_silent_server_is_left_when_it_is_first_asked_or_the_parent_is_killed(
     web: WebServer, tmp_path: Path, sub4: Path
 ) -> None:
     with under_way(f"{web.url}/01", tmp_path / "run", 1) as process:
-        children = psutil.Process(process.pid).children(recursive=True)
         web.silent.set()
         time.sleep(3)
         process.kill()
-        _, alive = psutil.wait_procs(children, timeout=60)
-        assert not alive
+        wait_for(lambda: not alive(process.pid), 60)
     process = subprocess.Popen(command(f"{web.url}/01", tmp_path / "other", 1), stderr=subprocess.PIPE, text=True)
     time.sleep(6)  # it has begun, and waits for its first shard
     process.send_signal(signal.SIGINT)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from buckets import BUCKET, HOST, Server, environment, free_ports
-from conftest import class_folders, fails, make_split
+from conftest import fails, splits
+from forms import SPLIT
 from hubs import Hub, secret
-from test_forms import OPTIONS, WNIDS, split_of
 
 from shards_manifest import StoreError, open_store
 from shards_manifest.address import Address
@@ -20,25 +20,7 @@ from shards_manifest.clients import connect
 from shards_manifest.remote import RemoteStore
 from shards_manifest.settings import settings
 
-SPLIT = ["spectral-prep", "split", "--factor", "4", "--size", "16", "--val-per-class", "2", "--jobs", "1"]
-SPLIT += ["--samples-per-shard", "8", "--samples-per-block", "4"]
-
 pytestmark = pytest.mark.usefixtures("bare")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes by wnid."""
-    return class_folders(tmp_path_factory.mktemp("folders") / "set", dict(zip(WNIDS, (6, 7, 5), strict=True)))
-
-
-@pytest.fixture(scope="module")
-def wanted(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return split_of(make_split(folders, tmp_path_factory.mktemp("wanted") / "out", **OPTIONS))
-
-
-def splits(url: str, out: Path) -> dict[str, bytes]:
-    return split_of(make_split(url, out, **OPTIONS))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
