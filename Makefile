@@ -5,19 +5,21 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TESTED := $(VENV)/test-tools
 SIMD := build/pillow-simd
+TREE := build/tree
 AVX2 := $(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2)
 DATA ?=
 
-.PHONY: install pillow-simd demo test check format clean
+.PHONY: install pillow-simd demo test check tree format clean
 
 install: $(INSTALLED)
-	@$(BIN)/python -c "from preprocess.coefficients import kernel_name; \
-	  from preprocess.decode import resizer_name; \
+	@$(BIN)/python -c "from spectral_shards.preprocess.pipeline.coefficients import kernel_name; \
+	  from spectral_shards.preprocess.pipeline.decode import resizer_name; \
 	  print('resizing with', resizer_name()); \
 	  print('transforming with', kernel_name(), 'code'); \
-	  from shards_manifest import compressor_name; print('compressing with', compressor_name())"
+	  from spectral_shards.shards_manifest.shard.codec import compressor_name; print('compressing with', compressor_name())"
 
-$(INSTALLED): pyproject.toml preprocess/_kernel.c preprocess/_kernel_run.h shards_manifest/_deflate.c shards_manifest/_inflate.c
+$(INSTALLED): pyproject.toml preprocess/pipeline/_kernel.c preprocess/pipeline/_kernel_run.h \
+    shards_manifest/shard/_deflate.c shards_manifest/shard/_inflate.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[train,demo]'
 	@$(MAKE) --no-print-directory pillow-simd
@@ -49,11 +51,18 @@ demo: install
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-check: install $(TESTED)
+check: install $(TESTED) tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/mypy benchmarks examples
+	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports $(CURDIR)/pyproject.toml
+
+# the folders by their import names, for tools that do not ask Python where a package lies
+tree:
+	@rm -rf $(TREE) && mkdir -p $(TREE)
+	@cp -r spectral_shards preprocess shards_manifest train $(TREE)
+	@mv $(TREE)/preprocess $(TREE)/shards_manifest $(TREE)/train $(TREE)/spectral_shards
 
 format: install $(TESTED)
 	$(BIN)/ruff check --fix .

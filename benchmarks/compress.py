@@ -18,12 +18,11 @@ from typing import Any
 import click
 from isal import igzip_lib
 
-from preprocess.blocks import BandBlocks
-from preprocess.decode import Decoder
-from preprocess.plan import SplitPlan
-from preprocess.run import prepare
-from shards_manifest import Room, compress_block, decompress_block
-from shards_manifest.compress import window
+from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks
+from spectral_shards.preprocess.pipeline.decode import Decoder
+from spectral_shards.preprocess.split.job import prepare
+from spectral_shards.shards_manifest.shard.codec import Room, compress_block, decompress_block, window
 
 PLANS = ((36, "dct"), (36, "dct2"), (16, "dct"), (16, "dct2"), (4, "dct"), (1, "dct"))
 

@@ -35,11 +35,11 @@ def _wholes(data: Path) -> tuple[Any, Any]:
 
 def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
     """The reader of spectral-train."""
-    from shards_manifest import open_band
-    from train.blocks import PartBlocks
-    from train.loader import loader
-    from train.order import Epochs, Span
-    from train.reader import TrainStream
+    from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.train.data.part_blocks import PartBlocks
+    from spectral_shards.train.data.sampler import Epochs, Span
+    from spectral_shards.train.data.stream import TrainStream
+    from spectral_shards.train.data.worker_pool import loader
 
     store, manifest = open_band(data / "band")
     blocks = PartBlocks(store, manifest, "train")
@@ -54,8 +54,8 @@ def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
 
 def _alone(data: Path, decompress: Callable[[bytes], int]) -> Callable[[int], Batches]:
     """The blocks in stored order, from memory; decompress: to bytes that nobody looks at, the count of them."""
-    from shards_manifest import open_band
-    from shards_manifest.shard import index_shard
+    from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.shards_manifest.shard.format import index_shard
 
     store, manifest = open_band(data / "band")
     blocks = []
@@ -84,7 +84,7 @@ def by_isal(data: Path) -> Callable[[int], Batches]:
 
 def by_ours(data: Path) -> Callable[[int], Batches]:
     """Decompression alone, by our inflate."""
-    from shards_manifest import Room, decompress_block
+    from spectral_shards.shards_manifest.shard.codec import Room, decompress_block
 
     room = Room()
     return _alone(data, lambda block: len(decompress_block(memoryview(block), room)))
@@ -219,8 +219,8 @@ def imagefolder(data: Path) -> Callable[[int], Batches]:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    from shards_manifest import open_band
-    from shards_manifest.transform import band_matrix
+    from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.shards_manifest.spectral.transform import band_matrix
 
     _, manifest = open_band(data / "band")
     geometry = manifest.geometry

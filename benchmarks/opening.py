@@ -18,20 +18,20 @@ from statistics import median
 import click
 import numpy as np
 
-from shards_manifest import MANIFEST, BandManifest, Geometry, Part, Shard, dump, index_name
-from shards_manifest.index import ENTRY
+from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, Geometry, Part, Shard, dump
+from spectral_shards.shards_manifest.shard.index import ENTRY, index_name
 
 OPEN = """
 import resource, sys, time
-from train import blocks, order
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.train.data import part_blocks, sampler
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
-from shards_manifest import open_band
 store, manifest = open_band(sys.argv[1])
-part = blocks.PartBlocks(store, manifest, "train")
+part = part_blocks.PartBlocks(store, manifest, "train")
 opened = time.perf_counter()
-plan = order.Epochs.of(part.samples, 256, part.block_bytes, 0)
-load = next(plan.loads(0, order.Span(0, 256)))
+plan = sampler.Epochs.of(part.samples, 256, part.block_bytes, 0)
+load = next(plan.loads(0, sampler.Span(0, 256)))
 ended = time.perf_counter()
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(opened - started, ended - opened, before / 1000, after / 1000, plan.batches)

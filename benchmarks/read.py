@@ -24,11 +24,11 @@ import click
 import numpy as np
 from split import repeated
 
-from preprocess.plan import SplitPlan
-from preprocess.run import prepare, split
-from shards_manifest import open_band
-from shards_manifest.backend import Backend
-from shards_manifest.shard import index_shard, read_block
+from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.split.job import prepare, split
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.shards_manifest.runtime.executors import Backend
+from spectral_shards.shards_manifest.shard.format import index_shard, read_block
 
 LOADERS = Path(__file__).with_name("loaders.py")
 SAID = {

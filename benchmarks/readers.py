@@ -24,11 +24,11 @@ def read(band: str, workers: int) -> dict[str, float]:
     """Samples/s from the first batch on, and the peak of the resident set in MB."""
     import torch
 
-    from shards_manifest import open_band
-    from train.blocks import PartBlocks
-    from train.loader import loader
-    from train.order import Epochs, Span
-    from train.reader import TrainStream
+    from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.train.data.part_blocks import PartBlocks
+    from spectral_shards.train.data.sampler import Epochs, Span
+    from spectral_shards.train.data.stream import TrainStream
+    from spectral_shards.train.data.worker_pool import loader
 
     torch.set_num_threads(1)
     store, manifest = open_band(band)

@@ -21,8 +21,8 @@ import click
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import forms  # noqa: E402
-from buckets import BUCKET, Server, SlowProxy, environment  # noqa: E402
+from support import forms  # noqa: E402
+from support.buckets import BUCKET, Server, SlowProxy, environment  # noqa: E402
 
 
 def seconds(source: str, folder: Path, port: int) -> float:

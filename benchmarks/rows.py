@@ -23,18 +23,18 @@ from statistics import mean, median
 
 import click
 import torch
-from published import ROWS, Row
 
-from preprocess.plan import SplitPlan
-from preprocess.run import prepare, split
-from shards_manifest import open_band
-from shards_manifest.backend import Backend
-from train import recipes
-from train.blocks import PartBlocks
-from train.describe import FLOAT, MIB, describe
-from train.plan import TrainPlan
-from train.reader import Batch
-from train.session import Session
+from published import ROWS, Row
+from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.split.job import prepare, split
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.shards_manifest.runtime.executors import Backend
+from spectral_shards.train import recipes
+from spectral_shards.train.config import TrainPlan
+from spectral_shards.train.data.part_blocks import PartBlocks
+from spectral_shards.train.data.stream import Batch
+from spectral_shards.train.engine.train_step import Session
+from spectral_shards.train.networks.profile import FLOAT, MIB, describe
 
 RATES = {"resnet50": 0.001, "vgg16": 0.001}  # of the short runs: at 0.01 their first steps overshoot
 RATE = 0.01

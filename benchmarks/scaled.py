@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from preprocess.decode import SPARE, Decoder
+from spectral_shards.preprocess.pipeline.decode import SPARE, Decoder
 
 
 @click.command()

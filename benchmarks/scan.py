@@ -26,17 +26,18 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from preprocess import scans
-from preprocess.classes import choose_classes
-from preprocess.listing import Entries, EntriesBuilder, Listing
-from preprocess.manifests import write_manifests
-from preprocess.plan import Row, SplitPlan, rows, stored_order
-from preprocess.row import BandRow, RowRecord
-from preprocess.run import Job
-from preprocess.sources import Source, find_source
-from preprocess.sources.base import Found, nobody
-from preprocess.sources.place import Place
-from shards_manifest import LocalStore, Shard
+from spectral_shards.preprocess.config import Row, SplitPlan, rows, stored_order
+from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
+from spectral_shards.preprocess.sources import Source, find_source
+from spectral_shards.preprocess.sources.base import Found, nobody
+from spectral_shards.preprocess.sources.path import Place
+from spectral_shards.preprocess.split import scan_cache as scans
+from spectral_shards.preprocess.split.class_filter import choose_classes
+from spectral_shards.preprocess.split.job import Job
+from spectral_shards.preprocess.split.manifests import write_manifests
+from spectral_shards.preprocess.split.shard_row import BandRow, RowRecord
+from spectral_shards.shards_manifest.manifest import Shard
+from spectral_shards.shards_manifest.storage.local import LocalStore
 
 T = TypeVar("T")
 

@@ -16,9 +16,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import shuffling
-
-from train.order import Epochs
+from spectral_shards.train.data.sampler import Epochs
+from support import shuffling
 
 
 @click.command()

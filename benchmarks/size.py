@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from preprocess.against import fidelity
-from preprocess.plan import SplitPlan
-from preprocess.run import prepare, split
-from shards_manifest import open_split
-from shards_manifest.backend import Backend
+from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.inspection.fidelity import fidelity
+from spectral_shards.preprocess.split.job import prepare, split
+from spectral_shards.shards_manifest.dataset import open_split
+from spectral_shards.shards_manifest.runtime.executors import Backend
 
 
 @click.command()

@@ -20,10 +20,10 @@ import click
 import simplejpeg
 from PIL import Image
 
-from preprocess.decode import resizer_name
-from preprocess.plan import SplitPlan
-from preprocess.run import Job, prepare, split
-from shards_manifest.backend import Backend
+from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.pipeline.decode import resizer_name
+from spectral_shards.preprocess.split.job import Job, prepare, split
+from spectral_shards.shards_manifest.runtime.executors import Backend
 
 
 def decode_alone(images: list[bytes]) -> float:

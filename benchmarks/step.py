@@ -11,11 +11,11 @@ from statistics import median
 import click
 import torch
 
-from shards_manifest import open_band
-from train import recipes
-from train.plan import TrainPlan
-from train.reader import Batch
-from train.session import Session
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.train import recipes
+from spectral_shards.train.config import TrainPlan
+from spectral_shards.train.data.stream import Batch
+from spectral_shards.train.engine.train_step import Session
 
 
 @click.command()

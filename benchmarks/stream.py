@@ -23,8 +23,9 @@ import click
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from buckets import BUCKET, Server, SlowProxy, environment  # noqa: E402
 from read import prepared  # noqa: E402
+
+from support.buckets import BUCKET, Server, SlowProxy, environment  # noqa: E402
 
 EPOCHS = 3
 
@@ -35,12 +36,12 @@ def read(band: str, cache: str | None, pace: float) -> dict[str, float]:
     pace: samples/s that are asked for at most, 0 for any number.  The result: first, seconds to the first batch;
     rate, samples/s after the first epoch; waited, the share of the time after the first epoch spent in waiting.
     """
-    from shards_manifest import open_band
-    from train.blocks import PartBlocks
-    from train.cache import BlockCache
-    from train.loader import loader
-    from train.order import Epochs, Span
-    from train.reader import TrainStream
+    from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.train.data.block_cache import BlockCache
+    from spectral_shards.train.data.part_blocks import PartBlocks
+    from spectral_shards.train.data.sampler import Epochs, Span
+    from spectral_shards.train.data.stream import TrainStream
+    from spectral_shards.train.data.worker_pool import loader
 
     started = time.perf_counter()
     store, manifest = open_band(band)

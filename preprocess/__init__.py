@@ -1,1 +1,1 @@
-"""Offline: images to spectral bands to shards. Runs without torch."""
+"""Prepare: images to spectral bands to shards. Runs without torch."""

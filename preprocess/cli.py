@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from shards_manifest import console
-
-from .kinds import KINDS
+from ..shards_manifest.runtime import cli_runner as console
+from .source_kinds import KINDS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -147,14 +146,13 @@ def split(
 
     from tqdm import tqdm
 
-    from shards_manifest import is_url, shown
-    from shards_manifest.backend import Backend
-
-    from .classes import class_note, read_class_list
-    from .plan import DEFAULT_BLOCK, SplitPlan, parse_bands
-    from .run import check_outside, prepare
+    from ..shards_manifest.runtime.executors import Backend
+    from ..shards_manifest.storage.address import is_url, shown
+    from .config import DEFAULT_BLOCK, SplitPlan, parse_bands
     from .sources import SourceOptions, scratch_folder
-    from .summary import summary
+    from .split.class_filter import class_note, read_class_list
+    from .split.job import check_outside, prepare
+    from .split.summary import summary
 
     where = Backend(backend, address, jobs or (_cores() if backend == "loky" else -1))
     reading, class_list = options.pop("reading"), options.pop("class_list")
@@ -184,8 +182,8 @@ def split(
 
 
 def _split(job: Any, out: str, backend: Any) -> None:
-    from .progress import Meter
-    from .run import split as run_split
+    from .split.job import split as run_split
+    from .split.progress import Meter
 
     with Meter(f"split to {out}", sum(job.samples.values())) as meter:
         outcome = run_split(job, out, backend, meter)
@@ -209,7 +207,7 @@ def _split(job: Any, out: str, backend: Any) -> None:
 
 
 def _print_estimate(job: Any, out: str) -> None:
-    from .estimate import estimate
+    from .split.estimate import estimate
 
     found = estimate(job)
     geometry = job.plan.geometry
@@ -230,7 +228,7 @@ def _print_estimate(job: Any, out: str) -> None:
 @click.argument("data", type=click.Path())
 def info(data: str) -> None:
     """Print what a split or a band holds."""
-    from .info import describe
+    from .inspection.info import describe
 
     click.echo(describe(data))
 
@@ -248,9 +246,8 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int, readi
     """
     from tqdm import tqdm
 
-    from shards_manifest import shown
-
-    from .verify import verify as check
+    from ..shards_manifest.storage.address import shown
+    from .inspection.verify import verify as check
 
     name = shown(data)
     with tqdm(unit="shard", desc=f"verify {name}", mininterval=_interval()) as bar:
@@ -275,9 +272,8 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int, readi
 def _compare(data: str, source: str, samples: int, reading: dict[str, Any]) -> None:
     import shutil
 
-    from shards_manifest import shown
-
-    from .against import fidelity
+    from ..shards_manifest.storage.address import shown
+    from .inspection.fidelity import fidelity
     from .sources import SourceOptions, scratch_folder
 
     if scratch := reading.pop("scratch"):
@@ -305,7 +301,7 @@ def _compare(data: str, source: str, samples: int, reading: dict[str, Any]) -> N
 @click.option("--images", type=click.IntRange(1, 64), default=4, show_default=True, help="How many images.")
 def preview(data: str, out: Path, images: int) -> None:
     """Draw some images, rebuilt from all bands, beside their bands."""
-    from .preview import preview as draw
+    from .inspection.preview import preview as draw
 
     sheet, note = draw(data, images)
     try:

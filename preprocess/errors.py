@@ -11,7 +11,7 @@ RejectedImage               one input left out, with the reason; never ends a ru
 
 from __future__ import annotations
 
-from shards_manifest import SpectralError
+from ..shards_manifest.errors import SpectralError
 
 
 class PlanError(SpectralError):

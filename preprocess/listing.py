@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shards_manifest.tables import escape
+from ..shards_manifest.tables import escape
 
 CHUNK = 1 << 16  # names under way as Python objects
 

@@ -1,1 +1,1 @@
-"""Streaming: shards to sub-network to ensemble."""
+"""Train: shards to sub-networks to an ensemble."""

@@ -14,20 +14,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from shards_manifest import console
-
+from ..shards_manifest.runtime import cli_runner as console
 from . import recipes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shards_manifest import BandManifest, SplitManifest
-    from shards_manifest.backend import Backend
-
-    from .bands import BandJob, Outcome
-    from .plan import TrainPlan
-    from .ranks import Ranks
-    from .runs import Result
+    from ..shards_manifest.manifest import BandManifest, SplitManifest
+    from ..shards_manifest.runtime.executors import Backend
+    from .config import TrainPlan
+    from .distributed import Ranks
+    from .launch.launcher import BandJob, Outcome
+    from .runs.run_folder import Result
 
 
 def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,10 +112,11 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
     The recipe says how; any of its fields may be set by an option. Bands are trained in turn, or several at once, by
     this machine or a cluster; under torchrun, its processes train each band together.
     """
-    from shards_manifest import BandManifest, joined, open_data
-
-    from .ranks import Ranks
-    from .runs import local_folder, run_path, split_runs_path
+    from ..shards_manifest.dataset import open_data
+    from ..shards_manifest.manifest import BandManifest
+    from ..shards_manifest.storage.address import joined
+    from .distributed import Ranks
+    from .runs.run_folder import local_folder, run_path, split_runs_path
 
     where = {name: options.pop(name) for name in ("jobs", "backend", "address")}
 
@@ -157,7 +156,7 @@ def main() -> None:
 def _evaluate(shards: str, path: str, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
     from pathlib import Path
 
-    from .evaluate import evaluate_checkpoint
+    from .engine.evaluate import evaluate_checkpoint
 
     found = evaluate_checkpoint(shards, Path(path), plan, ten_crop, ranks)
     if ranks.first:
@@ -176,9 +175,9 @@ def _check_evaluating(context: click.Context) -> None:
 
 
 def _card(shards: str, plan: TrainPlan) -> str:
-    from shards_manifest import BandManifest, open_data, read_band
-
-    from .describe import describe
+    from ..shards_manifest.dataset import open_data, read_band
+    from ..shards_manifest.manifest import BandManifest
+    from .networks.profile import describe
 
     store, manifest = open_data(shards)
     band = manifest if isinstance(manifest, BandManifest) else read_band(store, manifest.bands[0].folder)
@@ -200,9 +199,9 @@ def _plan(
 
     here: it is for this machine, and not for a cluster's.  side: of the planes, without their margin.
     """
+    from .config import Reading, TrainPlan
     from .errors import TrainError
     from .networks import check
-    from .plan import Reading, TrainPlan
 
     check(network)
     reading = Reading(
@@ -226,7 +225,7 @@ def _plan(
 
 def _hold_out_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[str]:
     """A sentence if the user set a --hold-out that there are too few samples for."""
-    from .order import LEAST_HELD
+    from .data.sampler import LEAST_HELD
 
     source = click.get_current_context().get_parameter_source("hold_out")
     if source is not ParameterSource.COMMANDLINE or not wanted or "train" not in manifest.parts:
@@ -256,9 +255,9 @@ def _train_bands(
     bands: list[tuple[str, Path]], plan: TrainPlan, ranks: Ranks, jobs: int | None, backend: str, address: str
 ) -> None:
     """Train bands, each with its run folder. Raises SpectralError for one, and if any of several failed."""
-    from .bands import BandJob, train_bands, train_one
-    from .board import table
     from .errors import TrainError
+    from .launch.launcher import BandJob, train_bands, train_one
+    from .launch.progress import table
 
     work = [BandJob(out.name, shards, out, plan) for shards, out in bands]
     where = _backend(plan, len(work), jobs, backend, address)
@@ -305,7 +304,7 @@ def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, addres
     """Where several bands are trained at once; None for one after another in this process."""
     import torch
 
-    from shards_manifest.backend import Backend
+    from ..shards_manifest.runtime.executors import Backend
 
     if backend != "loky":
         return Backend(backend, address, jobs or -1, gpu=plan.device != "cpu", apart=True)
@@ -317,7 +316,9 @@ def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, addres
 
 def _heading(work: list[BandJob]) -> str:
     """What is about to be trained, at once if it is several bands, as far as the first one tells."""
-    from shards_manifest import SpectralError, open_band, shown
+    from ..shards_manifest.dataset import open_band
+    from ..shards_manifest.errors import SpectralError
+    from ..shards_manifest.storage.address import shown
 
     job, more = work[0], len(work) - 1
     shards, out = shown(job.shards), job.out

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shards_manifest import console
+from ..shards_manifest.runtime import cli_runner as console
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .ensemble import Report
-    from .outputs import Run
+    from .ensemble.members import Run
+    from .ensemble.scoring import Report
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 @click.option("--rule", default="", help="What --export fuses by: mean, geometric or fitted.  [default: the default's]")
 def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule: str) -> None:
     """Fuse what is there in RUNS: ensemble.md, ensemble.json and ensemble.png are written into it."""
-    from shards_manifest import LocalStore, canonical_json
-
-    from .ensemble import ensemble
-    from .outputs import find_runs
-    from .report import markdown, plot
-    from .runs import local_folder
+    from ..shards_manifest.manifest import canonical_json
+    from ..shards_manifest.storage.local import LocalStore
+    from .ensemble.members import find_runs
+    from .ensemble.report import markdown, plot
+    from .ensemble.scoring import ensemble
+    from .runs.run_folder import local_folder
 
     folder = local_folder(runs)
     if rule and not target:
         raise click.UsageError("--rule belongs to --export")
     if target:
-        from .export import check_target
+        from .ensemble.export import check_target
 
         check_target(local_folder(target))
     found = find_runs(folder)
@@ -61,8 +61,8 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
 
 
 def _export(report: Report, runs: list[Run], target: Path, rule: str) -> None:
+    from .ensemble.export import export, whole
     from .errors import EnsembleError
-    from .export import export, whole
 
     chosen = report.default
     if rule:

@@ -7,7 +7,7 @@ SpectralError
 
 from __future__ import annotations
 
-from shards_manifest import SpectralError
+from ..shards_manifest.errors import SpectralError
 
 
 class TrainError(SpectralError):

@@ -5,7 +5,7 @@ expanded once into a scratch folder and read in place there (scratch.py).
 """
 
 from .base import Found, Source, SourceOptions, fingerprint, nobody
-from .find import find_source
+from .detect import find_source
 from .scratch import scratch_folder
 
 __all__ = ["Found", "Source", "SourceOptions", "find_source", "fingerprint", "nobody", "scratch_folder"]

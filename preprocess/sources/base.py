@@ -13,14 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
-from shards_manifest.console import human_bytes
-from shards_manifest.tables import escape
-
+from ...shards_manifest.runtime.cli_runner import human_bytes
+from ...shards_manifest.tables import escape
 from ..errors import RejectedImage, SourceError
-from ..kinds import kind_words
 from ..listing import Entries, EntriesBuilder, Listing
-from ..names import check_distinct
-from .place import Place, each
+from ..source_kinds import kind_words
+from .class_names import check_distinct
+from .path import Place, each
 
 LARGEST_IMAGE = 256 * 2**20  # bytes of an encoded image; more is no photograph
 LARGEST_LABEL = 1 << 20  # numbers of classes beyond it are taken for damage, not for a million classes

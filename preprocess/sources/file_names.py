@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from shards_manifest.tables import escape
-
+from ...shards_manifest.tables import escape
 from .base import HIDDEN_FOLDER, Reject, text
-from .place import Place
+from .path import Place
 
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib"),

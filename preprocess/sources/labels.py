@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from ..listing import Entries, Listing
-from ..names import Names, is_name, shown
 from .base import LARGEST_LABEL, Reject, decoded, made_listing, numbered_classes
+from .class_names import Names, is_name, shown
 
 Label = int | str  # the number of a class, or its name
 Row = tuple[Label | RejectedImage, str, bytes, int, int]  # label, source for messages, name, offset, size

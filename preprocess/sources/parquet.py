@@ -16,12 +16,12 @@ from typing import Any
 
 from ..errors import PlanError, RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
-from .archive import window
 from .base import LARGEST_IMAGE, Found, Reject, Source, SourceOptions, nobody, too_large
-from .columns import Columns, find_columns, is_text, pyarrow, whole
 from .labels import Label, Labels, Row, label_of
-from .place import Place
+from .parquet_columns import Columns, find_columns, is_text, pyarrow, whole
+from .path import Place
 from .scratch import expanding, missing
+from .tar_reader import window
 
 # A flat file is a row after another: the head, with the lengths of what follows, the label as JSON, a name, the image.
 _HEAD = struct.Struct("<IIQ")

@@ -17,15 +17,14 @@ from typing import cast
 from isal import igzip, igzip_lib
 from tqdm import tqdm
 
-from shards_manifest.console import human_bytes
-from shards_manifest.store import no_space
-from shards_manifest.tables import escape
-
+from ...shards_manifest.runtime.cli_runner import human_bytes
+from ...shards_manifest.storage.base import no_space
+from ...shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, Listing
 from .base import Found, Source, nobody
 from .file_names import system_folders
-from .place import Place
+from .path import Place
 
 LARGEST_RATIO = 20  # expanded bytes for one packed: tars of photographs have 1 to 3
 ALWAYS_ALLOWED = 64 * 2**20  # bytes; padding alone may make a small tar shrink further

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from ..errors import RejectedImage, SourceError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
-from ..names import check_distinct
-from .archive import Image, Window, member_name, tar_members, why_not, window
 from .base import LARGEST_IMAGE, Found, Reject, Source, built, nobody, text, text_lines, too_large
+from .class_names import check_distinct
 from .file_names import IMAGE_ENDINGS
 from .labels import NO_LABEL, Label, Labels, Row, label_in_cls, label_in_json
-from .place import Place, each
+from .path import Place, each
+from .tar_reader import Image, Window, member_name, tar_members, why_not, window
 
 LABELS = (".cls", ".json")
 CLASSES = "classes.txt"

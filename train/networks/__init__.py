@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ..errors import TrainError
+from .alexnet_vgg import alexnet, vgg16
 from .cnn import cnn
-from .plain import alexnet, vgg16
 from .resnet import resnet18, resnet34, resnet50
 
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {

@@ -1,0 +1,1 @@
+"""One image on its way: read, decoded, resized, transformed, quantised, gathered in blocks."""

@@ -1,0 +1,167 @@
+"""The labels of images that lie flat: from the devkit of ILSVRC2012, or from a list of file names and labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import tarfile
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from ...shards_manifest.storage.address import shown
+from ...shards_manifest.tables import escape
+from ..errors import SourceError
+from .base import text_lines
+from .file_names import IMAGE_ENDINGS
+from .matfile import read_mat
+from .path import Place
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+TINY = "val_annotations.txt"  # of Tiny-ImageNet: file, class and a box, with tabs between them
+LIST_NAMES = (f"{DEVKIT}.tar.gz", f"{DEVKIT}.tar", DEVKIT, "val.txt", "LOC_val_solution.csv", TINY)
+LARGEST_LIST = 64 * 2**20
+
+_ENDINGS = "|".join(map(re.escape, IMAGE_ENDINGS))
+_AFTER_ENDING = re.compile(rf"(?:{_ENDINGS})\"?(?: *([\t,])| )", re.IGNORECASE)
+_BOXES = re.compile(r"(\S+)(?: -?[0-9]+){4}(?: |$)")
+_HEADS = (  # what a headline calls file names, and labels
+    *("imageid", "image_id", "image", "image_name", "img", "file", "filename", "file_name", "filepath", "file_path"),
+    *("path", "name", "id"),
+)
+_LABEL_HEADS = (
+    *("label", "labels", "label_name", "class", "class_id", "class_name", "classname", "category", "target"),
+    *("wnid", "synset", "predictionstring"),
+)
+
+
+def find_labels(folders: Sequence[Place], named: str | os.PathLike[str] | None) -> Place | None:
+    """The labels of flat images: as named, else what lies in one of `folders`; None if there are none.
+
+    Raises SourceError if what was named is not there.
+    """
+    if named is not None:
+        place = Place.of(named)
+        if not place.is_file() and not place.is_dir():
+            raise SourceError(f"--val-labels {shown(named)} does not exist")
+        return place
+    places = (folder / name for folder in folders for name in LIST_NAMES)
+    return next((place for place in places if place.is_file() or place.is_dir()), None)
+
+
+def no_labels(images: Place) -> SourceError:
+    """What is missing of flat images without labels, and how to give it."""
+    return SourceError(
+        f"{images} holds images without class folders and has no labels beside it: put {DEVKIT}.tar.gz there, or name "
+        "the devkit or a list of 'filename label' with --val-labels"
+    )
+
+
+def read_labels(path: Place) -> dict[str, str]:
+    """The label, a wnid or a number as text, of each image by the stem of its name.
+
+    From the devkit (packed or unpacked, or its ground truth file) or a text list of `filename label`.
+    Raises SourceError, OSError.
+    """
+    data = data_folder(path)
+    if data is not None:
+        return _from_devkit((data / TRUTH).read(), (data / META).read(), path)
+    if path.is_dir():
+        raise SourceError(f"{path} is not the devkit: it lacks data/{TRUTH} or data/{META}")
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        return _from_devkit(*_packed(path), path)
+    return _from_list(path)
+
+
+def data_folder(path: Place) -> Place | None:
+    """Where an unpacked devkit has its data."""
+    places = (path, path / "data") if path.is_dir() else (path.parent,) if path.name == TRUTH else ()
+    return next((p for p in places if (p / TRUTH).is_file() and (p / META).is_file()), None)
+
+
+def _packed(path: Place) -> tuple[bytes, bytes]:
+    """The ground truth and meta.mat out of the devkit's tar."""
+    found = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(path.read())) as tar:  # 2.5 MB
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if name in (TRUTH, META) and member.isreg() and member.size <= LARGEST_LIST:
+                    file = tar.extractfile(member)
+                    found[name] = file.read() if file else b""
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise SourceError(f"{path} is not a complete devkit ({error}): fetch it again") from None
+    if len(found) < 2:
+        raise SourceError(f"{path} is not the devkit: it lacks data/{TRUTH} or data/{META}")
+    return found[TRUTH], found[META]
+
+
+def _from_devkit(truth: bytes, meta: bytes, path: Place) -> dict[str, str]:
+    try:
+        synsets = read_mat(meta)["synsets"]
+        wnid = {int(synset["ILSVRC2012_ID"][0]): str(synset["WNID"]) for synset in synsets}
+        labels = [wnid[int(line)] for line in truth.split()]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise SourceError(
+            f"the devkit {path} cannot be read ({error}): name a list of 'filename label' with --val-labels instead"
+        ) from None
+    return {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
+
+
+def _from_list(path: Place) -> dict[str, str]:
+    """Lines `filename label` (see `_pair`), below a headline or not.
+
+    Kaggle has commas below a headline, Tiny-ImageNet tabs.
+    """
+    if path.size() > LARGEST_LIST:
+        raise SourceError(f"{path} is too large for a list of labels")
+    labels: dict[str, str] = {}
+    for number, line in enumerate(text_lines(path.read(), path), 1):
+        if not line.strip():
+            continue
+        name, label, more = _pair(line)
+        if number == 1 and name.casefold() in _HEADS:
+            if more and label.casefold() not in _LABEL_HEADS:
+                raise SourceError(
+                    f"the headline of {path} does not call its second column label, but {escape(label)}: keep a column "
+                    "of file names and one of labels"
+                )
+            continue
+        if not name or not label:
+            raise SourceError(f"line {number} of {path} is not 'filename label'")
+        stem = file_stem(name)
+        if labels.setdefault(stem, label) != label:
+            raise SourceError(f"{path} gives {stem} two labels, {labels[stem]} and {label}: keep one")
+    if not labels:
+        raise SourceError(f"{path} lists no labels")
+    if len({label.isdecimal() for label in labels.values()}) > 1:
+        raise SourceError(f"{path} mixes numbers with names of classes: use one of them")
+    return labels
+
+
+def file_stem(name: str) -> str:
+    """A file's name without its folders, with slashes of either kind, and its last ending."""
+    return PurePosixPath(name.replace("\\", "/")).stem
+
+
+def _pair(line: str) -> tuple[str, str, bool]:
+    """The file name and the label of a line, and whether more columns follow.
+
+    What stands between is what follows the ending of an image, else a tab, else a comma, else the last space. After a
+    space the rest is the label, as names of classes have spaces; tabs and commas end it, and commas may be quoted.
+    Boxes behind a label are left out.
+    """
+    line = line.strip()
+    after = _AFTER_ENDING.search(line)
+    between = (after[1] or " ") if after else next((sign for sign in "\t," if sign in line), " ")
+    if between == " ":
+        name, _, label = (line[: after.end() - 1], "", line[after.end() :]) if after else line.rpartition(" ")
+        more = False
+    else:
+        name, label, *rest = [*next(csv.reader([line], delimiter=between, skipinitialspace=True)), ""]
+        more = len(rest) > 1
+    label = label.strip()
+    boxes = _BOXES.match(label)
+    return name.strip(), boxes[1] if boxes else label, more

@@ -1,0 +1,1 @@
+"""A split: planned, written row by row, committed."""

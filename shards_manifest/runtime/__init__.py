@@ -1,0 +1,1 @@
+"""How the programs run: their ends, and where their tasks are done."""

@@ -1,0 +1,57 @@
+"""How the commands end: one sentence and exit code 2 for a problem, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..errors import SpectralError
+
+TERMINATED = 143
+INTERRUPTED = "Interrupted: run the same command again to go on"
+
+
+def run(command: Callable[..., Any], anew: str = "") -> None:
+    """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's.
+
+    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.  anew: an option with which the same
+    command would not go on.
+    """
+    interrupted = f"{INTERRUPTED}, without {anew}" if anew in sys.argv[1:] else INTERRUPTED
+    try:
+        code = command(standalone_mode=False)
+    except SystemExit as ended:
+        if ended.code == TERMINATED:
+            click.echo(interrupted, err=True)
+        raise
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(interrupted, err=True)
+        raise SystemExit(130) from None
+    except SpectralError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(2) from None
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"Error: {error.strerror or error}{where}", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 reject, 2 rejects."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def human_bytes(count: float) -> str:
+    """A byte count for people, in decimal units: 76.2 kB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 1000 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError

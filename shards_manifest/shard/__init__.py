@@ -1,0 +1,1 @@
+"""Shards: their bytes, their index, and the one reader of their blocks."""

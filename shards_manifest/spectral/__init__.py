@@ -1,0 +1,1 @@
+"""The transform between images and spectral bands."""

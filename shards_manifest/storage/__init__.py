@@ -1,0 +1,1 @@
+"""Bytes in and out: folders, buckets and web servers behind one protocol."""

@@ -1,0 +1,174 @@
+"""A lease on a bucket: one run at a time, where nothing can be locked (docs/decisions/0007-buckets.md)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..errors import StoreError
+from .base import TEMPORARY
+
+if TYPE_CHECKING:
+    from .object_store import RemoteStore
+
+# e_tag and version of an object, as far as the service has them; what conditional writes compare
+Version: TypeAlias = dict[str, str]
+
+SECONDS = float(os.environ.get("SPECTRAL_LEASE_SECONDS", 60))  # after which a lease that nobody renews is over
+RENEWALS = 20  # in that time
+
+
+def version_of(e_tag: str | None, version: str | None) -> Version:
+    """What identifies a version of an object."""
+    return {key: value for key, value in (("e_tag", e_tag), ("version", version)) if value is not None}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The lease as it is there: its bytes, which every renewal changes, and when the server took them."""
+
+    data: bytes
+    version: Version
+    modified: datetime
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts unless it is renewed."""
+        try:
+            return float(json.loads(self.data)["seconds"])
+        except (ValueError, KeyError, TypeError):
+            return SECONDS
+
+    @property
+    def token(self) -> str:
+        """Whose it is."""
+        try:
+            return str(json.loads(self.data)["token"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+
+class Lease:
+    """The object `name` of a store, held by one run at a time and renewed by a thread of that run.
+
+    Nothing depends on the clocks of the machines: ages are differences of two times of the server, and waiting is
+    measured by the one who waits.
+    """
+
+    def __init__(self, store: RemoteStore, name: str, hasty: RemoteStore) -> None:
+        """`hasty` is the same store with less patience: who renews tries again soon, who ends will not wait."""
+        self.name, self.token = name, os.urandom(8).hex()
+        self._store, self._hasty = store, hasty
+        self._renewals = 0
+        self._version: Version = {}
+        self._stop = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lease to the end of the block. Raises BlockingIOError if another run holds it, StoreError."""
+        self._acquire()
+        self._store = self._hasty
+        thread = threading.Thread(target=self._keep, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+            with suppress(StoreError):  # then it runs out
+                found = _look(self._store, self.name)
+                if found is not None and found.token == self.token:
+                    self._store.remove(self.name)
+
+    @staticmethod
+    def check(store: RemoteStore, name: str, token: str) -> None:
+        """Raise StoreError unless the lease `name` is held under `token`, by a run that this is a worker of."""
+        found = _look(store, name)
+        if found is None or found.token != token:
+            raise StoreError(
+                f"{store} was deleted or taken over by another run while this one stood still: "
+                "see that only one runs, and run the same command again"
+            )
+
+    def _acquire(self) -> None:
+        while True:
+            found = _look(self._store, self.name)
+            if found is not None and not self._outwait(found):
+                continue
+            version = self._put(found.version if found else None)
+            if version is not None:
+                self._version = version
+                return
+            if found is not None:
+                raise BlockingIOError(f"another run took {self.name} over")
+
+    def _outwait(self, found: Found) -> bool:
+        """Wait until the lease has run out: True; False if it was given back. Raises BlockingIOError if it lives."""
+        deadline = time.monotonic() + found.seconds + 1 - self._age(found)  # servers count whole seconds
+        pause, silent = min(found.seconds / RENEWALS, 1), time.monotonic() + 2 * found.seconds / RENEWALS
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            now = _look(self._store, self.name)
+            if now is None:
+                return False
+            if now.data != found.data:
+                raise BlockingIOError(f"another run renews {self.name}")
+            if time.monotonic() > silent:
+                silent = math.inf
+                logging.getLogger(__name__).warning(
+                    "%s: a run that seems to have been killed holds it for another %.0f seconds; waiting",
+                    self._store,
+                    left,
+                )
+        return True
+
+    def _age(self, found: Found) -> float:
+        """Seconds since the lease was renewed, by the server's clock, which only writing reveals."""
+        probe = f"{self.name}.{self.token}{TEMPORARY}"
+        self._store.write(probe, b"")
+        try:
+            return (self._store.meta(probe)["last_modified"] - found.modified).total_seconds()
+        finally:
+            self._store.remove(probe)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(SECONDS / RENEWALS):
+            with suppress(StoreError):  # the server is away: the lease is ours until somebody else has taken it
+                version = self._put(self._version)
+                if version is None:
+                    return  # lost: `check` stops whoever still works
+                self._version = version
+
+    def _put(self, version: Version | None) -> Version | None:
+        """Write the lease over `version`, or over nothing; None if something else is there."""
+        self._renewals += 1  # equal bytes would be an equal e_tag
+        state = {"renewals": self._renewals, "seconds": SECONDS, "token": self.token}
+        data = json.dumps(state, sort_keys=True).encode()
+        try:
+            written = self._store.put_if(self.name, data, version)
+            if written is not None:
+                return written
+        except StoreError:  # perhaps only the answer was lost
+            found = _look(self._store, self.name)
+            if found is None or found.token != self.token:
+                raise
+            return found.version
+        found = _look(self._store, self.name)  # a try that obstore repeated may have met the first one's work
+        return found.version if found is not None and found.token == self.token else None
+
+
+def _look(store: RemoteStore, name: str) -> Found | None:
+    try:
+        data, meta = store.read_version(name)
+    except FileNotFoundError:
+        return None
+    return Found(data, version_of(meta["e_tag"], meta["version"]), meta["last_modified"])

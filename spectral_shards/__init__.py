@@ -1,0 +1,1 @@
+"""Image classifiers as ensembles of small spectral sub-networks."""

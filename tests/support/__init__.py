@@ -1,0 +1,1 @@
+"""What tests share: makers of pictures, sources, splits, servers and clusters."""

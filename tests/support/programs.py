@@ -1,0 +1,27 @@
+"""The installed programs, run as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def program(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run an installed program as a user does."""
+    name, *rest = map(str, arguments)
+    path = Path(sys.executable).with_name(name)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [str(path), *rest], capture_output=True, text=True, timeout=300, env=environment, **options
+    )
+
+
+def fails(*arguments: str | Path, **options: object) -> str:
+    """Run a program that must refuse: exit code 2, one sentence, no traceback. Returns the sentence."""
+    done = program(*arguments, **options)
+    lines = [line for line in done.stderr.splitlines() if line and "|" not in line and not line.startswith("Usage")]
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    sentence = lines[-1]
+    assert sentence.startswith("Error: ")
+    return sentence

@@ -1,0 +1,47 @@
+"""What is imported by what: light where it has to be, and in one direction."""
+
+import subprocess
+import sys
+
+import pytest
+
+PREPARING = ("commands", "inspection.info", "inspection.preview", "inspection.verify", "split.estimate", "split.job")
+HEAVY = {"torch", "torchvision", "webdataset", "matplotlib", "pyarrow", "scipy"}
+OURS = "spectral_shards"
+
+
+def loaded(code: str) -> set[str]:
+    """Top-level packages, and our own as PACKAGE.FOLDER, that a fresh interpreter has after running `code`."""
+    show = f"{code}\nimport sys\nprint(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    names = done.stdout.splitlines()[-1].split()
+    return {".".join(name.split(".")[: 2 if name.startswith(f"{OURS}.") else 1]) for name in names}
+
+
+@pytest.mark.parametrize("module", PREPARING)
+def test_preparing_never_loads_torch_or_training(module: str) -> None:
+    found = loaded(f"import {OURS}.preprocess.{module}")
+    assert f"{OURS}.preprocess" in found
+    assert not found & {*HEAVY, f"{OURS}.train"}
+
+
+def test_the_contract_loads_neither_program() -> None:
+    found = loaded(
+        f"from {OURS}.shards_manifest import dataset, tables\nimport {OURS}.shards_manifest.runtime.cli_runner"
+    )
+    assert not found & {*HEAVY, f"{OURS}.preprocess", f"{OURS}.train", "PIL", "joblib"}
+
+
+def test_training_never_loads_preparing() -> None:
+    found = loaded(f"from {OURS}.train import cli, ensemble_cli\nfrom {OURS}.train.engine import trainer")
+    assert "torch" in found
+    assert not found & {f"{OURS}.preprocess", "simplejpeg", "joblib"}
+
+
+@pytest.mark.parametrize("module", ["preprocess.cli", "train.cli", "train.ensemble_cli"])
+def test_help_is_light(module: str) -> None:
+    code = (
+        f"from click.testing import CliRunner\nfrom {OURS}.{module} import cli\n"
+        "assert CliRunner().invoke(cli, ['--help']).exit_code == 0"
+    )
+    assert not loaded(code) & {*HEAVY, "joblib", "PIL", "simplejpeg", "obstore"}

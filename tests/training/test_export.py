@@ -1,0 +1,208 @@
+"""Exported ensembles against their separate parts, in processes that have nothing of this package."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.train import recipes
+from spectral_shards.train.augment.planes import Inputs
+from spectral_shards.train.config import Reading, TrainPlan
+from spectral_shards.train.data.part_blocks import PartBlocks
+from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.ensemble.export import Split
+from spectral_shards.train.ensemble.members import find_runs
+from spectral_shards.train.ensemble.scoring import ensemble
+from spectral_shards.train.runs import checkpoint
+from support.pictures import encode, picture
+from support.programs import fails, program
+from support.splits import SUB4, make_split
+
+CLASSIFY = Path(__file__).parents[2] / "examples" / "classify.py"
+ALONE = """
+import sys, json, runpy, numpy as np
+load = runpy.run_path(sys.argv[1])["load"]
+model, about = load(sys.argv[2])
+out = np.concatenate([model(np.load(path)) for path in sys.argv[4:]])
+np.save(sys.argv[3], out)
+strangers = {"train", "shards_manifest", "preprocess", "torchvision"} & set(sys.modules)
+assert not strangers, strangers
+assert not (sys.argv[2].endswith("onnx") and "torch" in sys.modules)
+"""
+SIDE = 24
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of PNGs of the very size that is split: what is decoded and resized is then no question."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number, name in enumerate(("ant", "bee")):
+        (root / name).mkdir()
+        for i in range(20):
+            pixels = picture(100 * number + i, SIDE, SIDE)
+            pixels[:, :, number] //= 2
+            (root / name / f"{i:02d}.png").write_bytes(encode(pixels, "PNG"))
+    return root
+
+
+def trained(pictures: Path, folder: Path, **options: object) -> Path:
+    """A split of the pictures and a run of each of its bands."""
+    split = make_split(pictures, folder / "sub", **{**SUB4, "size": SIDE, **options})
+    recipe = recipes.load("quick", epochs=1, batch_size=8, ema=0.5)
+    for band in sorted(split.glob("[0-9]*")):
+        train_band(str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=Reading(workers=0)), True)
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(pictures, tmp_path_factory.mktemp("sub4"))
+
+
+def separately(runs: Path, space: str, weights: str) -> NDArray[np.float64]:
+    """The fused log-probabilities of val from the stored bands, network by network."""
+    rule = next(r for r in ensemble(find_runs(runs)).rules if (r.weights, r.space) == (weights, space))
+    parts = []
+    for run in find_runs(runs):
+        store, manifest = open_band(runs.parent / "sub" / run.path.name)
+        val = PartBlocks(store, manifest, "val")
+        x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+        with torch.inference_mode():
+            logits = checkpoint.load_network(run.path / "checkpoint.pt")(Inputs(manifest).eval()(x))
+            parts.append(logits.double().log_softmax(1).numpy())
+    each = np.stack(parts)
+    shares = np.array(rule.shares)
+    if space == "log":
+        fused = np.einsum("k,knc->nc", shares, each)
+        return np.asarray(fused - np.log(np.exp(fused).sum(1, keepdims=True)))
+    return np.asarray(np.log(np.einsum("k,knc->nc", shares / shares.sum(), np.exp(each))))
+
+
+def val_pixels(pictures: Path, runs: Path) -> list[NDArray[np.uint8]]:
+    """The images of val in stored order: uint8 (1, 3, H, W)."""
+    import gzip
+
+    table = gzip.decompress((runs.parent / "sub" / "samples-val.tsv.gz").read_bytes()).decode()
+    keys = [line.split("\t")[0] for line in table.splitlines()]
+    keys = [key for key in keys if "/" in key]
+    return [np.asarray(Image.open(pictures / key)).transpose(2, 0, 1)[None] for key in keys]
+
+
+def alone(model: Path, folder: Path, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """What a plain Python process gets from an exported model."""
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(folder / f"image-{number}.npy")
+        np.save(paths[-1], np.ascontiguousarray(image))
+    out = folder / "out.npy"
+    command = [sys.executable, "-c", ALONE, str(CLASSIFY), str(model), str(out), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return np.asarray(np.load(out))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "rule"), [("pt2", ""), ("onnx", ""), ("pt2", "geometric")])
+def test_an_exported_ensemble_is_its_parts(suffix: str, rule: str, runs: Path, pictures: Path, tmp_path: Path) -> None:
+    model = tmp_path / f"whole.{suffix}"
+    done = program("spectral-ensemble", runs, "--export", model, *(["--rule", rule] if rule else []))
+    assert done.returncode == 0, done.stderr
+    assert f"{model}: 4 bands, {rule or 'fitted'} weights, " in done.stdout
+    wanted = separately(runs, "log", rule or "fitted")
+    found = alone(model, tmp_path, val_pixels(pictures, runs))
+    assert found.shape == wanted.shape == (10, 2)
+    assert np.abs(found - wanted).max() < 1e-4
+    together = alone(model, tmp_path, [np.concatenate(val_pixels(pictures, runs))])
+    assert np.abs(together - wanted).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_other_sizes_are_resized_inside(runs: Path, pictures: Path, tmp_path: Path) -> None:
+    model = tmp_path / "whole.pt2"
+    assert program("spectral-ensemble", runs, "--export", model).returncode == 0
+    image = val_pixels(pictures, runs)[0]
+    larger = image.repeat(3, axis=2).repeat(2, axis=3)  # by whole numbers: reduced, they are close to what they were
+    found = alone(model, tmp_path, [image, larger])
+    assert np.abs(found[0] - found[1]).max() < 0.2
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(picture(3, 90, 120)))
+    done = subprocess.run([sys.executable, str(CLASSIFY), str(model), str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}  ")
+    assert {"ant", "bee"} == set(done.stdout.split()[1::2])
+
+
+def test_the_example_reads_16_bits_as_a_split_does() -> None:
+    import io
+    import runpy
+
+    from spectral_shards.preprocess.pipeline import pil_decode as pixels
+
+    read = runpy.run_path(str(CLASSIFY))["read"]
+    ramp = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    for kind in ("PNG", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(ramp).save(buffer, kind)
+        stored = np.asarray(pixels.read(buffer.getvalue())[0])
+        with Image.open(buffer) as image:
+            assert image.mode.startswith("I")
+            assert np.array_equal(read(image), stored)
+        assert np.array_equal(stored[..., 0], ramp >> 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"factor": 16, "transform": "dct", "bands": (1, 5)},
+        {"factor": 4, "size": 16, "margin": 8},
+        {"fit": "crop", "color": "rgb", "transform": "none", "dtype": "float16", "bands": (0,)},
+        {"factor": 1, "transform": "dct"},
+    ],
+)
+def test_every_kind_of_split_can_be_exported(options: dict[str, object], pictures: Path, tmp_path: Path) -> None:
+    runs = trained(pictures, tmp_path, **options)
+    model = tmp_path / "whole.pt2"
+    done = program("spectral-ensemble", runs, "--export", model)
+    assert done.returncode == 0, done.stderr
+    found = alone(model, tmp_path, val_pixels(pictures, runs))
+    assert np.abs(found - separately(runs, "log", "fitted")).max() < 1e-4
+    wide = np.zeros((1, 3, 40, 61), np.uint8)
+    assert alone(model, tmp_path, [wide]).shape == (1, 2)
+
+
+@pytest.mark.parametrize("factor", [1, 4, 16, 36])
+@pytest.mark.parametrize("transform", ["dct", "dct2", "none"])
+def test_the_same_integers_as_a_split(factor: int, transform: str) -> None:
+    """All coefficients of a noisy image are those that the splitter stores, to the last one."""
+    from spectral_shards.preprocess.config import SplitPlan
+    from spectral_shards.preprocess.pipeline.coefficients import coefficients
+
+    plan = SplitPlan(factor=factor, size=72, transform=transform, val_per_class=0).resolved()
+    pixels = np.random.default_rng(factor).integers(0, 256, (72, 72, 4), dtype=np.uint8)
+    side = 72 // plan.geometry.grid
+    stored = np.empty((factor, 3, side * side), np.int8)
+    coefficients(plan)(pixels, stored)
+    from spectral_shards.shards_manifest.spectral.transform import band_steps
+
+    steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)
+    model = Split(plan.geometry, plan.bands, steps.tolist())
+    found = model(torch.from_numpy(np.ascontiguousarray(pixels[None, :, :, :3].transpose(0, 3, 1, 2))))
+    assert np.array_equal(found.numpy().reshape(factor, 3, -1), stored)
+
+
+def test_what_cannot_be_exported_is_one_sentence(runs: Path, tmp_path: Path) -> None:
+    assert "write a name that ends with .pt2 or .onnx" in fails(
+        "spectral-ensemble", runs, "--export", tmp_path / "m.pt"
+    )
+    sentence = fails("spectral-ensemble", runs, "--export", tmp_path / "m.pt2", "--rule", "best")
+    assert sentence == "Error: --rule best: choose mean, geometric, fitted"
+    assert program("spectral-ensemble", runs, "--rule", "mean").returncode == 2
+    assert json.loads((runs / "ensemble.json").read_text())["factor"] == 4

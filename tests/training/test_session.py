@@ -1,0 +1,112 @@
+"""What a step does to the weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, load_band
+from spectral_shards.train import networks, recipes
+from spectral_shards.train.augment.planes import Inputs
+from spectral_shards.train.config import Reading, TrainPlan
+from spectral_shards.train.data.part_blocks import PartBlocks
+from spectral_shards.train.data.stream import Batch
+from spectral_shards.train.engine.train_step import Session
+from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.runs import checkpoint
+from support.without_norm import plain
+
+
+@pytest.fixture
+def manifest(sub4: Path, monkeypatch: pytest.MonkeyPatch) -> BandManifest:
+    monkeypatch.setitem(networks.NETWORKS, "cnn", plain)  # what is compared depends on the samples alone
+    return load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
+
+
+def session(manifest: BandManifest, **fields: object) -> Session:
+    still = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, **fields}
+    return Session(manifest, TrainPlan("cnn", recipes.load("quick", **still), precision="float32"))
+
+
+def batch(seed: int = 0) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randint(-50, 50, (16, 3, 12, 12), dtype=torch.int8, generator=random)
+    return Batch(x, torch.randint(0, 3, (16,), generator=random))
+
+
+def weights(session: Session) -> torch.Tensor:
+    return torch.cat([p.detach().ravel() for p in session.network.parameters()])
+
+
+def test_a_batch_in_parts_is_the_batch(manifest: BandManifest) -> None:
+    for mixing in ({}, {"mixup": 0.4}, {"cutmix": 1.0}):
+        whole, parts = session(manifest, **mixing), session(manifest, accumulate=4, **mixing)
+        before = weights(whole)
+        results = [each.step(batch(), 3, 0.1) for each in (whole, parts)]
+        assert torch.allclose(*(result[0] for result in results))
+        assert torch.equal(*(result[1] for result in results))
+        assert not torch.allclose(before, weights(whole), atol=1e-4)
+        assert torch.allclose(weights(whole), weights(parts), atol=1e-6)
+
+
+def test_gradients_are_clipped_to_a_norm(manifest: BandManifest) -> None:
+    free, clipped = session(manifest), session(manifest, clip=0.01)
+    before = weights(free)
+    for each in (free, clipped):
+        each.step(batch(), 0, 1.0)
+    assert float((weights(free) - before).norm()) > 0.1
+    assert abs(float((weights(clipped) - before).norm()) - 0.01) < 1e-5
+    moves = [weights(each) - before for each in (free, clipped)]
+    assert torch.allclose(moves[0] / moves[0].norm(), moves[1] / moves[1].norm(), atol=1e-4)
+
+
+def test_averaged_weights_follow(manifest: BandManifest) -> None:
+    follower = session(manifest, ema=0.75)
+    seen = []
+    for step in range(3):
+        follower.step(batch(step), step, 0.1)
+        seen.append(weights(follower))
+    average = seen[0]
+    for later in seen[1:]:
+        average = 0.75 * average + 0.25 * later
+    found = torch.cat([p.detach().ravel() for p in follower.judged.parameters()])
+    assert torch.allclose(found, average, atol=1e-6)
+    assert follower.judged is not follower.network
+    assert session(manifest).judged.__class__ is follower.network.__class__
+
+
+def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: Path) -> None:
+    recipe = recipes.load("quick", epochs=2, batch_size=16, ema=0.95)
+    train_band(str(sub4 / "02"), tmp_path / "run", TrainPlan("cnn", recipe, reading=Reading(workers=0)), quiet=True)
+    network = checkpoint.load_network(tmp_path / "run" / "checkpoint.pt")
+    store, manifest = open_band(str(sub4 / "02"))
+    val = PartBlocks(store, manifest, "val")
+    x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+    with torch.inference_mode():
+        logits = network(Inputs(manifest).eval()(x))
+        raw = networks.build("cnn", 12, 3)
+        raw.load_state_dict(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["network"])
+        others = raw.eval()(Inputs(manifest).eval()(x))
+    kept = np.load(tmp_path / "run" / "val-logits.npy")
+    assert np.allclose(logits.numpy(), kept, atol=0.02)
+    assert not np.allclose(others.numpy(), kept, atol=0.02)
+
+
+def test_mixed_labels_count_by_their_share(manifest: BandManifest) -> None:
+    """With all samples of one class there is nothing to mix up, but for the pixels."""
+    some = batch()
+    same = Batch(some.x, torch.ones_like(some.y))
+    plain_loss, mixed_loss = (session(manifest, **fields).step(same, 1, 0.1)[0] for fields in ({}, {"mixup": 0.4}))
+    assert torch.isfinite(mixed_loss)
+    assert not torch.equal(plain_loss, mixed_loss)
+    assert abs(float(plain_loss - mixed_loss)) < float(plain_loss)
+
+
+def test_adamw_takes_a_step(manifest: BandManifest) -> None:
+    adam = session(manifest, optimizer="adamw", momentum=0.9)
+    before = weights(adam)
+    adam.step(batch(), 0, 0.01)
+    moved = (weights(adam) - before).abs()
+    assert 0.009 < float(moved.max()) < 0.011  # the first step of Adam is the rate, whatever the gradient

@@ -1,0 +1,496 @@
+"""Small runs and small disks: defaults that give way, values that contradict each other, and no room to write."""
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.errors import PlanError
+from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.shards_manifest.errors import StoreError
+from spectral_shards.shards_manifest.storage.local import LocalStore
+from spectral_shards.train import recipes
+from spectral_shards.train.engine.evaluate import evaluate_checkpoint
+from spectral_shards.train.engine.trainer import Training, train_band
+from spectral_shards.train.errors import TrainError
+from spectral_shards.train.runs import checkpoint
+from spectral_shards.train.runs.run_folder import RunFolder
+from support.pictures import class_folders, picture
+from support.programs import fails, program
+from support.splits import make_split, tree
+from support.trainings import QUICK, quick
+
+# --- values that fit each other
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "values", "note"),
+    [
+        ("cifar10", {"epochs": 1}, {"warmup": 0.2}, "--warmup 8 of recipe cifar10 does not fit --epochs 1: it is 0.2"),
+        ("cifar10", {"epochs": 7}, {"warmup": 1.4}, "--warmup 8 of recipe cifar10 does not fit --epochs 7: it is 1.4"),
+        ("imagenet1k-strong", {"epochs": 3}, {"warmup": 0.05}, "does not fit --epochs 3: it is 0.05 here"),
+        ("imagenet1k", {"lr": 1e-5}, {"lr_min": 1e-7}, "--lr-min 0.0001 of recipe imagenet1k does not fit --lr 1e-05"),
+        ("imagenet1k", {"lr": 2e-9}, {"lr_min": 2e-11}, "it is 2e-11 here"),
+    ],
+)
+def test_a_default_gives_way_in_proportion(name: str, given: dict[str, Any], values: dict[str, Any], note: str) -> None:
+    recipe, notes = recipes.resolve(name, **given)
+    assert {key: getattr(recipe, key) for key in values} == values
+    assert len(notes) == 1
+    assert note in notes[0]
+    assert recipes.resolve(name, **given) == (recipe, notes)
+    assert recipe == recipes.load(name, **given)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 1024])
+@pytest.mark.parametrize("epochs", [1, 2, 1000])
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_can_be_made_small(name: str, epochs: int, batch_size: int) -> None:
+    recipe = recipes.load(name, epochs=epochs, batch_size=batch_size, lr=1e-6)
+    assert recipe.warmup <= epochs
+    assert recipe.lr_min <= 1e-6
+    assert recipe.accumulate <= batch_size // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("cifar10", {"epochs": 8}), ("quick", {"epochs": 1}), ("imagenet1k", {"lr": 1e-4}), ("quick", {"warmup": 15.0})],
+)
+def test_what_fits_stays_as_it_is(name: str, given: dict[str, Any]) -> None:
+    recipe, notes = recipes.resolve(name, **given)
+    assert notes == []
+    assert recipe == replace(recipes.load(name), **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("cifar10", {"epochs": 1, "warmup": 8.0}, "--warmup 8 is longer than --epochs 1: choose 1 or less"),
+        ("quick", {"warmup": 50.0}, "--warmup 50 is longer than --epochs 15 of recipe quick: choose 15 or less"),
+        ("quick", {"lr_min": 0.2, "lr": 0.1}, "--lr-min 0.2 is larger than --lr 0.1: choose 0.1 or less"),
+        (
+            "imagenet1k",
+            {"lr_min": 0.2},
+            "--lr-min 0.2 is larger than --lr 0.01 of recipe imagenet1k: choose 0.01 or less",
+        ),
+        (
+            "quick",
+            {"accumulate": 8, "batch_size": 4},
+            "--accumulate 8 leaves less than two samples for each part of --batch-size 4: choose 2 or less",
+        ),
+        ("quick", {"accumulate": 99}, "for each part of --batch-size 128 of recipe quick: choose 64 or less"),
+        ("quick", {"warmup": -1.0}, "--warmup -1 is out of range: choose 0 or more"),
+        ("quick", {"warmup": float("nan")}, "--warmup nan is out of range: choose 0 or more"),
+        ("quick", {"momentum": 1.0}, "--momentum 1 is out of range: choose 0 or more, and less than 1"),
+        ("quick", {"optimizer": "adam"}, "--optimizer adam is out of range: choose sgd or adamw"),
+        ("quick", {"schedule": "flat"}, "--schedule flat is out of range: choose cosine, step or onecycle"),
+    ],
+)
+def test_what_the_user_set_is_checked_against_what_it_meets(name: str, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(TrainError) as caught:
+        recipes.resolve(name, **given)
+    assert str(caught.value).endswith(said)
+
+
+def test_a_file_gives_way_too_and_must_not_contradict_itself(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("epochs = 20\nwarmup = 5\nbatch_size = 64\naccumulate = 16\nlr = 0.1\nlr_min = 0.01\n")
+    recipe, notes = recipes.resolve(str(mine), epochs=2, batch_size=8, lr=0.001)
+    assert (recipe.warmup, recipe.accumulate, recipe.lr_min) == (0.5, 2, 0.0001)
+    assert notes == [
+        f"warmup = 5 of {mine} does not fit --epochs 2: it is 0.5 here",
+        f"lr_min = 0.01 of {mine} does not fit --lr 0.001: it is 0.0001 here",
+        f"accumulate = 16 of {mine} does not fit --batch-size 8: it is 2 here",
+    ]
+    mine.write_text("epochs = 4\nwarmup = 8\n")
+    with pytest.raises(TrainError, match=re.escape(f"--recipe {mine}: warmup = 8 is longer than epochs = 4: choose 4")):
+        recipes.load(str(mine))
+    assert recipes.load(str(mine), epochs=10).warmup == 8
+    assert recipes.load(str(mine), epochs=2).warmup == 2  # never more than fits
+    with pytest.raises(TrainError, match=re.escape(f"--warmup 9 is longer than epochs = 4 of {mine}")):
+        recipes.load(str(mine), warmup=9.0)
+    for text, said in (
+        ("lr = 0.1\nlr_min = 0.2\n", "lr_min = 0.2 is larger than lr = 0.1: choose 0.1 or less"),
+        ("batch_size = 2\naccumulate = 2\n", "accumulate = 2 leaves less than two samples for each part of batch_size"),
+        ("momentum = -1\n", "momentum = -1 is out of range: choose 0 or more, and less than 1"),
+    ):
+        mine.write_text(text)
+        with pytest.raises(TrainError, match=re.escape(f"--recipe {mine}: {said}")):
+            recipes.load(str(mine))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "note"),
+    [
+        ("quick", {"gamma": 0.5}, "--gamma 0.5 does nothing with --schedule cosine of recipe quick"),
+        ("imagenet21k", {"lr_min": 1e-6}, "--lr-min 1e-06 does nothing with --schedule step of recipe imagenet21k"),
+        ("quick", {"nesterov": True, "momentum": 0.0}, "--nesterov does nothing with --momentum 0"),
+        ("quick", {"nesterov": True, "optimizer": "adamw"}, "--nesterov does nothing with --optimizer adamw"),
+    ],
+)
+def test_an_option_that_does_nothing_is_said(name: str, given: dict[str, Any], note: str) -> None:
+    assert recipes.resolve(name, **given)[1] == [note]
+    assert recipes.resolve(name)[1] == []
+
+
+def test_shifts_fit_the_planes() -> None:
+    assert recipes.resolve("quick", plane=2) == (recipes.load("quick"), [])
+    recipe, notes = recipes.resolve("quick", plane=1)
+    assert recipe.shift == 0
+    assert notes == ["--shift 1 of recipe quick does not fit planes of 1x1: it is 0 here"]
+    with pytest.raises(TrainError, match="--shift 9 moves planes of 8x8 out of sight: choose less than 8"):
+        recipes.resolve("quick", plane=8, shift=9)
+
+
+def test_remarks_on_few_samples() -> None:
+    strong = recipes.load("imagenet1k-strong", epochs=2)
+    assert recipes.remarks(strong, 81, 1) == [
+        "there are 81 samples to train on: fewer than --batch-size 1024",
+        "--ema 0.9998 averages over some 5,000 steps, and this run has 2: "
+        "what is evaluated stays close to the untrained weights",
+    ]
+    assert recipes.remarks(strong, 1024, 2501) == []
+    assert recipes.remarks(recipes.load("quick"), 128, 1) == []
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A band named cifar10, of twelve images."""
+    root = tmp_path_factory.mktemp("small")
+    source = class_folders(root / "cifar10", {"a": 4, "b": 4, "c": 4})
+    return make_split(source, root / "sub4", factor=4, size=16, val_per_class=1, bands=(0,)) / "00"
+
+
+def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", cifar, "--network", "cnn", "--workers", "0", "--out", tmp_path / "run")
+    done = program(*command, "--epochs", "1", "--hold-out", "20")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "--warmup 8 of recipe cifar10 does not fit --epochs 1: it is 0.2 here"
+    assert lines[1] == (
+        "--hold-out 20 holds nothing out: a twentieth of 9 samples is 0, and fewer than 50 would rank bands by chance"
+    )
+    assert "there are 9 samples to train on: fewer than --batch-size 128" in done.stderr + done.stdout
+    options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]["recipe"]
+    assert (options["warmup"], options["name"]) == (0.2, "cifar10")
+    kept = recipes.load(str(tmp_path / "run" / "recipe.toml"))
+    assert kept.warmup == 0.2
+    again = program(*command, "--epochs", "1")
+    assert again.returncode == 2  # another hold-out
+    assert "hold-out 20 there, 10000 here" in again.stderr
+    again = program(*command, "--epochs", "1", "--hold-out", "20")
+    assert "is finished" in again.stdout
+    assert fails(*command, "--epochs", "1", "--warmup", "8") == (
+        "Error: --warmup 8 is longer than --epochs 1: choose 1 or less"
+    )
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_trains_twelve_images(name: str, cifar: Path, tmp_path: Path) -> None:
+    recipe = recipes.load(name, epochs=1, batch_size=4, lr=1e-5)
+    result = train_band(str(cifar), tmp_path / "run", replace(quick(), recipe=recipe), quiet=True)
+    assert result.top1 is not None
+
+
+# --- preparing
+
+
+@pytest.mark.parametrize(
+    ("options", "block"),
+    [
+        ({"size": 4096}, 19),
+        ({"size": 4096, "dtype": "float16"}, 9),
+        ({"size": 2048, "margin": 2048}, 19),
+        ({"size": 2048}, 64),
+        ({}, 64),
+    ],
+)
+def test_blocks_of_large_images_are_smaller(options: dict[str, Any], block: int) -> None:
+    plan = SplitPlan(4, **options).resolved()
+    assert plan.samples_per_block == block
+    assert plan.resolved() == plan
+    with pytest.raises(
+        PlanError, match=r"--samples-per-block 65: with --size 4096 .* at most 1.0 GB: choose 19 or less"
+    ):
+        SplitPlan(4, size=4096, samples_per_block=65).resolved()
+
+
+def test_large_images_by_default(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "set", {"a": 2})
+    done = program("spectral-prep", "split", "--factor", "4", "--size", "4096", source, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("--samples-per-block 64 does not fit --size 4096: it is 19 here\n")
+
+
+def test_val_that_a_limit_leaves_nothing_for(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "set", {"a": 6, "b": 6})
+    command = (
+        "spectral-prep",
+        "split",
+        "--factor",
+        "4",
+        "--size",
+        "16",
+        "--val-per-class",
+        "3",
+        "--limit",
+        "4",
+        source,
+    )
+    sentence = fails(*command, cwd=tmp_path)
+    assert re.search(
+        r"--val-per-class 3 leaves nothing .* in class [ab], of which --limit 4 takes [123] images", sentence
+    )
+
+
+def test_more_images_than_there_are(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "set", {"a": 2})
+    done = program("spectral-prep", "split", "--factor", "4", "--size", "16", source, "--out", tmp_path / "sub4")
+    assert done.returncode == 0, done.stderr
+    assert "No val part: training from this split evaluates nothing; --val-per-class 1 or more holds" in done.stdout
+    drawn = program("spectral-prep", "preview", tmp_path / "sub4", "--out", tmp_path / "x.png")
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout.strip().endswith("pixels, all 2 images of train")
+    one = program("spectral-prep", "preview", tmp_path / "sub4", "--out", tmp_path / "x.png", "--images", "1")
+    assert one.stdout.strip().endswith("pixels")
+
+
+# --- no room
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """Within this process, no file can grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def limit(size: int) -> Callable[[], None]:
+    """The same for a program that is about to start."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+AGAIN = "make room and run the same command again, which goes on from the last checkpoint"
+
+
+def test_no_room_for_a_checkpoint(sub4: Path, tmp_path: Path, uninterrupted_quick: Path) -> None:
+    """The sentence says what and where, and the same command goes on to the same result."""
+    out = tmp_path / "run"
+    command = ("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", out)
+    assert fails(*command, preexec_fn=limit(20_000)) == (
+        f"Error: no space left to write to {out}/best.pt (File too large): {AGAIN}"
+    )
+    assert not [name for name in tree(out) if name.endswith((".tmp", ".pt"))]
+    sentence = fails(*command, "--no-resume", preexec_fn=limit(20_000))
+    assert sentence.endswith(
+        "make room and run the same command again, without --no-resume, which goes on from the last checkpoint"
+    )
+    done = program(*command)
+    assert done.returncode == 0, done.stderr
+    assert (out / "val-logits.npy").read_bytes() == (uninterrupted_quick / "val-logits.npy").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_quick(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("quick") / "run"
+    train_band(str(sub4 / "00"), out, quick(), quiet=True)
+    return out
+
+
+def test_the_last_checkpoint_survives(
+    sub4: Path, tmp_path: Path, uninterrupted_quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = Training._epoch, tmp_path / "run"
+
+    def full_after_the_first(training: Training, batches: Iterator[Any]) -> Any:
+        if training.epoch == 0:
+            return whole(training, batches)
+        with room(20_000):
+            return whole(training, batches)
+
+    monkeypatch.setattr(Training, "_epoch", full_after_the_first)
+    with pytest.raises(StoreError, match=re.escape(AGAIN)):
+        train_band(str(sub4 / "00"), out, quick(), quiet=True)
+    assert checkpoint.load(out / "checkpoint.pt")["progress"]["reader"]["epoch"] == 1
+    assert not list(out.glob("*.tmp"))
+    monkeypatch.undo()
+    train_band(str(sub4 / "00"), out, quick(), quiet=True)
+    for name in ("val-logits.npy", "val-labels.npy"):
+        assert (out / name).read_bytes() == (uninterrupted_quick / name).read_bytes()
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+def test_no_room_for_any_other_file_of_a_run(sub4: Path, tmp_path: Path) -> None:
+    _, manifest = open_band(str(sub4 / "00"))
+    run = RunFolder(tmp_path / "run")
+    with room(100), pytest.raises(StoreError, match=re.escape(f"{run.path}/recipe.toml (File too large): {AGAIN}")):
+        run.begin(0, 0, quick())
+    run.begin(0, 0, quick())
+    for name in ("metrics.jsonl", "steps.jsonl"):
+        with room(1000), pytest.raises(StoreError, match=re.escape(f"{run.path}/{name} (File too large): {AGAIN}")):
+            log_many(run, name)
+        assert (run.path / name).stat().st_size <= 1000
+    with room(1000), pytest.raises(StoreError, match=re.escape(f"no space left to write to {run.path} (File too")):
+        record_many(run)
+    assert not list(run.path.glob("*.npy*"))
+    with room(100), pytest.raises(StoreError, match=re.escape(f"{run.path}/run.json (File too large)")):
+        run.finish(manifest, quick(), train_result())
+    # lines of a run that could not be saved, and half a line, do not count
+    again = RunFolder(tmp_path / "run")
+    again.begin(3, 0, quick())
+    assert len((run.path / "steps.jsonl").read_text().splitlines()) == 3
+
+
+def log_many(run: RunFolder, name: str) -> None:
+    for number in range(100):
+        run.log({"samples": number + 1, "loss": 1.0}, name)
+
+
+def record_many(run: RunFolder) -> None:
+    with run.recording("val", 1000, 10) as (logits, labels):
+        logits.write(0, np.zeros((1000, 10), np.float16))
+        labels.write(0, np.zeros(1000, np.int64))
+
+
+def train_result() -> Any:
+    from spectral_shards.train.runs.run_folder import Result
+
+    return Result(0.5, 0.9, 1.0, None, 0.5, 1, 1.0, 10, 10)
+
+
+def test_no_room_for_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.begin(0, 0, replace(quick(), tensorboard=True))
+    with room(3000), pytest.raises(StoreError, match=r"events.*\(File too large\)"):
+        log_many(run, "steps.jsonl")  # an event is longer than a line
+    assert (run.path / "steps.jsonl").stat().st_size < 3000
+    with room(50), pytest.raises(StoreError, match=r"events.*\(File too large\)"):
+        RunFolder(tmp_path / "run").begin(0, 0, replace(quick(), tensorboard=True))
+
+
+def test_no_room_for_what_is_fused(runs: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    sentence = fails("spectral-ensemble", copy, preexec_fn=limit(9000))
+    assert sentence == (
+        f"Error: no space left to write to {copy}/ensemble.png (File too large): "
+        "make room and run the same command again, what is finished is kept"
+    )
+    assert not list(copy.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_no_room_for_an_export(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectral_shards.train.ensemble import export
+
+    program_of = torch.export.export(torch.nn.Linear(200, 200).eval(), (torch.zeros(2, 200),))
+    monkeypatch.setattr(export, "_program", lambda _: program_of)
+    target = tmp_path / f"model.{ending}"
+    target.write_bytes(b"earlier")
+    with room(50_000), pytest.raises(StoreError, match=re.escape(f"no space left to write to {target}")):
+        export.export(None, {}, target)  # type: ignore[arg-type]
+    assert tree(tmp_path) == {target.name: b"earlier"}
+    export.export(None, {}, target)  # type: ignore[arg-type]
+    assert target.stat().st_size > 50_000
+
+
+def test_no_room_for_the_log_of_a_fault(sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spectral_shards.train.launch import launcher as bands
+
+    def stumble(*_: object, **__: object) -> None:
+        raise ArithmeticError("a fault\nof ours")
+
+    monkeypatch.setattr(bands, "train_band", stumble)
+    job = bands.BandJob("00", str(sub4 / "00"), tmp_path / "00", quick())
+    with room(10):
+        outcome = bands.train_one(job)
+    assert outcome.failure == f"ArithmeticError: a fault ({tmp_path}/00/error.log cannot be written: File too large)"
+    assert bands.train_one(job).failure == f"ArithmeticError: a fault (all of it is in {tmp_path}/00/error.log)"
+
+
+def test_a_real_full_disk(sub4: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        sentence = fails("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", small / "run")
+        assert re.search(r"no space left to write to .*\.pt \(No space left on device\): make room", sentence)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_the_words_for_a_full_disk_are_the_caller_s(tmp_path: Path) -> None:
+    import pickle
+
+    store = pickle.loads(pickle.dumps(LocalStore(tmp_path, "and so on")))
+    with room(10), pytest.raises(StoreError, match=re.escape(f"{tmp_path}/a/b (File too large): make room and run")):
+        store.write("a/b", bytes(100))
+    with room(10), pytest.raises(StoreError, match=r"run the same command again, and so on$"):
+        store.write("a/b", bytes(100))
+    with room(10), suppress(StoreError), LocalStore(tmp_path).writing(["a", "b"]) as files:
+        files[0].write(bytes(100))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+# --- what a checkpoint is evaluated on
+
+
+def test_the_data_of_another_network(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    path = runs / "02" / "checkpoint.pt"
+    classes = make_split(
+        class_folders(tmp_path / "two", {"ant": 20, "wasp": 20}),
+        tmp_path / "classes",
+        factor=4,
+        size=24,
+        transform="dct2",
+    )
+    other = class_folders(tmp_path / "three", {"ant": 20, "bee": 20, "dog": 20})
+    named = make_split(other, tmp_path / "named", factor=4, size=24, transform="dct2")
+    large = make_split(other, tmp_path / "large", factor=4, size=32, transform="dct2", fit="crop")
+    end = "name the band that it was trained on"
+    for shards, said in (
+        (classes / "02", "3 classes there, 2 here"),
+        (named / "02", "class 2 is cat there, dog here"),
+        (large / "02", "fit squash there, crop here; size 24 there, 32 here; class 2 is cat there, dog here"),
+        (named / "01", "band 2 there, 1 here; class 2 is cat there, dog here"),
+    ):
+        with pytest.raises(TrainError) as caught:
+            evaluate_checkpoint(str(shards), path, quick())
+        assert str(caught.value) == f"{path} was trained on other data than {shards} ({said}): {end}"
+
+
+def test_other_runs_are_told_apart_in_words(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "photos", {"ant": 40, "bee": 31, "cat": 25})
+    Image.fromarray(picture(99)).save(source / "ant" / "more.png")
+    other = make_split(
+        source, tmp_path / "sub4", factor=4, size=24, transform="dct2", samples_per_block=8, val_per_class=5
+    )
+    plan = replace(quick(), recipe=replace(quick().recipe, lr=0.3))
+    for shards, options, said in (
+        (other / "00", quick(), "other samples, or the same in another order"),
+        (sub4 / "00", plan, "recipe lr 0.1 there, 0.3 here"),
+        (sub4 / "00", replace(quick(), hold_out=3), "hold-out 10000 there, 3 here"),
+        (sub4 / "01", quick(), "band 0 there, 1 here"),
+    ):
+        with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):
+            train_band(str(shards), runs / "00", options, quiet=True)

@@ -1,0 +1,1 @@
+"""What changes samples on the device before the network sees them."""

@@ -1,0 +1,105 @@
+"""What a training run does: options checked once, stored in the checkpoint and in run.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .data.block_cache import BlockCache
+from .data.sampler import REMAINDERS
+from .errors import TrainError
+from .recipes import Recipe
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read.
+
+    workers: threads that read ahead and share the work; 0 reads between two steps.  remainder: drop or wrap (order.py).
+    cache: folder for the blocks of a band in a bucket, of about cache_bytes at most; none to fetch them anew.
+    skip: go on without shards that are missing or damaged.
+    """
+
+    workers: int = 1
+    remainder: str = "drop"
+    cache: str | None = None
+    cache_bytes: int = 50 * 10**9
+    skip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.remainder not in REMAINDERS:
+            raise TrainError(f"--remainder {self.remainder}: choose {', '.join(REMAINDERS)}")
+
+    def open_cache(self) -> BlockCache | None:
+        """The cache, if there is to be one. Raises TrainError."""
+        try:
+            return BlockCache(self.cache, self.cache_bytes) if self.cache else None
+        except OSError as error:
+            raise TrainError(f"--cache {self.cache} cannot be used ({error.strerror}): choose another folder") from None
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """The options of one run, apart from the band.
+
+    precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
+    compile: use torch.compile.  hold_out: samples of train that are not trained on (order.trained_blocks).
+    save_every: seconds between checkpoints within an epoch, about.  tensorboard: write its event files too.  anew:
+    names a command that begins anew, once, whatever is there; empty to go on with an unfinished run.
+    """
+
+    network: str
+    recipe: Recipe
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    reading: Reading = Reading()
+    save_every: float = 600.0
+    hold_out: int = 10_000
+    tensorboard: bool = False
+    anew: str = ""
+
+    def torch_device(self, local: int = 0) -> torch.device:
+        """The device of process `local` of this machine; auto is a GPU if there is one. Raises TrainError."""
+        name = "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device
+        try:
+            device = torch.device("cpu" if name == "auto" else f"cuda:{local}" if name == "cuda" else name)
+        except RuntimeError:
+            raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N") from None
+        if device.type not in ("cpu", "cuda"):
+            raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N")
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise TrainError(f"--device {self.device}: this machine has {torch.cuda.device_count()} CUDA devices")
+        return device
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """The autocast dtype on `device`; float32 for no autocast. Raises TrainError."""
+        if self.precision not in PRECISIONS:
+            raise TrainError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
+        if self.precision != "auto":
+            return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # without AMX, oneDNN's bfloat16 convolutions are slower than float32 (docs/results.md)
+        return torch.bfloat16 if _cpu_has_amx() else torch.float32
+
+    def result_options(self) -> dict[str, Any]:
+        """The options that change the result, as JSON values, for comparing runs."""
+        return {
+            "network": self.network,
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "hold_out": self.hold_out,
+            "remainder": self.reading.remainder,
+            "precision": str(self.dtype(self.torch_device())).removeprefix("torch."),
+        }
+
+
+def _cpu_has_amx() -> bool:
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.6
+    return bool(capabilities.get("amx_bf16"))

@@ -1,0 +1,1 @@
+"""Batches from shards: their order, their reading, their cache."""

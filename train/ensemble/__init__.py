@@ -1,0 +1,1 @@
+"""Fusing the outputs of finished runs."""

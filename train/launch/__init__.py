@@ -1,0 +1,1 @@
+"""Training the bands of a split as one experiment."""

@@ -1,0 +1,95 @@
+"""A network's card: what it costs to keep, to run and to train, without allocating it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .. import networks
+from ..recipes import Recipe
+
+FLOAT = 4  # bytes
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Card:
+    """parameters, buffers: float32 values; the buffers are batch norm's.
+
+    multiply_adds: of one image's forward pass.  activations: bytes that a training step keeps for its backward pass,
+    float32, for one image.
+    """
+
+    name: str
+    plane: int
+    classes: int
+    parameters: int
+    buffers: int
+    multiply_adds: int
+    activations: int
+
+    def training_bytes(self, recipe: Recipe) -> int:
+        """Bytes of a training step in float32 at its peak, about: without what single operations need for a while."""
+        moments = 2 if recipe.optimizer == "adamw" else bool(recipe.momentum)
+        copies = 2 + moments + bool(recipe.ema)  # weights, gradients, ...
+        images = -(-recipe.batch_size // recipe.accumulate)
+        return FLOAT * (copies * self.parameters + self.buffers) + images * self.activations
+
+    def text(self, recipe: Recipe) -> str:
+        """The card in lines."""
+        parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        size = FLOAT * self.parameters / MIB
+        both = FLOAT * (self.parameters + self.buffers) / MIB
+        return "\n".join(
+            (
+                f"{self.name} on 3x{self.plane}x{self.plane}, {self.classes} classes",
+                f"parameters     {self.parameters:,}",
+                f"size           {size:.2f} MiB in float32, {both:.2f} with batch norm's buffers",
+                f"multiply-adds  {self.multiply_adds / 1e9:.3f} G an image",
+                f"memory         about {self.training_bytes(recipe) / MIB:,.0f} MiB for a training step of "
+                f"{recipe.batch_size} images{parts} in float32",
+            )
+        )
+
+
+def multiply_adds(name: str, plane: int, classes: int) -> int:
+    """Of one image's forward pass. Raises TrainError for an unknown name."""
+    with torch.device("meta"):
+        return _multiply_adds(networks.build(name, plane, classes), torch.empty(2, 3, plane, plane))
+
+
+def _multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(images)
+    return int(counter.get_total_flops()) // (2 * len(images))  # two to a multiply-add
+
+
+def describe(name: str, plane: int, classes: int) -> Card:
+    """The card of a network for inputs (N, 3, plane, plane). Raises TrainError for an unknown name."""
+    with torch.device("meta"):
+        network = networks.build(name, plane, classes)
+        images = torch.empty(2, 3, plane, plane)  # batch norm wants two
+    counted = _multiply_adds(network, images)
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()  # shared by a tensor and what was done to it in place
+        kept[id(storage)] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network.train()(images)
+    values = [*network.parameters(), *network.buffers()]
+    of_network = {id(tensor.untyped_storage()) for tensor in values}
+    return Card(
+        name=name,
+        plane=plane,
+        classes=classes,
+        parameters=sum(tensor.numel() for tensor in network.parameters()),
+        buffers=sum(tensor.numel() for tensor in network.buffers() if tensor.dtype == torch.float32),
+        multiply_adds=counted,
+        activations=sum(storage.nbytes() for key, storage in kept.items() if key not in of_network) // 2,
+    )
