@@ -22,7 +22,7 @@ from spectral_shards.preprocess.config import SplitPlan
 from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks
 from spectral_shards.preprocess.pipeline.decode import Decoder
 from spectral_shards.preprocess.split.job import prepare
-from spectral_shards.shards_manifest.shard.codec import Room, compress_block, decompress_block, window
+from spectral_shards.shards_manifest.shard.codec import DecodeBuffer, compress_block, decompress_block, window
 
 PLANS = ((36, "dct"), (36, "dct2"), (16, "dct"), (16, "dct2"), (4, "dct"), (1, "dct"))
 
@@ -62,7 +62,7 @@ def main(source: Path, runs: int) -> None:
     """Print one line for each number of bands and transform."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     click.echo("| bands | bytes | time to compress | to decompress | the same by ISA-L |\n|---|---|---|---|---|")
-    room = Room()
+    room = DecodeBuffer()
     for factor, transform in PLANS:
         files, plane = block(source, factor, transform)
         by_level_1, ours = partial(level_1, hist_bits=window(plane)), partial(compress_block, plane=plane)

@@ -36,13 +36,13 @@ def _wholes(data: Path) -> tuple[Any, Any]:
 def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
     """The reader of spectral-train."""
     from spectral_shards.shards_manifest.dataset import open_band
-    from spectral_shards.train.data.part_blocks import PartBlocks
+    from spectral_shards.shards_manifest.shard.reader import BlockReader
     from spectral_shards.train.data.sampler import Epochs, Span
     from spectral_shards.train.data.stream import TrainStream
     from spectral_shards.train.data.worker_pool import loader
 
     store, manifest = open_band(data / "band")
-    blocks = PartBlocks(store, manifest, "train")
+    blocks = BlockReader(store, manifest, "train")
     plan = Epochs.of(blocks.samples, BATCH, blocks.block_bytes, 0)
 
     def epoch(number: int) -> Batches:
@@ -53,7 +53,7 @@ def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
 
 
 def _alone(data: Path, decompress: Callable[[bytes], int]) -> Callable[[int], Batches]:
-    """The blocks in stored order, from memory; decompress: to bytes that nobody looks at, the count of them."""
+    """The blocks in stored order, from memory; decompress: to bytes that no one looks at, the count of them."""
     from spectral_shards.shards_manifest.dataset import open_band
     from spectral_shards.shards_manifest.shard.format import index_shard
 
@@ -84,9 +84,9 @@ def by_isal(data: Path) -> Callable[[int], Batches]:
 
 def by_ours(data: Path) -> Callable[[int], Batches]:
     """Decompression alone, by our inflate."""
-    from spectral_shards.shards_manifest.shard.codec import Room, decompress_block
+    from spectral_shards.shards_manifest.shard.codec import DecodeBuffer, decompress_block
 
-    room = Room()
+    room = DecodeBuffer()
     return _alone(data, lambda block: len(decompress_block(memoryview(block), room)))
 
 

@@ -24,11 +24,12 @@ from spectral_shards.shards_manifest.shard.index import ENTRY, index_name
 OPEN = """
 import resource, sys, time
 from spectral_shards.shards_manifest.dataset import open_band
-from spectral_shards.train.data import part_blocks, sampler
+from spectral_shards.shards_manifest.shard import reader
+from spectral_shards.train.data import sampler
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
 store, manifest = open_band(sys.argv[1])
-part = part_blocks.PartBlocks(store, manifest, "train")
+part = reader.BlockReader(store, manifest, "train")
 opened = time.perf_counter()
 plan = sampler.Epochs.of(part.samples, 256, part.block_bytes, 0)
 load = next(plan.loads(0, sampler.Span(0, 256)))

@@ -25,14 +25,14 @@ def read(band: str, workers: int) -> dict[str, float]:
     import torch
 
     from spectral_shards.shards_manifest.dataset import open_band
-    from spectral_shards.train.data.part_blocks import PartBlocks
+    from spectral_shards.shards_manifest.shard.reader import BlockReader
     from spectral_shards.train.data.sampler import Epochs, Span
     from spectral_shards.train.data.stream import TrainStream
     from spectral_shards.train.data.worker_pool import loader
 
     torch.set_num_threads(1)
     store, manifest = open_band(band)
-    blocks = PartBlocks(store, manifest, "train")
+    blocks = BlockReader(store, manifest, "train")
     plan = Epochs.of(blocks.samples, 256, blocks.block_bytes, 0)
     stream = TrainStream(blocks, plan, Span(0, plan.batch_size), range(EPOCHS))
     with closing(loader(stream, workers, pin=False)) as batches:

@@ -29,9 +29,9 @@ from spectral_shards.preprocess.config import SplitPlan
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.runtime.executors import Backend
+from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.config import TrainPlan
-from spectral_shards.train.data.part_blocks import PartBlocks
 from spectral_shards.train.data.stream import Batch
 from spectral_shards.train.engine.train_step import Session
 from spectral_shards.train.networks.profile import FLOAT, MIB, describe
@@ -53,7 +53,7 @@ def splits(source: Path, folder: Path, samples: int) -> None:
 def timed_steps(row: Row, band: Path, batch_size: int) -> Iterator[float]:
     """Images/s of whole training steps on stored samples, labels at random: without end, the first to warm up."""
     store, manifest = open_band(band)
-    blocks = PartBlocks(store, manifest, "train")
+    blocks = BlockReader(store, manifest, "train")
     x = torch.cat([torch.from_numpy(blocks.read(b)[0].copy()) for b in range(-(-batch_size // manifest.block))])
     batch = Batch(x[:batch_size], torch.randint(0, row.classes, (batch_size,)))
     classes = tuple(map(str, range(row.classes)))
@@ -111,15 +111,26 @@ def short_run(row: Row, folder: Path, batch_size: int) -> str:
         "--shards",
         str(folder / f"sub{row.factor}" / "00"),
     ]
-    command += ["--network", row.network, "--recipe", row.recipe, "--lr", str(lr), "--hold-out", "0", "--epochs", "2"]
+    command += [
+        "--network",
+        row.network,
+        "--recipe",
+        row.recipe,
+        "--lr",
+        str(lr),
+        "--holdout-samples",
+        "0",
+        "--epochs",
+        "2",
+    ]
     command += ["--step-epochs", "1", "--batch-size", str(batch_size), "--out", str(out), "--no-resume"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise click.ClickException(f"{' '.join(command)}: {done.stderr}")
     losses = [json.loads(line)["loss"] for line in (out / "steps.jsonl").read_text().splitlines()]
-    waited = [json.loads(line)["waited"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    data_wait = [json.loads(line)["data_wait"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     sixth = len(losses) // 6  # lines of as many steps each
-    return f"| {row.name} | {lr} | {mean(losses[:sixth]):.3f} | {mean(losses[-sixth:]):.3f} | {median(waited):.1%} |"
+    return f"| {row.name} | {lr} | {mean(losses[:sixth]):.3f} | {mean(losses[-sixth:]):.3f} | {median(data_wait):.1%} |"
 
 
 @click.command()

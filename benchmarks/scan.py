@@ -29,7 +29,7 @@ import numpy as np
 from spectral_shards.preprocess.config import Row, SplitPlan, rows, stored_order
 from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
 from spectral_shards.preprocess.sources import Source, find_source
-from spectral_shards.preprocess.sources.base import Found, nobody
+from spectral_shards.preprocess.sources.base import OnProgress, no_progress
 from spectral_shards.preprocess.sources.path import Place
 from spectral_shards.preprocess.split import scan_cache as scans
 from spectral_shards.preprocess.split.class_filter import choose_classes
@@ -49,7 +49,7 @@ class Simulated(Source):
     samples: int
     classes: int
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """As sources do."""
         builder = EntriesBuilder()
         names = tuple(f"n{1_440_764 + 97 * label:08d}" for label in range(self.classes))

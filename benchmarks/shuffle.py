@@ -37,7 +37,7 @@ def main(samples: int, classes: int, batch_size: int, block: int, shard: int, bu
     by_class = np.arange(samples) * classes // samples  # as no split does
     orders = {
         "full permutation": [shuffling.permuted(samples, epoch) for epoch in range(epochs)],
-        f"lanes ({plan.lanes} blocks)": [shuffling.ours(plan, epoch) for epoch in range(epochs)],
+        f"slots ({plan.slots} blocks)": [shuffling.ours(plan, epoch) for epoch in range(epochs)],
         f"shards, buffer of {buffer}": [
             shuffling.shards_and_buffer(samples, shard, buffer, epoch) for epoch in range(epochs)
         ],

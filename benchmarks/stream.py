@@ -37,18 +37,18 @@ def read(band: str, cache: str | None, pace: float) -> dict[str, float]:
     rate, samples/s after the first epoch; waited, the share of the time after the first epoch spent in waiting.
     """
     from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.shards_manifest.shard.reader import BlockReader
     from spectral_shards.train.data.block_cache import BlockCache
-    from spectral_shards.train.data.part_blocks import PartBlocks
     from spectral_shards.train.data.sampler import Epochs, Span
     from spectral_shards.train.data.stream import TrainStream
     from spectral_shards.train.data.worker_pool import loader
 
     started = time.perf_counter()
     store, manifest = open_band(band)
-    blocks = PartBlocks(store, manifest, "train", BlockCache(cache, 10**10) if cache else None)
+    blocks = BlockReader(store, manifest, "train", BlockCache(cache, 10**10) if cache else None)
     plan = Epochs.of(blocks.samples, 256, blocks.block_bytes, 0)
     stream = TrainStream(blocks, plan, Span(0, plan.batch_size), range(EPOCHS))
-    first = steady = waited = 0.0
+    first = steady = data_wait = 0.0
     samples = 0
     asked = time.perf_counter()
     for number, batch in enumerate(loader(stream, 0, pin=False)):
@@ -56,13 +56,13 @@ def read(band: str, cache: str | None, pace: float) -> dict[str, float]:
         first = first or now - started
         if number >= plan.batches:
             steady = steady or asked
-            waited += now - asked
+            data_wait += now - asked
             samples += len(batch.y)
         if pace and (left := len(batch.y) / pace - (now - asked)) > 0:
             time.sleep(left)
         asked = time.perf_counter()
     seconds = asked - steady
-    return {"first": first, "rate": samples / seconds, "waited": waited / seconds}
+    return {"first": first, "rate": samples / seconds, "data_wait": data_wait / seconds}
 
 
 def measured(band: str, cache: str, port: int, pace: float) -> dict[str, float]:
@@ -118,10 +118,10 @@ def report(pace: float, found: dict[str, list[dict[str, float]]]) -> None:
     for place, results in found.items():
         rates = sorted(result["rate"] for result in results)
         share = median(one["rate"] / disk["rate"] for one, disk in zip(results, found["disk"], strict=True))
-        first, waited = (median(result[key] for result in results) for key in ("first", "waited"))
+        first, data_wait = (median(result[key] for result in results) for key in ("first", "data_wait"))
         speed = f"{median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f})"
         asked = f"{pace:,.0f}/s" if pace else "as many as come"
-        click.echo(f"| {asked} | {place} | {first:.2f} s | {speed} | {share:.2f} | {100 * waited:.0f} % |")
+        click.echo(f"| {asked} | {place} | {first:.2f} s | {speed} | {share:.2f} | {100 * data_wait:.0f} % |")
 
 
 if __name__ == "__main__":

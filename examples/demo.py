@@ -72,7 +72,7 @@ def megabytes(folder: str) -> str:
 @click.option("--epochs", default=4, show_default=True)
 @click.option("--limit", default=2500, show_default=True, help="Images of each part taken from --data.")
 def main(data: str | None, out: Path, factor: int, size: int, epochs: int, limit: int) -> None:
-    """Run the main job into the folder OUT, which is made anew."""
+    """Run the main job into the folder OUT, which is made again."""
     started = time.perf_counter()
     if out.exists() and not (out / "made-by-demo").exists():
         raise SystemExit(f"{out} exists and was not made by this demo: choose another --out")

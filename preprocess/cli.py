@@ -90,7 +90,7 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
 )
 @click.option("--color", default="ycbcr", show_default=True, help="Stored channels: ycbcr or rgb.")
 @click.option(
-    "--step",
+    "--quant-step",
     type=float,
     default=0.0,
     help="Quantising step in grey levels.  [default: 6 for 36, 5 for 16 and 4, 1 for 1]",
@@ -197,7 +197,7 @@ def _split(job: Any, out: str, backend: Any) -> None:
         found = f"{outcome.earlier} of {outcome.earlier + outcome.written}"
         click.echo(f"{found} shard rows were there already" + ("" if outcome.written else ": nothing to do"))
     if outcome.clipped:
-        click.echo(f"{outcome.clipped} coefficients were cut to the range of int8: a larger --step avoids it")
+        click.echo(f"{outcome.clipped} coefficients were cut to the range of int8: a larger --quant-step avoids it")
     if outcome.turned:
         what = "1 image has" if outcome.turned == 1 else f"{outcome.turned} images have"
         how = "applied" if job.plan.orientation == "exif" else "ignored; --orientation exif applies it"

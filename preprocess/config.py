@@ -82,9 +82,9 @@ class SplitPlan:
             raise PlanError(f"--size and --margin add up to {size + self.margin} pixels: at most {LARGEST_SIDE}")
         step = self.step or DEFAULT_STEP[self.factor]
         if self.dtype == "float16" and self.step not in (0.0, 1.0):
-            raise PlanError("--step does not apply to --dtype float16: leave it out")
+            raise PlanError("--quant-step does not apply to --dtype float16: leave it out")
         if not 0.25 <= step <= 128:
-            raise PlanError(f"--step {step}: choose a value from 0.25 to 128")
+            raise PlanError(f"--quant-step {step}: choose a value from 0.25 to 128")
         bands = self.bands or tuple(range(self.factor))
         if bands != tuple(sorted(set(bands))) or not all(0 <= b < self.factor for b in bands):
             raise PlanError(f"--bands: choose from 0 to {self.factor - 1}, each once")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..shards_manifest.runtime.executors import Backend
     from .config import TrainPlan
     from .distributed import Ranks
-    from .launch.launcher import BandJob, Outcome
+    from .launch.launcher import BandJob, BandOutcome
     from .runs.run_folder import Result
 
 
@@ -69,7 +69,7 @@ EVALUATING = ("shards", "path", "ten_crop", "device", "precision", "workers", "c
     help="Threads that read ahead and share the work; 0 reads between two steps.",
 )
 @click.option(
-    "--remainder", default="drop", show_default=True, help="What does not fill a batch: drop, or wrap to fill it."
+    "--last-batch", default="drop", show_default=True, help="What does not fill a batch: drop, or wrap to fill it."
 )
 @click.option("--cache", type=click.Path(), help="Folder that keeps what is read of a band in a bucket.")
 @click.option("--cache-size", default="50GB", show_default=True, help="Of the cache; the least recently used goes.")
@@ -84,10 +84,10 @@ EVALUATING = ("shards", "path", "ten_crop", "device", "precision", "workers", "c
     help="Minutes between checkpoints within an epoch; the same command goes on from the last.",
 )
 @click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or begin it anew."
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with an unfinished run, or begin it again."
 )
 @click.option(
-    "--hold-out",
+    "--holdout-samples",
     type=click.IntRange(0),
     default=10_000,
     show_default=True,
@@ -128,7 +128,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
     if path:
         _check_evaluating(click.get_current_context())
     if ranks.first and not path:
-        for note in (*notes, *_hold_out_note(manifest, plan.hold_out)):
+        for note in (*notes, *_hold_out_note(manifest, plan.holdout_samples)):
             click.echo(note)
     if describe:
         click.echo(_card(shards, plan))
@@ -150,7 +150,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
 
 def main() -> None:
     """Entry point."""
-    console.run(cli, anew="--no-resume")
+    console.run(cli, restart="--no-resume")
 
 
 def _evaluate(shards: str, path: str, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
@@ -206,13 +206,13 @@ def _plan(
     check(network)
     reading = Reading(
         workers=rest.pop("workers"),
-        remainder=rest.pop("remainder"),
+        last_batch=rest.pop("last_batch"),
         cache=rest.pop("cache"),
         cache_bytes=_bytes(rest.pop("cache_size")),
         skip=rest.pop("on_bad_shard") == "skip",
     )
-    running = {name: rest.pop(name) for name in ("hold_out", "tensorboard")}
-    running["anew"] = "" if rest.pop("resume") else os.urandom(8).hex()
+    running = {name: rest.pop(name) for name in ("holdout_samples", "tensorboard")}
+    running["restart"] = "" if rest.pop("resume") else os.urandom(8).hex()
     running["save_every"] = 60 * rest.pop("save_every")
     if math.isnan(running["save_every"]):
         raise TrainError("--save-every nan: write minutes")
@@ -224,19 +224,24 @@ def _plan(
 
 
 def _hold_out_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[str]:
-    """A sentence if the user set a --hold-out that there are too few samples for."""
-    from .data.sampler import LEAST_HELD
+    """A sentence if the user set a --holdout-samples that there are too few samples for."""
+    from .data.sampler import LEAST_HOLDOUT
 
-    source = click.get_current_context().get_parameter_source("hold_out")
+    source = click.get_current_context().get_parameter_source("holdout_samples")
     if source is not ParameterSource.COMMANDLINE or not wanted or "train" not in manifest.parts:
         return []
     samples = manifest.parts["train"].samples
     most = min(wanted, samples // 20)
-    if most < LEAST_HELD:
+    if most < LEAST_HOLDOUT:
         why = f"a twentieth of {samples} samples is {samples // 20}" if most < wanted else "so few"
-        return [f"--hold-out {wanted} holds nothing out: {why}, and fewer than {LEAST_HELD} would rank bands by chance"]
+        return [
+            f"--holdout-samples {wanted} holds nothing out: {why}, "
+            f"and fewer than {LEAST_HOLDOUT} would rank bands by chance"
+        ]
     return (
-        [f"--hold-out {wanted} is more than a twentieth of {samples} samples: {most} at most"] if most < wanted else []
+        [f"--holdout-samples {wanted} is more than a twentieth of {samples} samples: {most} at most"]
+        if most < wanted
+        else []
     )
 
 
@@ -266,7 +271,7 @@ def _train_bands(
             raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
         where = None
 
-    def tell(outcome: Outcome) -> None:
+    def on_outcome(outcome: BandOutcome) -> None:
         out = work[0].out.parent / outcome.band
         if outcome.result is None:
             click.echo(f"{out} failed: {outcome.failure}", err=True)
@@ -274,21 +279,21 @@ def _train_bands(
             how = "is finished" if outcome.earlier else f"took {outcome.result.seconds:.0f} s"
             click.echo(f"{out} {how}: {_summary(outcome.result)}")
 
-    def here() -> Iterator[Outcome]:
+    def here() -> Iterator[BandOutcome]:
         for job in work:
             if ranks.first:
                 click.echo(_heading([job]))
             outcome = train_one(job, quiet=not ranks.first, ranks=ranks)
             if outcome.failure and (len(work) == 1 or ranks.size > 1):  # ranks have lost each other
                 raise TrainError(outcome.failure)
-            tell(outcome)
+            on_outcome(outcome)
             yield outcome
 
     if ranks.first:
         click.echo(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
     if where is not None:
         click.echo(_heading(work))
-    outcomes = list(here() if where is None else train_bands(work, where, plan.recipe.epochs, tell))
+    outcomes = list(here() if where is None else train_bands(work, where, plan.recipe.epochs, on_outcome))
     failed = [outcome for outcome in outcomes if outcome.failure]
     if where is None and ranks.first and len(work) > 1:
         states = {outcome.band: "failed" if outcome.failure else "done" for outcome in outcomes}
@@ -296,7 +301,7 @@ def _train_bands(
     if failed:
         names = ", ".join(outcome.band for outcome in failed)
         what = f"{len(failed)} of {len(work)} bands failed ({names})"
-        how = "run the same command again" + (", without --no-resume," if plan.anew else "")
+        how = "run the same command again" + (", without --no-resume," if plan.restart else "")
         raise TrainError(f"{what}: see above, and {how} to train what is missing")
 
 
@@ -307,10 +312,10 @@ def _backend(plan: TrainPlan, bands: int, jobs: int | None, backend: str, addres
     from ..shards_manifest.runtime.executors import Backend
 
     if backend != "loky":
-        return Backend(backend, address, jobs or -1, gpu=plan.device != "cpu", apart=True)
+        return Backend(backend, address, jobs or -1, gpu=plan.device != "cpu", isolated=True)
     gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
     count = min((jobs or 1) * max(gpus, 1), bands)
-    where = Backend(backend, address, count, apart=True)
+    where = Backend(backend, address, count, isolated=True)
     return where if count > 1 else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .data.block_cache import BlockCache
-from .data.sampler import REMAINDERS
+from .data.sampler import LAST_BATCH
 from .errors import TrainError
 from .recipes import Recipe
 
@@ -20,19 +20,19 @@ class Reading:
     """How samples are read.
 
     workers: threads that read ahead and share the work; 0 reads between two steps.  remainder: drop or wrap (order.py).
-    cache: folder for the blocks of a band in a bucket, of about cache_bytes at most; none to fetch them anew.
+    cache: folder for the blocks of a band in a bucket, of about cache_bytes at most; none to fetch them again.
     skip: go on without shards that are missing or damaged.
     """
 
     workers: int = 1
-    remainder: str = "drop"
+    last_batch: str = "drop"
     cache: str | None = None
     cache_bytes: int = 50 * 10**9
     skip: bool = False
 
     def __post_init__(self) -> None:
-        if self.remainder not in REMAINDERS:
-            raise TrainError(f"--remainder {self.remainder}: choose {', '.join(REMAINDERS)}")
+        if self.last_batch not in LAST_BATCH:
+            raise TrainError(f"--last-batch {self.last_batch}: choose {', '.join(LAST_BATCH)}")
 
     def open_cache(self) -> BlockCache | None:
         """The cache, if there is to be one. Raises TrainError."""
@@ -48,8 +48,8 @@ class TrainPlan:
 
     precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
     compile: use torch.compile.  hold_out: samples of train that are not trained on (order.trained_blocks).
-    save_every: seconds between checkpoints within an epoch, about.  tensorboard: write its event files too.  anew:
-    names a command that begins anew, once, whatever is there; empty to go on with an unfinished run.
+    save_every: seconds between checkpoints within an epoch, about.  tensorboard: write its event files too.  again:
+    names a command that begins again, once, whatever is there; empty to go on with an unfinished run.
     """
 
     network: str
@@ -60,9 +60,9 @@ class TrainPlan:
     compile: bool = False
     reading: Reading = Reading()
     save_every: float = 600.0
-    hold_out: int = 10_000
+    holdout_samples: int = 10_000
     tensorboard: bool = False
-    anew: str = ""
+    restart: str = ""
 
     def torch_device(self, local: int = 0) -> torch.device:
         """The device of process `local` of this machine; auto is a GPU if there is one. Raises TrainError."""
@@ -94,8 +94,8 @@ class TrainPlan:
             "network": self.network,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
-            "hold_out": self.hold_out,
-            "remainder": self.reading.remainder,
+            "holdout_samples": self.holdout_samples,
+            "last_batch": self.reading.last_batch,
             "precision": str(self.dtype(self.torch_device())).removeprefix("torch."),
         }
 

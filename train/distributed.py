@@ -79,7 +79,7 @@ class Ranks:
             for buffer in module.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def shared(self, function: Callable[[], T]) -> T:
+    def broadcast_from_rank0(self, function: Callable[[], T]) -> T:
         """What the first process gets from a function, or the SpectralError that it raises, in each of them."""
         if self.size == 1:
             return function()

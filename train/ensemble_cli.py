@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .ensemble.members import Run
-    from .ensemble.scoring import Report
+    from .ensemble.scoring import EnsembleReport
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -60,7 +60,7 @@ def cli(runs: str, rank_on: str, baseline: str | None, target: str | None, rule:
         _export(report, found, local_folder(target), rule)
 
 
-def _export(report: Report, runs: list[Run], target: Path, rule: str) -> None:
+def _export(report: EnsembleReport, runs: list[Run], target: Path, rule: str) -> None:
     from .ensemble.export import export, whole
     from .errors import EnsembleError
 

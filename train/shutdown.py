@@ -53,9 +53,9 @@ class Stop:
                 signal.signal(number, handler)
 
     @contextmanager
-    def granting(self, granting: bool = True) -> Iterator[None]:
+    def deferred(self, deferred: bool = True) -> Iterator[None]:
         """What is in here looks at `asked` itself; with False, within that, it may be left at any point again."""
-        before, self._granting = self._granting, granting
+        before, self._granting = self._granting, deferred
         try:
             yield
         finally:

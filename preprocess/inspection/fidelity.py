@@ -21,7 +21,7 @@ from ..errors import RejectedImage, SourceError
 from ..listing import CHUNK, Listing
 from ..pipeline import pil_decode as pixels
 from ..sources import Source, SourceOptions, find_source
-from .reconstruct import PartBlocks, rebuild
+from .reconstruct import SplitBlocks, rebuild
 
 _DRAWN = 7  # the stream of random numbers that samples are drawn from, apart from those of the plan
 WRONG = 15.0  # dB: two different photographs are about 10 apart, the coarsest step leaves more than 20
@@ -105,7 +105,7 @@ def _rebuilt(
     store: Store, manifest: SplitManifest, part: str, positions: list[int]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """The pixels of samples of a part, float64 (side, side, 3); every block is read once."""
-    blocks = PartBlocks(store, manifest, part)
+    blocks = SplitBlocks(store, manifest, part)
     ends = np.cumsum([shard.samples for shard in blocks.shards])
     held, block = (-1, -1), np.empty(0, np.float32)
     for position in positions:

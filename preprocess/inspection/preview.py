@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from ...shards_manifest import tables
 from ...shards_manifest.dataset import open_split
 from ...shards_manifest.manifest import SplitManifest
-from .reconstruct import PartBlocks, rebuild
+from .reconstruct import SplitBlocks, rebuild
 
 LABEL = 14
 GAP = 8
@@ -25,7 +25,7 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     """
     store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
-    samples = (block[:, i] for block in PartBlocks(store, manifest, part) for i in range(block.shape[1]))
+    samples = (block[:, i] for block in SplitBlocks(store, manifest, part) for i in range(block.shape[1]))
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
     tiles = []
     for sample, (key, _) in zip(islice(samples, count), rows, strict=False):

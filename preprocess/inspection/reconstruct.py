@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from ...shards_manifest.dataset import read_band
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import SplitManifest
-from ...shards_manifest.shard.format import Block, index_shard, read_block
+from ...shards_manifest.shard.format import BlockSpan, index_shard, read_block
 from ...shards_manifest.spectral.color import to_rgb
 from ...shards_manifest.spectral.transform import band_matrix, inverse
 from ...shards_manifest.storage.base import Store
 
 
-class PartBlocks:
+class SplitBlocks:
     """The coefficients of a part of a split, block by block; the shards last read from stay open.
 
     Bands that were not written are zero. Raises FormatError, ShardError.
@@ -30,7 +30,7 @@ class PartBlocks:
             raise FormatError(f"{store} has no bands")
         first = next(iter(self._bands.values()))
         self.shards, self.block = first.parts[part].shards, first.block
-        self._open: tuple[int, list[tuple[str, memoryview, list[Block]]]] = (-1, [])
+        self._open: tuple[int, list[tuple[str, memoryview, list[BlockSpan]]]] = (-1, [])
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for number, shard in enumerate(self.shards):
@@ -50,7 +50,7 @@ class PartBlocks:
         assert out is not None
         return out
 
-    def _index(self, name: str) -> tuple[str, memoryview, list[Block]]:
+    def _index(self, name: str) -> tuple[str, memoryview, list[BlockSpan]]:
         view, where = self._store.view(name), f"{self._store}/{name}"
         return where, view, index_shard(view, where)
 

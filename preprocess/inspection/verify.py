@@ -21,7 +21,7 @@ from ...shards_manifest.storage.base import Store
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """What `verify` found. bad: one sentence for each shard, table or manifest that is not as it should be."""
 
     shards: int
@@ -30,7 +30,7 @@ class Report:
     bad: list[str]
 
 
-def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shards: None) -> Report:
+def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shards: None) -> VerifyReport:
     """Check counts, sizes, SHA-256, that every block decodes, and that all bands hold the same samples.
 
     Works on a whole split and on a single band. Raises FormatError where nothing can be checked.
@@ -83,7 +83,7 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
                 f"{store}/{_join(folder, shard.name)} holds other samples than {tables.samples_name(name)} lists"
             )
     bad += _extra_shards(store, bands)
-    return Report(
+    return VerifyReport(
         len(work),
         sum(p.samples for b in list(bands.values())[:1] for p in b.parts.values()),
         sum(shard.bytes for band in bands.values() for part in band.parts.values() for shard in part.shards),

@@ -48,7 +48,7 @@ class Decoder:
         self._side, self._fit, self._smallest, self._upright = side, fit, smallest, upright
         self.turned = 0
         self._scratch = np.empty(0, np.uint8)
-        self._mapped: dict[tuple[int, int], Image.Image] = {}  # onto the scratch, by size: 1 % of a split to make anew
+        self._mapped: dict[tuple[int, int], Image.Image] = {}  # onto the scratch, by size: 1 % of a split to make again
         self.pixels: NDArray[np.uint8] = np.empty((slots, side, side, 4), np.uint8)
         # pasting into an image mapped onto a slot is one copy; exporting a PIL image is three
         self._targets = [Image.frombuffer("RGBX", (side, side), slot, "raw", "RGBX", 0, 1) for slot in self.pixels]

@@ -34,7 +34,7 @@ def read(
     height before they are decoded.  Raises RejectedImage, with the reason, for whatever PIL stumbles on.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF, large images: judged here
+        warnings.simplefilter("ignore")  # damaged EXIF, large images: evaluated here
         return _read(data, upright, check)
 
 

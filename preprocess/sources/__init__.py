@@ -4,8 +4,8 @@ base.py says what a source is; one module for each form; find.py recognises them
 expanded once into a scratch folder and read in place there (scratch.py).
 """
 
-from .base import Found, Source, SourceOptions, fingerprint, nobody
+from .base import OnProgress, Source, SourceOptions, fingerprint, no_progress
 from .detect import find_source
 from .scratch import scratch_folder
 
-__all__ = ["Found", "Source", "SourceOptions", "find_source", "fingerprint", "nobody", "scratch_folder"]
+__all__ = ["OnProgress", "Source", "SourceOptions", "find_source", "fingerprint", "no_progress", "scratch_folder"]

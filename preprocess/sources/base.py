@@ -28,11 +28,11 @@ HIDDEN = "hidden file"
 HIDDEN_FOLDER = "hidden folder"
 
 Reject = tuple[str, str]
-Found = Callable[[int], object]  # is told of so many more images, as they are found
+OnProgress = Callable[[int], object]  # is told of so many more images, as they are found
 
 
-def nobody(images: int) -> None:
-    """Told of what a scan finds where nobody waits for it."""
+def no_progress(images: int) -> None:
+    """Told of what a scan finds where no one waits for it."""
 
 
 class Source(Protocol):
@@ -42,7 +42,7 @@ class Source(Protocol):
     that refuses or is away.
     """
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """List every sample. Raises SourceError, OSError."""
         ...
 

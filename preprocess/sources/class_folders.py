@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import LARGEST_IMAGE, Found, Reject, Source, check_size, hidden, made_listing, nobody, text
+from .base import LARGEST_IMAGE, OnProgress, Reject, Source, check_size, hidden, made_listing, no_progress, text
 from .file_names import Candidates, is_system_folder, system_folders
 from .path import Place, each
 from .tar_reader import Image
@@ -26,7 +26,7 @@ class ClassFolders(Source):
     root: Place
     nested: bool = False
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """List the files below every class folder, sorted.
 
         Raises SourceError where the folders look like folders of classes, not like classes.

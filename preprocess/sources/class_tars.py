@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from ...shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import Found, Reject, Source, made_listing, nobody, text
+from .base import OnProgress, Reject, Source, made_listing, no_progress, text
 from .file_names import Candidates, system_folders
 from .label_files import LIST_NAMES
 from .path import Place, each
@@ -28,7 +28,7 @@ class ClassTars(Source):
     root: Place
     nested: bool = False
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Index the members of every tar, sorted by name. Raises SourceError where the only one holds class folders."""
         tars = self._tars()
         classes = sorted(name[: -len(".tar")] for name in tars)
@@ -89,7 +89,7 @@ class TarOfTars(Source):
     name: str
     path: Place
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Index the members of every class tar, sorted by name."""
         rejects: list[Reject] = []
         inner: dict[str, slice] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import SourceError
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import LARGEST_LABEL, Found, Reject, Source, hidden, made_listing, nobody, numbered_classes, text
+from .base import LARGEST_LABEL, OnProgress, Reject, Source, hidden, made_listing, no_progress, numbered_classes, text
 from .class_folders import read_file
 from .file_names import Candidates
 from .label_files import META, TRUTH, data_folder, file_stem, read_labels
@@ -24,7 +24,7 @@ class LabelledTar(Source):
     path: Place
     labels: Place
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Index the members and look up their classes: names, or numbers where the list has numbers."""
         rejects: list[Reject] = []
         with window(self.path) as file:
@@ -58,7 +58,7 @@ class LabelledFolder(Source):
     root: Place
     labels: Place
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """List the files and look up their classes: names, or numbers where the list has numbers."""
         rejects: list[Reject] = []
         candidates = Candidates("")
@@ -93,7 +93,7 @@ class LabelledFolder(Source):
 
 
 def _labelled(
-    labels: Place, named: Iterable[tuple[bytes, Image]], rejects: list[Reject], where: Place, found: Found
+    labels: Place, named: Iterable[tuple[bytes, Image]], rejects: list[Reject], where: Place, found: OnProgress
 ) -> Listing:
     """The listing of images, each with the path that the rejects show, under the classes of the list."""
     wanted = read_labels(labels)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import PlanError, RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import LARGEST_IMAGE, Found, Reject, Source, SourceOptions, nobody, too_large
+from .base import LARGEST_IMAGE, OnProgress, Reject, Source, SourceOptions, no_progress, too_large
 from .labels import Label, Labels, Row, label_of
 from .parquet_columns import Columns, find_columns, is_text, pyarrow, whole
 from .path import Place
@@ -43,7 +43,7 @@ class Parquet(Source):
     image_column: str = ""
     label_column: str = ""
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Copy the images out where that is not done, and index them, named by their paths.
 
         Where paths are missing or repeat within a class, all are named by file and row instead.
@@ -56,7 +56,7 @@ class Parquet(Source):
         for by_row in (False, True):
             rejects: list[Reject] = []
             labels = Labels(columns.classes, self._where, _CURE)
-            builder = EntriesBuilder(nobody if by_row else found)
+            builder = EntriesBuilder(no_progress if by_row else found)
             for number, (packed, flat) in enumerate(self.pairs):
                 builder.add_rows(labels.numbered(_indexed(packed, flat, by_row, rejects)), number)
             entries = builder.build()

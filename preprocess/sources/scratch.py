@@ -22,7 +22,7 @@ from ...shards_manifest.storage.base import no_space
 from ...shards_manifest.tables import escape
 from ..errors import SourceError
 from ..listing import Entries, Listing
-from .base import Found, Source, nobody
+from .base import OnProgress, Source, no_progress
 from .file_names import system_folders
 from .path import Place
 
@@ -59,7 +59,7 @@ class Gunzipped(Source):
     pairs: tuple[tuple[Place, Path], ...]
     plain: Source
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Expand what is not yet there, then scan the plain tars."""
         self.stage()
         listing = self.plain.scan(found)

@@ -10,7 +10,7 @@ import numpy as np
 from ...shards_manifest.tables import escape
 from ..errors import SourceError, UnlabelledError
 from ..listing import Entries, Listing
-from .base import HIDDEN_FOLDER, NO_IMAGES, Found, Reject, Source, nobody
+from .base import HIDDEN_FOLDER, NO_IMAGES, OnProgress, Reject, Source, no_progress
 from .class_names import Names, alike, shown
 from .class_tars import ClassTars
 from .file_names import OF_A_SYSTEM
@@ -35,7 +35,7 @@ class Parts(Source):
     names: tuple[str, ...]
     left_out: tuple[Reject, ...] = ()
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Both parts, or train alone where there is no val, or none of it has a label.
 
         Raises SourceError where val has a class that train lacks.

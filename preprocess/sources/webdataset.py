@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..errors import RejectedImage, SourceError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import LARGEST_IMAGE, Found, Reject, Source, built, nobody, text, text_lines, too_large
+from .base import LARGEST_IMAGE, OnProgress, Reject, Source, built, no_progress, text, text_lines, too_large
 from .class_names import check_distinct
 from .file_names import IMAGE_ENDINGS
 from .labels import NO_LABEL, Label, Labels, Row, label_in_cls, label_in_json
@@ -42,7 +42,7 @@ class WebDataset(Source):
     shards: tuple[Place, ...]
     classes: tuple[str, ...] = ()
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         """Index the images of every shard and read their labels."""
         rejects: list[Reject] = []
         builder = EntriesBuilder(found)
@@ -102,7 +102,7 @@ def _join(samples: dict[str, _Sample]) -> set[str]:
 
     A sample is what webdataset takes for one: members of one name up to its first dot. Names may have dots of their
     own, so this is left alone where an image of such a sample has its label already, or a member was refused. With
-    several images or labels nobody can tell which belongs to which, and each image is told so.
+    several images or labels no one can tell which belongs to which, and each image is told so.
     """
     groups: dict[str, list[str]] = {}
     for key in samples:

@@ -21,7 +21,7 @@ from ..config import LATER, Row, SplitPlan, part_entries, rows, stored_order
 from ..errors import DestinationError, PlanError, SourceError
 from ..listing import Listing
 from ..pipeline.images import Images
-from ..sources import Found, Source, SourceOptions, find_source, nobody
+from ..sources import OnProgress, Source, SourceOptions, find_source, no_progress
 from . import scan_cache as scans
 from .class_filter import choose_classes
 from .manifests import write_manifests
@@ -73,7 +73,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SplitOutcome:
     """What a run of `split` did. written: rows of this run; earlier: rows found committed.
 
     turned: samples whose EXIF has another orientation than 1.
@@ -93,7 +93,7 @@ def prepare(
     plan: SplitPlan,
     options: SourceOptions | None = None,
     out: str | os.PathLike[str] | None = None,
-    progress: Found = nobody,
+    progress: OnProgress = no_progress,
 ) -> Job:
     """Check the options, recognise and scan the source, and plan the rows.
 
@@ -122,7 +122,7 @@ def split(
     out: str | os.PathLike[str],
     backend: Backend,
     progress: Callable[[RowRecord, int, bool], object] = lambda record, candidates, new: None,
-) -> Outcome:
+) -> SplitOutcome:
     """Write what is missing of a split to the folder `out`.
 
     progress is called for every row that is committed: its record, its candidates, and whether it is new.
@@ -156,7 +156,7 @@ def split(
     total = sum(band.shard.bytes for _, record in ordered for band in record.bands)
     clipped = sum(sum(band.clipped) for _, record in ordered for band in record.bands)
     turned = sum(record.turned for _, record in ordered)
-    return Outcome(samples, rejects, total, clipped, len(missing), earlier, turned)
+    return SplitOutcome(samples, rejects, total, clipped, len(missing), earlier, turned)
 
 
 def _committed(store: Store, job: Job) -> dict[str, RowRecord]:

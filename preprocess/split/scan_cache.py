@@ -1,7 +1,7 @@
 """The saved scan of a source, beside the rows: a rerun of the same command does not scan again.
 
 One file, rows/scan.bin: a headline with the stamp that it was made under, a line of JSON, and the columns of
-each part, compressed one by one. Whoever finds another stamp, or damage, scans anew.
+each part, compressed one by one. Whoever finds another stamp, or damage, scans again.
 """
 
 from __future__ import annotations

@@ -14,13 +14,13 @@ TERMINATED = 143
 INTERRUPTED = "Interrupted: run the same command again to go on"
 
 
-def run(command: Callable[..., Any], anew: str = "") -> None:
+def run(command: Callable[..., Any], restart: str = "") -> None:
     """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's.
 
-    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.  anew: an option with which the same
+    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.  again: an option with which the same
     command would not go on.
     """
-    interrupted = f"{INTERRUPTED}, without {anew}" if anew in sys.argv[1:] else INTERRUPTED
+    interrupted = f"{INTERRUPTED}, without {restart}" if restart in sys.argv[1:] else INTERRUPTED
     try:
         code = command(standalone_mode=False)
     except SystemExit as ended:

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 class Backend:
     """A way to run tasks.
 
-    One task at a time is done in this process, but for Dask, and where `apart` says that none is.
+    One task at a time is done in this process, but for Dask, and where `isolated` says that none is.
 
     name: one of BACKENDS.  address: of the cluster's scheduler; empty for what the cluster's own library
     finds (Ray: RAY_ADDRESS, else a new one on this machine; Dask: a new one on this machine; Spark: the
@@ -39,7 +39,7 @@ class Backend:
     address: str = ""
     jobs: int = 1
     gpu: bool = False
-    apart: bool = False
+    isolated: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in BACKENDS:
@@ -60,7 +60,7 @@ class Backend:
         try:
             with PLACES[self.name](self) as most:
                 jobs = self._jobs(most, count)
-                if jobs == 1 and self.apart and self.name == "ray":
+                if jobs == 1 and self.isolated and self.name == "ray":
                     yield from _one_by_one(function, calls, self.gpu)
                     return
                 # two tasks more than there are workers, so that none waits for the next; but Dask does all it is given
@@ -83,7 +83,7 @@ class Backend:
     def _jobs(self, most: int, count: int) -> int:
         """What joblib is told. most: tasks at a time that there is room for, -1 for what it finds by itself."""
         wanted = most if self.jobs < 0 else self.jobs if most < 0 else min(self.jobs, most)
-        least = 2 if self.apart and self.name == "loky" else 1  # for one joblib starts no process
+        least = 2 if self.isolated and self.name == "loky" else 1  # for one joblib starts no process
         return max(min(wanted, count), least) if wanted > 0 else wanted
 
 
@@ -112,7 +112,7 @@ def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | Spect
 
 @contextmanager
 def _loky(backend: Backend) -> Iterator[int]:
-    if backend.apart and mp is None:  # joblib would do the tasks by threads
+    if backend.isolated and mp is None:  # joblib would do the tasks by threads
         raise BackendError(
             "this machine lets no processes work side by side, perhaps for lack of a /dev/shm: leave out --jobs"
         )
@@ -156,7 +156,7 @@ def _dask(backend: Backend) -> Iterator[int]:
     except (OSError, TimeoutError, ValueError) as error:
         raise BackendError(f"cannot reach the Dask scheduler at {address} ({error}): is it running?") from None
     try:
-        if backend.apart and max(client.nthreads().values(), default=1) > 1:
+        if backend.isolated and max(client.nthreads().values(), default=1) > 1:
             raise BackendError(
                 "a Dask worker with several threads would do several of these tasks in one process: "
                 "start one for each task, dask worker --nthreads 1 --nworkers N"

@@ -53,7 +53,7 @@ def window(plane: int) -> int:
     return min(max((plane // 3).bit_length() - 1, 9), 15)  # within what DEFLATE has
 
 
-class Room:
+class DecodeBuffer:
     """Memory for one decompressed block after the other; it grows as they do."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Room:
         return self._bytes
 
 
-def decompress_block(data: memoryview, room: Room | None = None) -> memoryview:
+def decompress_block(data: memoryview, room: DecodeBuffer | None = None) -> memoryview:
     """The bytes of one gzip member, read-only.
 
     room: where they may lie until the next block takes it; memory of their own otherwise.
@@ -76,7 +76,7 @@ def decompress_block(data: memoryview, room: Room | None = None) -> memoryview:
     if size > MOST * len(data):
         raise ValueError("a length that cannot be")
     if _inflate is not None:
-        out = (room or Room()).of(size + _inflate.SLACK)
+        out = (room or DecodeBuffer()).of(size + _inflate.SLACK)
         if _inflate.inflate(data, out) == size and isal_zlib.crc32(out[:size]) == checksum:
             return out[:size].data.toreadonly()
     try:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ShardError
 from ..manifest import Shard
-from .codec import Room, decompress_block
+from .codec import DecodeBuffer, decompress_block
 
 TAR_BLOCK = 512
 NPY_HEADER = 128
@@ -79,19 +79,19 @@ def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockSpan:
     """Where a block lies in its shard: the byte ranges of x and of y."""
 
     x: slice
     y: slice
 
 
-def index_shard(view: memoryview, where: str) -> list[Block]:
+def index_shard(view: memoryview, where: str) -> list[BlockSpan]:
     """The blocks of a shard, from its tar headers alone.
 
     Raises ShardError, naming `where`, for anything but pairs x, y in order and a complete archive.
     """
-    blocks: list[Block] = []
+    blocks: list[BlockSpan] = []
     pending: slice | None = None
     for name, span in _members(view, where):
         wanted = f"{len(blocks):06d}." + ("x.npy.gz" if pending is None else "y.npy")
@@ -100,7 +100,7 @@ def index_shard(view: memoryview, where: str) -> list[Block]:
         if pending is None:
             pending = span
         else:
-            blocks.append(Block(pending, span))
+            blocks.append(BlockSpan(pending, span))
             pending = None
     if pending is not None:
         raise ShardError(f"{where} ends in the middle of a block: copy it again")
@@ -133,13 +133,13 @@ def _members(view: memoryview, where: str) -> Iterator[tuple[str, slice]]:
         at += size + -size % TAR_BLOCK
 
 
-def read_labels(view: memoryview, block: Block, where: str) -> NDArray[np.int64]:
+def read_labels(view: memoryview, block: BlockSpan, where: str) -> NDArray[np.int64]:
     """The labels of a block: int64, shape (n,). Raises ShardError."""
     return _array(view[block.y], where)
 
 
 def read_block(
-    view: memoryview, block: Block, where: str, room: Room | None = None
+    view: memoryview, block: BlockSpan, where: str, room: DecodeBuffer | None = None
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """One block, decompressed: x of shape (n, 3, H, W), read-only, and y of shape (n,).
 

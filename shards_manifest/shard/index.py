@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ShardError
 from ..manifest import Part
 from ..storage.base import Store
-from .format import TAR_BLOCK, Block
+from .format import TAR_BLOCK, BlockSpan
 
 ENTRY = np.dtype([("size", "<u4"), ("crc32", "<u4")])  # of both members with their headers and padding
 
@@ -102,14 +102,14 @@ def load_index(store: Store, folder: str, name: str, part: Part, block: int) -> 
     return part_index(part, data, block, f"{store}/{path}")
 
 
-def block_entries(view: memoryview, blocks: list[Block]) -> NDArray[np.void]:
+def block_entries(view: memoryview, blocks: list[BlockSpan]) -> NDArray[np.void]:
     """The entries (blocks,) that the index of a whole shard should have."""
     starts = [block.x.start - TAR_BLOCK for block in blocks] + [len(view) - 2 * TAR_BLOCK]
     pieces = [view[start:end] for start, end in pairwise(starts)]
     return np.array([(len(piece), isal_zlib.crc32(piece)) for piece in pieces], ENTRY)
 
 
-def block_of(data: memoryview, where: str) -> Block:
+def block_of(data: memoryview, where: str) -> BlockSpan:
     """The ranges of x and y within the bytes of one block, which have been checked. Raises ShardError."""
     try:
         x = slice(TAR_BLOCK, TAR_BLOCK + int(bytes(data[124:135]), 8))
@@ -119,4 +119,4 @@ def block_of(data: memoryview, where: str) -> Block:
         y = slice(0, 0)
     if not 0 < y.stop <= len(data) < y.stop + TAR_BLOCK:
         raise ShardError(f"{where} has a block that is no pair of members: it is damaged")
-    return Block(x, y)
+    return BlockSpan(x, y)

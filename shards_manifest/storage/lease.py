@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # e_tag and version of an object, as far as the service has them; what conditional writes compare
 Version: TypeAlias = dict[str, str]
 
-SECONDS = float(os.environ.get("SPECTRAL_LEASE_SECONDS", 60))  # after which a lease that nobody renews is over
+SECONDS = float(os.environ.get("SPECTRAL_LEASE_SECONDS", 60))  # after which a lease that no one renews is over
 RENEWALS = 20  # in that time
 
 
@@ -33,7 +33,7 @@ def version_of(e_tag: str | None, version: str | None) -> Version:
 
 
 @dataclass(frozen=True)
-class Found:
+class LeaseState:
     """The lease as it is there: its bytes, which every renewal changes, and when the server took them."""
 
     data: bytes
@@ -111,7 +111,7 @@ class Lease:
             if found is not None:
                 raise BlockingIOError(f"another run took {self.name} over")
 
-    def _outwait(self, found: Found) -> bool:
+    def _outwait(self, found: LeaseState) -> bool:
         """Wait until the lease has run out: True; False if it was given back. Raises BlockingIOError if it lives."""
         deadline = time.monotonic() + found.seconds + 1 - self._age(found)  # servers count whole seconds
         pause, silent = min(found.seconds / RENEWALS, 1), time.monotonic() + 2 * found.seconds / RENEWALS
@@ -131,7 +131,7 @@ class Lease:
                 )
         return True
 
-    def _age(self, found: Found) -> float:
+    def _age(self, found: LeaseState) -> float:
         """Seconds since the lease was renewed, by the server's clock, which only writing reveals."""
         probe = f"{self.name}.{self.token}{TEMPORARY}"
         self._store.write(probe, b"")
@@ -166,9 +166,9 @@ class Lease:
         return found.version if found is not None and found.token == self.token else None
 
 
-def _look(store: RemoteStore, name: str) -> Found | None:
+def _look(store: RemoteStore, name: str) -> LeaseState | None:
     try:
         data, meta = store.read_version(name)
     except FileNotFoundError:
         return None
-    return Found(data, version_of(meta["e_tag"], meta["version"]), meta["last_modified"])
+    return LeaseState(data, version_of(meta["e_tag"], meta["version"]), meta["last_modified"])

@@ -20,7 +20,7 @@ from .address import Address
 from .clients import connect, panic, panicked, refusal
 from .lease import Lease, Version, version_of
 from .object_file import Reader, Upload
-from .prefetch import ahead, apart
+from .prefetch import ahead, call_in_thread
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode, UpdateVersion
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST = 6.0  # seconds to go on asking a server that has never answered
-HASTE = 2.0  # seconds to go on renewing a lease, before it is tried anew
+HASTE = 2.0  # seconds to go on renewing a lease, before it is tried again
 PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go on asking one that has
 FETCH = 8 << 20  # bytes asked for at once when reading
 PAGE = 1000  # objects listed at once
@@ -277,7 +277,7 @@ class RemoteStore:
         for attempt in range(1, tries + 1):
             client = self._client(address, slow, deadline - time.monotonic() if attempt > 1 else None)
             try:
-                answer = apart(partial(request, client, key))
+                answer = call_in_thread(partial(request, client, key))
             except (AlreadyExistsError, PreconditionError):
                 self._reached = True
                 raise

@@ -52,7 +52,7 @@ def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: i
             asked.put(None)
 
 
-def apart(function: Callable[[], T]) -> T:
+def call_in_thread(function: Callable[[], T]) -> T:
     """What `function` returns, called by another thread where this is the main one.
 
     A signal is heard by the main thread, and not before the call that it is in returns: a wait for another thread

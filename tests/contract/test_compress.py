@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from isal import igzip_lib, isal_zlib
 
 from spectral_shards.shards_manifest.shard import codec as compress
-from spectral_shards.shards_manifest.shard.codec import Room, compress_block, compressor_name, decompress_block
+from spectral_shards.shards_manifest.shard.codec import DecodeBuffer, compress_block, compressor_name, decompress_block
 
 compiled = pytest.mark.skipif(compress._deflate is None, reason="nothing was compiled here")
 
@@ -177,7 +177,7 @@ def test_zeros_are_up_to_six_to_a_look_up() -> None:
 
 
 def test_a_room_is_used_again_and_grows() -> None:
-    room = Room()
+    room = DecodeBuffer()
     for size in (100, 5000, 200, 100_000):
         data = laplacian(2, size)
         assert decompress_block(memoryview(compress_block(data, 3136)), room) == data
@@ -192,6 +192,6 @@ def test_what_is_no_member_is_refused(size: int) -> None:
 def test_without_a_compiler_isa_l_decompresses(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = compress_block(laplacian(2, 50_000), 3136)
     monkeypatch.setattr(compress, "_inflate", None)
-    assert decompress_block(memoryview(packed), Room()) == laplacian(2, 50_000)
+    assert decompress_block(memoryview(packed), DecodeBuffer()) == laplacian(2, 50_000)
     with pytest.raises(ValueError, match=r"length that cannot be|Error|incomplete"):
         decompress_block(memoryview(packed[:-20]))

@@ -144,7 +144,7 @@ def test_numbers_of_no_class(tmp_path: Path) -> None:
 
 
 def test_numbers_in_another_dress_are_no_names(tmp_path: Path) -> None:
-    """Without a classes.txt nobody can say what they are."""
+    """Without a classes.txt no one can say what they are."""
     found = scan(shard(tmp_path / "set" / "s.tar", [0, 1, 1, "1_000", "+1", "٣", "2.0", "1e0"]))
     assert counts(found) == {"0": 1, "1": 2}
     assert {reason for _, reason in found.rejects} == {

@@ -20,7 +20,7 @@ from spectral_shards.preprocess.errors import RejectedImage, SourceError
 from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
 from spectral_shards.preprocess.pipeline.images import Images
 from spectral_shards.preprocess.sources import Source, SourceOptions, find_source
-from spectral_shards.preprocess.sources.base import Found, nobody
+from spectral_shards.preprocess.sources.base import OnProgress, no_progress
 from spectral_shards.preprocess.sources.path import Place
 from spectral_shards.preprocess.sources.tar_reader import window
 from spectral_shards.shards_manifest.storage.object_store import RemoteStore
@@ -240,7 +240,7 @@ class Numbered(Source):
         self.sizes, self._threads, self.open = sizes, threads, 0
         self.most, self.lock = 0, threading.Lock()
 
-    def scan(self, found: Found = nobody) -> Listing:
+    def scan(self, found: OnProgress = no_progress) -> Listing:
         builder = EntriesBuilder()
         builder.add_rows((0, b"%d" % i, 0, size) for i, size in enumerate(self.sizes))
         return Listing(("a",), {"train": builder.build()}, ())

@@ -15,7 +15,7 @@ import pytest
 from spectral_shards.preprocess.config import SplitPlan
 from spectral_shards.preprocess.errors import DestinationError, SourceError
 from spectral_shards.preprocess.inspection.fidelity import fidelity
-from spectral_shards.preprocess.inspection.reconstruct import PartBlocks, rebuild
+from spectral_shards.preprocess.inspection.reconstruct import SplitBlocks, rebuild
 from spectral_shards.preprocess.inspection.verify import verify
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.dataset import open_split
@@ -224,8 +224,8 @@ def test_images_come_back_from_their_bands(factor: int, transform: str, photos: 
     found = fidelity(out, photos, 100)
     assert (len(found.psnr), found.bad) == (96, ())
     assert found.psnr.min() > 41
-    assert sum(block.shape[1] for block in PartBlocks(store, manifest, "train")) == 96
-    sample = next(iter(PartBlocks(store, manifest, "train")))[:, 5]
+    assert sum(block.shape[1] for block in SplitBlocks(store, manifest, "train")) == 96
+    sample = next(iter(SplitBlocks(store, manifest, "train")))[:, 5]
     assert rebuild(sample, manifest).shape == (48, 48, 3)
 
 

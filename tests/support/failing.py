@@ -58,9 +58,9 @@ if __name__ == "__main__":
         case "step":
             Session.step = raising(BUG)  # type: ignore[method-assign]
         case "reader":
-            reader._Dealer.take = raising(BUG)  # type: ignore[method-assign]
+            reader._BatchAssembler.take = raising(BUG)  # type: ignore[method-assign]
         case "memory":
-            reader._Dealer.take = raising(MemoryError())  # type: ignore[method-assign]
+            reader._BatchAssembler.take = raising(MemoryError())  # type: ignore[method-assign]
         case "checkpoint":
             RunFolder.save = raising(NO_SPACE)  # type: ignore[method-assign]
         case "log":

@@ -19,11 +19,11 @@ def ours(plan: Epochs, epoch: int) -> Order:
     starts = np.cumsum(plan.samples) - plan.samples
     edges = plan.edges
     order = np.full((plan.batches, plan.batch_size), -1, np.int64)
-    for load in plan.loads(epoch, Span(0, plan.batch_size)):
+    for load in plan.block_reads(epoch, Span(0, plan.batch_size)):
         rows = plan.rows(epoch, load.block)[load.first : load.last]
         places = load.place + np.arange(len(rows))
-        width = edges[load.lane + 1] - edges[load.lane]
-        order[places // width, edges[load.lane] + places % width] = starts[load.block] + rows
+        width = edges[load.slot + 1] - edges[load.slot]
+        order[places // width, edges[load.slot] + places % width] = starts[load.block] + rows
     return order.ravel()
 
 

@@ -60,8 +60,10 @@ def test_preview_shows_every_band(sub4: Path, tmp_path: Path) -> None:
 
 
 def test_clipping_is_said(photos: Path, tmp_path: Path) -> None:
-    done = program("spectral-prep", "split", "--factor", "4", "--size", "16", "--step", "0.25", photos, cwd=tmp_path)
-    assert "coefficients were cut to the range of int8: a larger --step avoids it" in done.stdout
+    done = program(
+        "spectral-prep", "split", "--factor", "4", "--size", "16", "--quant-step", "0.25", photos, cwd=tmp_path
+    )
+    assert "coefficients were cut to the range of int8: a larger --quant-step avoids it" in done.stdout
 
 
 def test_a_missing_shard_is_one_sentence(sub4: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_dask_does_as_many_at_once_as_it_is_told(dask: tuple[str, int]) -> None:
 
     for jobs, together in ((1, False), (2, True)):
         calls = [(number,) for number in range(5)]
-        spans = sorted(Backend("dask", dask[0], jobs, apart=True).each(span, calls, 5), key=lambda one: one[1])
+        spans = sorted(Backend("dask", dask[0], jobs, isolated=True).each(span, calls, 5), key=lambda one: one[1])
         assert sorted(number for number, *_ in spans) == [0, 1, 2, 3, 4]
         assert any(later[1] < earlier[2] for earlier, later in pairwise(spans)) == together
 
@@ -148,7 +148,7 @@ def test_dask_does_as_many_at_once_as_it_is_told(dask: tuple[str, int]) -> None:
 @pytest.mark.slow
 def test_dask_with_one_slot_is_still_another_process() -> None:
     pytest.importorskip("distributed")
-    found = list(Backend("dask", jobs=1, apart=True).each(lambda _: os.getpid(), [(0,), (1,)], 2))
+    found = list(Backend("dask", jobs=1, isolated=True).each(lambda _: os.getpid(), [(0,), (1,)], 2))
     assert len(found) == 2
     assert os.getpid() not in found
 
@@ -157,7 +157,7 @@ def test_dask_with_one_slot_is_still_another_process() -> None:
 def test_threads_of_one_dask_worker_do_not_train() -> None:
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster:
-        backend = Backend("dask", cluster.scheduler_address, apart=True)
+        backend = Backend("dask", cluster.scheduler_address, isolated=True)
         with pytest.raises(BackendError, match="--nthreads 1"):
             list(backend.each(os.getpid, [()], 1))
 

@@ -18,7 +18,7 @@ import pytest
 
 from spectral_shards.shards_manifest.storage.local import LocalStore
 from spectral_shards.train.launch import progress as board
-from spectral_shards.train.launch.launcher import INTERRUPTED, BandJob, train_apart
+from spectral_shards.train.launch.launcher import INTERRUPTED, BandJob, train_isolated
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.shutdown import Stop
 from support.band_runs import BANDS, fails_alone, results
@@ -90,8 +90,8 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     again = program(*command)
     assert again.stdout.count("is finished: top-1 ") == 4
     assert f"{sub4}/00 and 3 more bands: cnn on 3x12x12" in again.stdout
-    anew = program(*command, "--no-resume")
-    assert anew.stdout.count(" s: top-1 ") == 4, anew.stdout
+    restart = program(*command, "--no-resume")
+    assert restart.stdout.count(" s: top-1 ") == 4, restart.stdout
     assert results(tmp_path / "runs") == wanted
 
 
@@ -124,9 +124,9 @@ def test_a_band_is_begun_anew_once_for_a_command(runs: Path, sub4: Path, tmp_pat
     from spectral_shards.train.launch.launcher import BandJob, train_one
 
     out = Path(shutil.copytree(runs / "02", tmp_path / "02"))
-    job = BandJob("02", str(sub4 / "02"), out, replace(quick(), anew="one"))
+    job = BandJob("02", str(sub4 / "02"), out, replace(quick(), restart="one"))
     assert [train_one(job).earlier for _ in range(2)] == [False, True]  # the second finds what the first did
-    assert not train_one(replace(job, plan=replace(quick(), anew="another"))).earlier
+    assert not train_one(replace(job, plan=replace(quick(), restart="another"))).earlier
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def test_bands_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from spectral_shards.train.launch import launcher as bands
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    job = bands.BandJob("00", "sub4/00", tmp_path / "00", TrainPlan("cnn", recipes.load("quick")), turns=tmp_path)
+    job = bands.BandJob("00", "sub4/00", tmp_path / "00", TrainPlan("cnn", recipes.load("quick")), gpu_locks=tmp_path)
     first, second, third, fourth = (bands._on_gpu(job) for _ in range(4))
     with first as one, third as two:
         assert (one.plan.device, two.plan.device) == ("cuda:0", "cuda:1")
@@ -240,9 +240,9 @@ def test_a_process_for_bands_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None
     before = signal.getsignal(signal.SIGINT)
     try:
         job = BandJob("00", "none", tmp_path / "00", quick(), stop=tmp_path / "stop", parent=os.getppid())
-        assert train_apart(job).failure == INTERRUPTED
-        os.kill(os.getpid(), signal.SIGINT)  # between two bands: nobody would catch it
-        assert train_apart(replace(job, parent=0)).failure == INTERRUPTED
+        assert train_isolated(job).failure == INTERRUPTED
+        os.kill(os.getpid(), signal.SIGINT)  # between two bands: no one would catch it
+        assert train_isolated(replace(job, parent=0)).failure == INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -275,7 +275,7 @@ def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch:
     run = tmp_path / "00"
     with board.Board({"00": run, "01": tmp_path / "01"}, 4, Stop(), tmp_path / "stop"):
         run.mkdir()
-        for loss in (2.5, 1.5):  # shown anew when it has changed
+        for loss in (2.5, 1.5):  # shown again when it has changed
             (run / "steps.jsonl").write_text(f'{{"loss": {loss}}}\n')
             row = f"  00        0/4    {loss:.3f}"
             wait_for(lambda row=row: row in out.getvalue())

@@ -13,9 +13,9 @@ import torch
 
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import ShardError
+from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.shards_manifest.storage.object_store import RemoteStore
 from spectral_shards.train.data.block_cache import BlockCache
-from spectral_shards.train.data.part_blocks import PartBlocks
 from spectral_shards.train.data.sampler import Epochs, Span
 from spectral_shards.train.data.stream import Batch, TrainStream
 from spectral_shards.train.data.worker_pool import loader
@@ -57,7 +57,7 @@ def batches(
     band: str | Path, cache: BlockCache | None = None, workers: int = 0, epochs: int = 1, skip: bool = False
 ) -> list[Batch]:
     store, manifest = open_band(band)
-    blocks = PartBlocks(store, manifest, "train", cache)
+    blocks = BlockReader(store, manifest, "train", cache)
     plan = Epochs.of(blocks.samples, 9, blocks.block_bytes, seed=1)
     return list(loader(TrainStream(blocks, plan, Span(0, 9), range(epochs), skip=skip), workers, pin=False))
 
@@ -70,7 +70,7 @@ def test_a_remote_band_gives_the_batches_of_a_local_one(band: str, sub4: Path, a
     wanted = batches(sub4 / "02", epochs=2)
     assert same(batches(band, epochs=2), wanted)
     blocks = 11
-    assert 2 * blocks <= len(asked) <= 2 * (blocks + 9)  # each epoch anew; lanes share the blocks at their ends
+    assert 2 * blocks <= len(asked) <= 2 * (blocks + 9)  # each epoch again; slots share the blocks at their ends
     assert same(batches(band, workers=2, epochs=2), wanted)
 
 
@@ -212,7 +212,7 @@ def test_training_from_a_bucket_with_a_cache(band: str, sub4: Path, tmp_path: Pa
     for number, shards in enumerate((str(sub4 / "02"), band)):
         out = tmp_path / str(number)
         command = ["spectral-train", "--shards", shards, *TINY, "--out", out, "--workers", str(number)]
-        done = program(*command, "--cache", tmp_path / "cache", "--remainder", "wrap")
+        done = program(*command, "--cache", tmp_path / "cache", "--last-batch", "wrap")
         assert done.returncode == 0, done.stderr
         runs.append((out / "val-logits.npy").read_bytes())
     assert runs[0] == runs[1]

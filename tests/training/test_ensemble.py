@@ -60,7 +60,7 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--rank-on", "train")])
-@pytest.mark.parametrize("part", ["val", "held"])
+@pytest.mark.parametrize("part", ["val", "holdout"])
 def test_outputs_that_are_not_finite_are_refused(
     part: str, options: tuple[str, ...], held: Path, tmp_path: Path
 ) -> None:
@@ -68,7 +68,7 @@ def test_outputs_that_are_not_finite_are_refused(
     logits = np.load(copy / "03" / f"{part}-logits.npy")
     logits[7, 1] = np.inf
     np.save(copy / "03" / f"{part}-logits.npy", logits)
-    if part == "held" and options:  # which it does not look at
+    if part == "holdout" and options:  # which it does not look at
         assert program("spectral-ensemble", copy, *options).returncode == 0
     else:
         assert f"{copy}/03 holds outputs that are not finite numbers" in fails("spectral-ensemble", copy, *options)
@@ -154,7 +154,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def held(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A split of `many`, and runs of its bands that held some of train out."""
-    root = tmp_path_factory.mktemp("held")
+    root = tmp_path_factory.mktemp("holdout")
     make_split(many, root / "sub4", factor=4, size=8, samples_per_block=8, val_per_class=50)
     for band in range(4):
         train_band(str(root / "sub4" / f"{band:02d}"), root / "runs" / f"{band:02d}", quick(epochs=1), quiet=True)
@@ -163,26 +163,26 @@ def held(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_bands_are_ranked_and_weighted_on_what_is_held_out(held: Path) -> None:
     from spectral_shards.shards_manifest.dataset import open_band
-    from spectral_shards.train.data.part_blocks import PartBlocks
+    from spectral_shards.shards_manifest.shard.reader import BlockReader
 
     store, manifest = open_band(str(held / "sub4" / "02"))
-    part = PartBlocks(store, manifest, "train")
+    part = BlockReader(store, manifest, "train")
     labels = np.concatenate([part.read(block)[1] for block in range(len(part.samples))])
     run = held / "runs" / "02"
-    kept = np.load(run / "held-labels.npy")
+    kept = np.load(run / "holdout-labels.npy")
     assert len(labels) == 1140
     assert 50 <= len(kept) <= 57
     assert np.array_equal(kept, labels[-len(kept) :])
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["samples"] == (1140 - len(kept)) // 16 * 16
-    logits = np.load(run / "held-logits.npy")
+    logits = np.load(run / "holdout-logits.npy")
     result = json.loads((run / "run.json").read_text())["result"]
-    assert math.isclose(result["held_top1"], (logits.argmax(1) == kept).mean())
-    assert line["held_top1"] == result["held_top1"]
+    assert math.isclose(result["holdout_top1"], (logits.argmax(1) == kept).mean())
+    assert line["holdout_top1"] == result["holdout_top1"]
 
     report = ensemble(find_runs(held / "runs"))
-    assert report.rank_on == "held"
-    each = np.stack([np.load(held / "runs" / f"{b:02d}" / "held-logits.npy").astype(np.float64) for b in range(4)])
+    assert report.rank_on == "holdout"
+    each = np.stack([np.load(held / "runs" / f"{b:02d}" / "holdout-logits.npy").astype(np.float64) for b in range(4)])
     order = np.argsort(-(each.argmax(2) == kept).mean(1), kind="stable")
     assert list(report.order) == order.tolist()
     vals = np.stack([np.load(held / "runs" / f"{b:02d}" / "val-logits.npy").astype(np.float64) for b in range(4)])
@@ -199,7 +199,7 @@ def test_bands_are_ranked_and_weighted_on_what_is_held_out(held: Path) -> None:
 def test_without_held_out_samples_halves_of_val_serve(held: Path, runs: Path) -> None:
     assert ensemble(find_runs(runs)).rank_on == "halves"
     with pytest.raises(EnsembleError, match="held nothing out of train"):
-        ensemble(find_runs(runs), "held")
+        ensemble(find_runs(runs), "holdout")
     assert ensemble(find_runs(held / "runs"), "halves").rank_on == "halves"
 
 

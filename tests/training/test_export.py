@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import Inputs
 from spectral_shards.train.config import Reading, TrainPlan
-from spectral_shards.train.data.part_blocks import PartBlocks
 from spectral_shards.train.engine.trainer import train_band
 from spectral_shards.train.ensemble.export import Split
 from spectral_shards.train.ensemble.members import find_runs
@@ -72,7 +72,7 @@ def separately(runs: Path, space: str, weights: str) -> NDArray[np.float64]:
     parts = []
     for run in find_runs(runs):
         store, manifest = open_band(runs.parent / "sub" / run.path.name)
-        val = PartBlocks(store, manifest, "val")
+        val = BlockReader(store, manifest, "val")
         x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
         with torch.inference_mode():
             logits = checkpoint.load_network(run.path / "checkpoint.pt")(Inputs(manifest).eval()(x))

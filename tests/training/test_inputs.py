@@ -73,7 +73,7 @@ def test_crops(manifest: BandManifest) -> None:
         top, left = divmod(int(sample[0, 0, 0]), 12)
         assert torch.equal(sample, x[0, :, top : top + 8, left : left + 8])
     narrow = replace(wide, geometry=replace(wide.geometry, size=24, margin=0))
-    moved = Inputs(narrow, shift=1).train()(x + 1, draws(0, 0, 500))
+    moved = Inputs(narrow, random_shift=1).train()(x + 1, draws(0, 0, 500))
     assert moved.shape == x.shape
     assert {int(v) for v in moved[:, 0, 5, 5]} == {1 + (5 + i) * 12 + 5 + j for i in (-1, 0, 1) for j in (-1, 0, 1)}
     assert (moved == 0).any()
@@ -95,7 +95,7 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(manifest: 
 
 
 def test_a_step_is_augmented_in_the_same_way_again(manifest: BandManifest) -> None:
-    inputs = Inputs(manifest, flip=True, shift=2).train()
+    inputs = Inputs(manifest, flip=True, random_shift=2).train()
     first, second = (inputs(stored(), draws(7, 30, 6)) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, inputs(stored(), draws(8, 30, 6)))

@@ -121,17 +121,17 @@ def test_samples_of_one_block_are_not_mixed() -> None:
 
 
 @given(st.integers(2, 300), st.integers(1, 32))
-def test_partners_are_of_the_lane_beside(size: int, lanes: int) -> None:
-    plan = Epochs(np.full(10, 64), size, min(lanes, size), 0)
+def test_partners_are_of_the_lane_beside(size: int, slots: int) -> None:
+    plan = Epochs(np.full(10, 64), size, min(slots, size), 0)
     partners, edges = plan.partners, plan.edges
     assert (partners[partners] == np.arange(size)).all()
-    lane = np.searchsorted(edges, np.arange(size), side="right") - 1
+    slot = np.searchsorted(edges, np.arange(size), side="right") - 1
     mixed = partners != np.arange(size)
-    assert (np.abs(lane[partners] - lane)[mixed] == 1).all()
-    alone = np.bincount(lane[~mixed], minlength=plan.lanes)
+    assert (np.abs(slot[partners] - slot)[mixed] == 1).all()
+    alone = np.bincount(slot[~mixed], minlength=plan.slots)
     widths = np.diff(edges)
-    assert (alone[: plan.lanes // 2 * 2] <= 1).all()
-    assert alone[plan.lanes // 2 * 2 :].tolist() == widths[plan.lanes // 2 * 2 :].tolist()
+    assert (alone[: plan.slots // 2 * 2] <= 1).all()
+    assert alone[plan.slots // 2 * 2 :].tolist() == widths[plan.slots // 2 * 2 :].tolist()
 
 
 @pytest.mark.parametrize("ranks", [3, 5, 32, 64])

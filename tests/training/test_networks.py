@@ -90,7 +90,7 @@ def test_a_card_counts_what_a_step_keeps() -> None:
     assert least <= card.activations < 1.4 * least
     recipe = replace(load("quick"), batch_size=10)  # SGD: weights, gradients, momentum
     assert card.training_bytes(recipe) == 4 * (3 * card.parameters + card.buffers) + 10 * card.activations
-    recipe = replace(recipe, optimizer="adamw", momentum=0.0, ema=0.99, accumulate=3)  # AdamW keeps that as well
+    recipe = replace(recipe, optimizer="adamw", momentum=0.0, ema=0.99, grad_accum_steps=3)  # AdamW keeps that as well
     assert card.training_bytes(recipe) == 4 * (5 * card.parameters + card.buffers) + 4 * card.activations
 
 

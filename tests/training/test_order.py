@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectral_shards.train.data.sampler import (
-    LEAST_HELD,
+    LEAST_HOLDOUT,
     Epochs,
     Span,
     evaluation_blocks,
-    lane_count,
-    lanes_of,
+    slot_count,
+    slots_of,
     trained_blocks,
 )
 
@@ -23,8 +23,8 @@ Sample = tuple[int, int]
 def plans(draw: st.DrawFn) -> Epochs:
     samples = np.array(draw(st.lists(st.integers(1, 9), min_size=1, max_size=60)), np.int64)
     size = draw(st.integers(1, int(samples.sum())))
-    lanes = draw(st.integers(1, min(size, 12)))
-    return Epochs(samples, size, lanes, draw(st.integers(0, 2**40)), draw(st.sampled_from(["drop", "wrap"])))
+    slots = draw(st.integers(1, min(size, 12)))
+    return Epochs(samples, size, slots, draw(st.integers(0, 2**40)), draw(st.sampled_from(["drop", "wrap"])))
 
 
 def dealt(plan: Epochs, epoch: int, span: Span, first_batch: int = 0) -> list[list[Sample | None]]:
@@ -32,16 +32,16 @@ def dealt(plan: Epochs, epoch: int, span: Span, first_batch: int = 0) -> list[li
     batches: list[list[Sample | None]] = [[None] * (span.last - span.first) for _ in range(plan.batches)]
     edges = plan.edges.tolist()
     need = (0, 0)
-    for load in plan.loads(epoch, span, first_batch):
-        assert need <= (load.batch, load.lane)
-        need = load.batch, load.lane
-        width = edges[load.lane + 1] - edges[load.lane]
+    for load in plan.block_reads(epoch, span, first_batch):
+        assert need <= (load.batch, load.slot)
+        need = load.batch, load.slot
+        width = edges[load.slot + 1] - edges[load.slot]
         rows = plan.rows(epoch, load.block)[load.first : load.last].tolist()
         assert rows
         for i, row in enumerate(rows):
             batch, offset = divmod(load.place + i, width)
             assert batch >= load.batch == (load.place // width if i == 0 else load.batch)
-            position = edges[load.lane] + offset
+            position = edges[load.slot] + offset
             if span.first <= position < span.last:
                 assert batches[batch][position - span.first] is None
                 batches[batch][position - span.first] = load.block, row
@@ -56,7 +56,7 @@ def test_every_batch_is_full_and_every_sample_comes_once(plan: Epochs, epoch: in
     seen = [sample for batch in batches for sample in batch]
     assert None not in seen
     every = {(b, r) for b, count in enumerate(plan.samples.tolist()) for r in range(count)}
-    if plan.remainder == "drop":
+    if plan.last_batch == "drop":
         assert len(seen) == len(set(seen)) == total - total % plan.batch_size
         assert set(seen) <= every
     else:
@@ -101,23 +101,23 @@ def test_what_is_held_out_is_little_and_whole_blocks(sizes: list[int], wanted: i
     samples = np.array(sizes, np.int64)
     trained = trained_blocks(samples, wanted)
     held, most = int(samples[trained:].sum()), min(wanted, int(samples.sum()) // 20)
-    assert held == 0 or LEAST_HELD <= held <= most
-    if most >= LEAST_HELD + 63 and trained:  # as much as whole blocks allow
+    assert held == 0 or LEAST_HOLDOUT <= held <= most
+    if most >= LEAST_HOLDOUT + 63 and trained:  # as much as whole blocks allow
         assert held + samples[trained - 1] > most
 
 
 def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:
     plan = Epochs(np.full(2000, 64), 256, 32, 0)
     for ranks in (1, 2, 3, 8):
-        loads = [load.block for rank in range(ranks) for load in plan.loads(0, Span(0, 256).share(rank, ranks))]
-        shared = 2000 // 32 if ranks == 3 else 0  # a lane that two ranks share
-        assert 2000 <= len(loads) <= 2000 + plan.lanes + ranks + 2 * shared
+        loads = [load.block for rank in range(ranks) for load in plan.block_reads(0, Span(0, 256).share(rank, ranks))]
+        shared = 2000 // 32 if ranks == 3 else 0  # a slot that two ranks share
+        assert 2000 <= len(loads) <= 2000 + plan.slots + ranks + 2 * shared
 
 
 def test_the_order_is_a_promise() -> None:
     """The same seed gives the same samples on any machine and NumPy release."""
     plan = Epochs(np.array([3, 3, 2, 3]), 4, 2, 5)
-    assert plan.line(3).tolist() == [1, 3, 2, 0]
+    assert plan.block_order(3).tolist() == [1, 3, 2, 0]
     assert plan.rows(3, 1).tolist() == [2, 0, 1]
     assert dealt(plan, 3, Span(0, 4)) == [[(1, 2), (1, 0), (3, 1), (3, 2)], [(1, 1), (3, 0), (2, 1), (2, 0)]]
 
@@ -125,7 +125,7 @@ def test_the_order_is_a_promise() -> None:
 def test_epochs_and_seeds_differ() -> None:
     samples = np.full(50, 8)
     orders = {
-        (tuple(plan.line(epoch).tolist()), tuple(plan.rows(epoch, 7).tolist()))
+        (tuple(plan.block_order(epoch).tolist()), tuple(plan.rows(epoch, 7).tolist()))
         for plan in (Epochs(samples, 16, 8, seed) for seed in range(3))
         for epoch in range(3)
     }
@@ -136,9 +136,9 @@ def test_sizes_are_within_what_there_is() -> None:
     samples = np.array([64, 10])
     assert Epochs.of(samples, 256, 600_000, 0).batch_size == 74
     assert Epochs.of(samples, 256, 600_000, 0).batches == 1
-    assert Epochs.of(samples, 10, 600_000, 0).lanes == 10
+    assert Epochs.of(samples, 10, 600_000, 0).slots == 10
     assert Epochs.of(np.empty(0, np.int64), 256, 600_000, 0).batches == 0
-    assert lane_count(256, 600_000) == 32
-    assert lane_count(256, 10_000_000) == 16
-    assert list(lanes_of(np.array([0, 2, 4, 6]), Span(1, 4))) == [0, 1]
-    assert list(lanes_of(np.array([0, 2, 4, 6]), Span(2, 2))) == []
+    assert slot_count(256, 600_000) == 32
+    assert slot_count(256, 10_000_000) == 16
+    assert list(slots_of(np.array([0, 2, 4, 6]), Span(1, 4))) == [0, 1]
+    assert list(slots_of(np.array([0, 2, 4, 6]), Span(2, 2))) == []

@@ -11,16 +11,16 @@ import torch
 
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import FormatError, ShardError, StoreError
-from spectral_shards.train.data.part_blocks import PartBlocks
+from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train.data.sampler import Epochs, Span, evaluation_blocks
 from spectral_shards.train.data.stream import Batch, EvalStream, TrainStream
 from spectral_shards.train.data.worker_pool import AHEAD, loader
 from support.buckets import WebServer, wait_for
 
 
-def blocks_of(folder: Path | str, part: str = "train") -> PartBlocks:
+def blocks_of(folder: Path | str, part: str = "train") -> BlockReader:
     store, manifest = open_band(str(folder))
-    return PartBlocks(store, manifest, part)
+    return BlockReader(store, manifest, part)
 
 
 def stream_of(
@@ -36,7 +36,7 @@ def stream_of(
     return TrainStream(blocks, plan, span or Span(0, plan.batch_size), epochs, first_batch, skip)
 
 
-def stored(part: PartBlocks) -> tuple[np.ndarray, np.ndarray]:
+def stored(part: BlockReader) -> tuple[np.ndarray, np.ndarray]:
     blocks = [part.read(number) for number in range(len(part.samples))]
     return np.concatenate([x for x, _ in blocks]), np.concatenate([y for _, y in blocks])
 
@@ -202,7 +202,7 @@ def test_what_a_reader_raises_is_raised_where_its_batch_is_awaited(sub4: Path, m
 
     before = set(threading.enumerate())
     stream = stream_of(sub4 / "00", 9, range(2))
-    monkeypatch.setattr(PartBlocks, "decoded", fail)
+    monkeypatch.setattr(BlockReader, "decoded", fail)
     for workers in (0, 1, 3):
         with pytest.raises(ZeroDivisionError):
             list(loader(stream, workers, pin=False))
@@ -228,7 +228,7 @@ def test_a_reader_is_a_few_batches_ahead(sub4: Path) -> None:
 @pytest.mark.parametrize("open_files", [1, 3])
 def test_few_open_files_are_enough(open_files: int, sub4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = list(stream_of(sub4 / "00", 9, range(2)))
-    monkeypatch.setattr("spectral_shards.train.data.part_blocks.OPEN", open_files)
+    monkeypatch.setattr("spectral_shards.shards_manifest.shard.reader.MOST_OPEN", open_files)
     assert same(list(loader(stream_of(sub4 / "00", 9, range(2)), 2, pin=False)), wanted)
 
 

@@ -72,8 +72,8 @@ def test_the_recipe_of_a_data_set(dataset: str, recipe: str) -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        "accumulate",
-        "clip",
+        "grad_accum_steps",
+        "clip_grad",
         "ema",
         "mixup",
         "cutmix",
@@ -82,7 +82,7 @@ def test_the_recipe_of_a_data_set(dataset: str, recipe: str) -> None:
         "lr_min",
         "momentum",
         "label_smoothing",
-        "shift",
+        "random_shift",
     ],
 )
 def test_recipes_are_checked(field: str) -> None:

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from spectral_shards.shards_manifest.dataset import open_band
+from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import Inputs
 from spectral_shards.train.config import TrainPlan
-from spectral_shards.train.data.part_blocks import PartBlocks
 from spectral_shards.train.data.sampler import Epochs
 from spectral_shards.train.engine.trainer import check_fits
 from spectral_shards.train.errors import TrainError
@@ -29,8 +29,8 @@ from support.programs import fails, program
 from support.slow_runs import OPTIONS, close, command, lines, lines_so_far, train
 from support.splits import SUB4, make_split
 
-EVERYTHING = ("--ema", "0.9", "--mixup", "0.2", "--cutmix", "1", "--precision", "bfloat16", "--clip", "1")
-EVERYTHING += ("--accumulate", "2", "--batch-size", "4", "--schedule", "onecycle", "--warmup", "1")
+EVERYTHING = ("--ema", "0.9", "--mixup", "0.2", "--cutmix", "1", "--precision", "bfloat16", "--clip-grad", "1")
+EVERYTHING += ("--grad-accum-steps", "2", "--batch-size", "4", "--schedule", "onecycle", "--warmup", "1")
 
 
 def killed(shards: Path, out: Path, ranks: int, steps: int, workers: int = 0, more: tuple[str, ...] = ()) -> None:
@@ -105,7 +105,7 @@ def test_going_on_with_another_number_of_ranks(
 def test_two_ranks_read_three_shards_from_a_slow_server(
     server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three shards for two ranks, and one of val: nobody waits for ever, and the curve is that of one local process."""
+    """Three shards for two ranks, and one of val: no one waits for ever, and the curve is that of one local process."""
     split = make_split(photos, tmp_path / "sub4", **{**SUB4, "samples_per_shard": 32, "bands": (3,)})
     assert len(list((split / "03").glob("train-*.tar"))) == 3
     assert len(list((split / "03").glob("val-*.tar"))) == 1
@@ -126,7 +126,7 @@ def test_a_bad_block_in_one_rank_ends_all_with_its_sentence(sub4: Path, tmp_path
     band = tmp_path / "01"
     shutil.copytree(sub4 / "01", band)
     store, manifest = open_band(band)
-    index = PartBlocks(store, manifest, "train").index
+    index = BlockReader(store, manifest, "train").index
     name, start, size = index.place(1)
     data = bytearray((band / name).read_bytes())
     data[start + size // 2] ^= 255
@@ -149,7 +149,7 @@ def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> No
     done = subprocess.run([*launcher, *train_it, *options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     store, manifest = open_band(str(sub4 / "01"))
-    val = PartBlocks(store, manifest, "val")
+    val = BlockReader(store, manifest, "val")
     x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
     with torch.inference_mode():
         logits = checkpoint.load_network(run / "checkpoint.pt")(Inputs(manifest).eval()(x)).numpy()
@@ -179,7 +179,7 @@ def test_batches_are_large_enough_for_the_ranks(
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
     store, manifest = open_band(str(sub4 / "00"))
-    samples = PartBlocks(store, manifest, "train").samples
+    samples = BlockReader(store, manifest, "train").samples
     plan = Epochs.of(samples, 20, 100, seed=3)
     assert plan.position(plan.state_dict(2, 3)) == (2, 3)
     assert plan.position(plan.state_dict(2, plan.batches)) == (2, plan.batches)

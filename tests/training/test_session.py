@@ -8,10 +8,10 @@ import torch
 
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, load_band
+from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import networks, recipes
 from spectral_shards.train.augment.planes import Inputs
 from spectral_shards.train.config import Reading, TrainPlan
-from spectral_shards.train.data.part_blocks import PartBlocks
 from spectral_shards.train.data.stream import Batch
 from spectral_shards.train.engine.train_step import Session
 from spectral_shards.train.engine.trainer import train_band
@@ -42,7 +42,7 @@ def weights(session: Session) -> torch.Tensor:
 
 def test_a_batch_in_parts_is_the_batch(manifest: BandManifest) -> None:
     for mixing in ({}, {"mixup": 0.4}, {"cutmix": 1.0}):
-        whole, parts = session(manifest, **mixing), session(manifest, accumulate=4, **mixing)
+        whole, parts = session(manifest, **mixing), session(manifest, grad_accum_steps=4, **mixing)
         before = weights(whole)
         results = [each.step(batch(), 3, 0.1) for each in (whole, parts)]
         assert torch.allclose(*(result[0] for result in results))
@@ -52,7 +52,7 @@ def test_a_batch_in_parts_is_the_batch(manifest: BandManifest) -> None:
 
 
 def test_gradients_are_clipped_to_a_norm(manifest: BandManifest) -> None:
-    free, clipped = session(manifest), session(manifest, clip=0.01)
+    free, clipped = session(manifest), session(manifest, clip_grad=0.01)
     before = weights(free)
     for each in (free, clipped):
         each.step(batch(), 0, 1.0)
@@ -71,10 +71,10 @@ def test_averaged_weights_follow(manifest: BandManifest) -> None:
     average = seen[0]
     for later in seen[1:]:
         average = 0.75 * average + 0.25 * later
-    found = torch.cat([p.detach().ravel() for p in follower.judged.parameters()])
+    found = torch.cat([p.detach().ravel() for p in follower.eval_model.parameters()])
     assert torch.allclose(found, average, atol=1e-6)
-    assert follower.judged is not follower.network
-    assert session(manifest).judged.__class__ is follower.network.__class__
+    assert follower.eval_model is not follower.network
+    assert session(manifest).eval_model.__class__ is follower.network.__class__
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: P
     train_band(str(sub4 / "02"), tmp_path / "run", TrainPlan("cnn", recipe, reading=Reading(workers=0)), quiet=True)
     network = checkpoint.load_network(tmp_path / "run" / "checkpoint.pt")
     store, manifest = open_band(str(sub4 / "02"))
-    val = PartBlocks(store, manifest, "val")
+    val = BlockReader(store, manifest, "val")
     x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
     with torch.inference_mode():
         logits = network(Inputs(manifest).eval()(x))

@@ -29,8 +29,8 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
     workers: int, number: signal.Signals, code: int, sub4: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     before = shared()
-    anew = () if workers else ("--no-resume",)
-    with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60", *anew) as process:
+    restart = () if workers else ("--no-resume",)
+    with under_way(sub4 / "01", tmp_path / "run", workers, "--save-every", "60", *restart) as process:
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
@@ -38,7 +38,7 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
         _, said = process.communicate(timeout=60)  # two seconds on a machine that does nothing else
         assert process.returncode == code
         goes_on = "Interrupted: run the same command again to go on"
-        assert said.splitlines()[-1] == goes_on + (", without --no-resume" if anew else "")
+        assert said.splitlines()[-1] == goes_on + (", without --no-resume" if restart else "")
         assert "Traceback" not in said
         progress = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]
         assert progress["reader"]["samples"] > 0
@@ -53,7 +53,7 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
 
 def test_a_second_signal_ends_it_at_once_but_for_an_echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = Stop(tmp_path / "stop")
-    with found.listening(), found.granting():
+    with found.listening(), found.deferred():
         (tmp_path / "stop").touch()
         assert found.asked
         for _ in range(3):  # torchrun and `timeout` pass on what all of a group have had already

@@ -61,7 +61,7 @@ def test_every_recipe_can_be_made_small(name: str, epochs: int, batch_size: int)
     recipe = recipes.load(name, epochs=epochs, batch_size=batch_size, lr=1e-6)
     assert recipe.warmup <= epochs
     assert recipe.lr_min <= 1e-6
-    assert recipe.accumulate <= batch_size // 2
+    assert recipe.grad_accum_steps <= batch_size // 2
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_what_fits_stays_as_it_is(name: str, given: dict[str, Any]) -> None:
         ),
         (
             "quick",
-            {"accumulate": 8, "batch_size": 4},
-            "--accumulate 8 leaves less than two samples for each part of --batch-size 4: choose 2 or less",
+            {"grad_accum_steps": 8, "batch_size": 4},
+            "--grad-accum-steps 8 leaves less than two samples for each part of --batch-size 4: choose 2 or less",
         ),
-        ("quick", {"accumulate": 99}, "for each part of --batch-size 128 of recipe quick: choose 64 or less"),
+        ("quick", {"grad_accum_steps": 99}, "for each part of --batch-size 128 of recipe quick: choose 64 or less"),
         ("quick", {"warmup": -1.0}, "--warmup -1 is out of range: choose 0 or more"),
         ("quick", {"warmup": float("nan")}, "--warmup nan is out of range: choose 0 or more"),
         ("quick", {"momentum": 1.0}, "--momentum 1 is out of range: choose 0 or more, and less than 1"),
@@ -108,7 +108,7 @@ def test_a_file_gives_way_too_and_must_not_contradict_itself(tmp_path: Path) -> 
     mine = tmp_path / "mine.toml"
     mine.write_text("epochs = 20\nwarmup = 5\nbatch_size = 64\naccumulate = 16\nlr = 0.1\nlr_min = 0.01\n")
     recipe, notes = recipes.resolve(str(mine), epochs=2, batch_size=8, lr=0.001)
-    assert (recipe.warmup, recipe.accumulate, recipe.lr_min) == (0.5, 2, 0.0001)
+    assert (recipe.warmup, recipe.grad_accum_steps, recipe.lr_min) == (0.5, 2, 0.0001)
     assert notes == [
         f"warmup = 5 of {mine} does not fit --epochs 2: it is 0.5 here",
         f"lr_min = 0.01 of {mine} does not fit --lr 0.001: it is 0.0001 here",
@@ -148,10 +148,10 @@ def test_an_option_that_does_nothing_is_said(name: str, given: dict[str, Any], n
 def test_shifts_fit_the_planes() -> None:
     assert recipes.resolve("quick", plane=2) == (recipes.load("quick"), [])
     recipe, notes = recipes.resolve("quick", plane=1)
-    assert recipe.shift == 0
-    assert notes == ["--shift 1 of recipe quick does not fit planes of 1x1: it is 0 here"]
-    with pytest.raises(TrainError, match="--shift 9 moves planes of 8x8 out of sight: choose less than 8"):
-        recipes.resolve("quick", plane=8, shift=9)
+    assert recipe.random_shift == 0
+    assert notes == ["--random-shift 1 of recipe quick does not fit planes of 1x1: it is 0 here"]
+    with pytest.raises(TrainError, match="--random-shift 9 moves planes of 8x8 out of sight: choose less than 8"):
+        recipes.resolve("quick", plane=8, random_shift=9)
 
 
 def test_remarks_on_few_samples() -> None:
@@ -175,12 +175,13 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
     command = ("spectral-train", "--shards", cifar, "--network", "cnn", "--workers", "0", "--out", tmp_path / "run")
-    done = program(*command, "--epochs", "1", "--hold-out", "20")
+    done = program(*command, "--epochs", "1", "--holdout-samples", "20")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "--warmup 8 of recipe cifar10 does not fit --epochs 1: it is 0.2 here"
     assert lines[1] == (
-        "--hold-out 20 holds nothing out: a twentieth of 9 samples is 0, and fewer than 50 would rank bands by chance"
+        "--holdout-samples 20 holds nothing out: a twentieth of 9 samples is 0, "
+        "and fewer than 50 would rank bands by chance"
     )
     assert "there are 9 samples to train on: fewer than --batch-size 128" in done.stderr + done.stdout
     options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]["recipe"]
@@ -190,7 +191,7 @@ def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
     again = program(*command, "--epochs", "1")
     assert again.returncode == 2  # another hold-out
     assert "hold-out 20 there, 10000 here" in again.stderr
-    again = program(*command, "--epochs", "1", "--hold-out", "20")
+    again = program(*command, "--epochs", "1", "--holdout-samples", "20")
     assert "is finished" in again.stdout
     assert fails(*command, "--epochs", "1", "--warmup", "8") == (
         "Error: --warmup 8 is longer than --epochs 1: choose 1 or less"
@@ -441,7 +442,7 @@ def test_a_real_full_disk(sub4: Path, tmp_path: Path) -> None:
 def test_the_words_for_a_full_disk_are_the_caller_s(tmp_path: Path) -> None:
     import pickle
 
-    store = pickle.loads(pickle.dumps(LocalStore(tmp_path, "and so on")))
+    store = pickle.block_reads(pickle.dumps(LocalStore(tmp_path, "and so on")))
     with room(10), pytest.raises(StoreError, match=re.escape(f"{tmp_path}/a/b (File too large): make room and run")):
         store.write("a/b", bytes(100))
     with room(10), pytest.raises(StoreError, match=r"run the same command again, and so on$"):
@@ -489,7 +490,7 @@ def test_other_runs_are_told_apart_in_words(runs: Path, sub4: Path, tmp_path: Pa
     for shards, options, said in (
         (other / "00", quick(), "other samples, or the same in another order"),
         (sub4 / "00", plan, "recipe lr 0.1 there, 0.3 here"),
-        (sub4 / "00", replace(quick(), hold_out=3), "hold-out 10000 there, 3 here"),
+        (sub4 / "00", replace(quick(), holdout_samples=3), "hold-out 10000 there, 3 here"),
         (sub4 / "01", quick(), "band 0 there, 1 here"),
     ):
         with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):

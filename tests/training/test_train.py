@@ -44,7 +44,7 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in lines] == [1, 2]
         assert lines[1]["samples"] == 160
-        assert 0 <= lines[1]["waited"] <= 1
+        assert 0 <= lines[1]["data_wait"] <= 1
         logits, labels = np.load(folder / "val-logits.npy"), np.load(folder / "val-labels.npy")
         assert (logits.shape, logits.dtype, len(labels)) == ((15, 3), np.float16, 15)
         result = json.loads((folder / "run.json").read_text())["result"]
@@ -55,13 +55,13 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
 
 def test_a_checkpoint_is_enough_to_evaluate(runs: Path, sub4: Path) -> None:
     from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.shards_manifest.shard.reader import BlockReader
     from spectral_shards.train.augment.planes import Inputs
-    from spectral_shards.train.data.part_blocks import PartBlocks
 
     network = checkpoint.load_network(runs / "02" / "checkpoint.pt")
     store, manifest = open_band(str(sub4 / "02"))
     with torch.inference_mode():
-        val = PartBlocks(store, manifest, "val")
+        val = BlockReader(store, manifest, "val")
         x = np.concatenate([val.read(block)[0] for block in range(len(val.samples))])
         logits = network(Inputs(manifest).eval()(torch.from_numpy(x)))
     assert np.allclose(logits.numpy(), np.load(runs / "02" / "val-logits.npy"), atol=0.05)
@@ -213,7 +213,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     diverging = ("--lr", "1e5", "--epochs", "1", "--batch-size", "999")  # one step
     assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)
     assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)  # nothing of it was kept
-    assert "--shift 12 moves planes of 12x12 out of sight" in fails(*train, band, *QUICK, "--shift", "12")
+    assert "--random-shift 12 moves planes of 12x12 out of sight" in fails(*train, band, *QUICK, "--random-shift", "12")
     assert "--save-every nan: write minutes" in fails(*train, band, *QUICK, "--save-every", "nan")
     assert "--mixup 1.5 is out of range: choose 0 to 1" in fails(*train, band, *QUICK, "--mixup", "1.5")
     assert not (tmp_path / "run" / "run.json").exists()
@@ -272,7 +272,7 @@ def test_what_cannot_be_begun_anew_stays(
     assert tree(copy) == tree(runs / "02")
     monkeypatch.setattr("spectral_shards.train.runs.tensorboard.find_spec", lambda _: None)
     with pytest.raises(TrainError, match="needs the package tensorboard"):
-        train_band(str(sub4 / "02"), copy, replace(quick(), anew="again", tensorboard=True), quiet=True)
+        train_band(str(sub4 / "02"), copy, replace(quick(), restart="again", tensorboard=True), quiet=True)
     assert tree(copy) == tree(runs / "02")
 
 
@@ -282,7 +282,7 @@ def test_tensorboard_has_the_same_numbers_along_samples(sub4: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     found = scalars(tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    for name in ("train_loss", "val_top1", "waited"):
+    for name in ("train_loss", "val_top1", "data_wait"):
         assert np.allclose(found[f"epoch/{name}"], [(line["samples"], line[name]) for line in lines])
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
     assert np.allclose(found["steps/loss"], [(line["samples"], line["loss"]) for line in steps])

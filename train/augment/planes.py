@@ -27,7 +27,7 @@ def draws(seed: int, step: int, batch_size: int) -> torch.Tensor:
 class Inputs(nn.Module):
     """Turn stored batches (N, 3, P, P) into float32 (N, 3, C, C); C = size / s, P = (size + margin) / s.
 
-    A margin is used up by random crops in training and by the centre crop otherwise. `shift` pads planes
+    A margin is used up by random crops in training and by the centre crop otherwise. `random_shift` pads planes
     with zero coefficients before the random crop, so that planes without a margin can move too.
     The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is
     what happens here. For the 1-D DCT over the phases, an image's flip mixes bands, and without a transform it
@@ -39,11 +39,11 @@ class Inputs(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, manifest: BandManifest, flip: bool = False, shift: int = 0) -> None:
+    def __init__(self, manifest: BandManifest, flip: bool = False, random_shift: int = 0) -> None:
         super().__init__()
         geometry = manifest.geometry
         self.crop = geometry.crop
-        self.flip, self.shift = flip, shift
+        self.flip, self.random_shift = flip, random_shift
         odd = geometry.transform == "dct2" and manifest.frequency[1] % 2 == 1
         self.sign = -1.0 if odd else 1.0
         for name, values in (("step", manifest.step), ("mean", manifest.mean), ("std", manifest.std)):
@@ -83,8 +83,8 @@ class Inputs(nn.Module):
         return x[..., top : top + self.crop, top : top + self.crop]
 
     def _random_crop(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        if self.shift:
-            x = nn.functional.pad(x, (self.shift,) * 4)
+        if self.random_shift:
+            x = nn.functional.pad(x, (self.random_shift,) * 4)
         room = x.shape[-1] - self.crop
         if not room:
             return x

@@ -53,7 +53,7 @@ class BlockCache:
         self._added = CHECK  # look before the first
         self._full = self._broken = False
         self._used: set[str] = set()  # shards of this run
-        self._lock = threading.Lock()  # nobody closes a descriptor that another thread is about to use
+        self._lock = threading.Lock()  # no one closes a descriptor that another thread is about to use
 
     def __reduce__(self) -> tuple[type[BlockCache], tuple[Path, int]]:
         return BlockCache, (self.folder, self.limit)

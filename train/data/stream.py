@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...shards_manifest.errors import ShardError
-from ...shards_manifest.shard.codec import Room
-from .part_blocks import Fetched, PartBlocks
-from .sampler import Epochs, Load, Span
+from ...shards_manifest.shard.codec import DecodeBuffer
+from ...shards_manifest.shard.reader import BlockReader, Fetched
+from .sampler import BlockRead, Epochs, Span
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrainStream:
 
     def __init__(
         self,
-        blocks: PartBlocks,
+        blocks: BlockReader,
         plan: Epochs,
         span: Span,
         epochs: range,
@@ -64,24 +64,24 @@ class TrainStream:
         Each may be a thread of its own. Who ends before its end closes it.
         """
         span = self._span.share(number, count)
-        planned: deque[tuple[int, Load]] = deque()
+        planned: deque[tuple[int, BlockRead]] = deque()
         with (
             self._blocks.for_reader(count) as blocks,
             closing(blocks.stream(self._wanted(span, planned))) as fetched,  # ahead, into the next epoch too
         ):
             following = next(fetched, None)
             for epoch in self._epochs:
-                dealer = _Dealer(blocks, self._plan, span, epoch, self._skip)
+                assembler = _BatchAssembler(blocks, self._plan, span, epoch, self._skip)
                 for batch in range(self._start(epoch), self._plan.batches):
                     while following is not None and (planned[0][0], planned[0][1].batch) == (epoch, batch):
-                        dealer.deal(planned.popleft()[1], following)
+                        assembler.deal(planned.popleft()[1], following)
                         following = next(fetched, None)
-                    yield dealer.take(batch)
+                    yield assembler.take(batch)
 
-    def _wanted(self, span: Span, planned: deque[tuple[int, Load]]) -> Iterator[int]:
+    def _wanted(self, span: Span, planned: deque[tuple[int, BlockRead]]) -> Iterator[int]:
         """The blocks to fetch; what they are for is appended to `planned`."""
         for epoch in self._epochs:
-            for load in self._plan.loads(epoch, span, self._start(epoch)):
+            for load in self._plan.block_reads(epoch, span, self._start(epoch)):
                 planned.append((epoch, load))
                 yield load.block
 
@@ -89,21 +89,21 @@ class TrainStream:
         return self._first_batch if epoch == self._epochs.start else 0
 
 
-class _Dealer:
+class _BatchAssembler:
     """Deals the rows of blocks out to the batches of an epoch that they belong to.
 
     All at once, when a block is decompressed and still in the cache: that is a fifth faster than keeping the block
     and taking a few rows for each batch, and takes the same memory.
     """
 
-    def __init__(self, blocks: PartBlocks, plan: Epochs, span: Span, epoch: int, skip: bool) -> None:
+    def __init__(self, blocks: BlockReader, plan: Epochs, span: Span, epoch: int, skip: bool) -> None:
         self._blocks, self._plan, self._span, self._epoch, self._skip = blocks, plan, span, epoch, skip
         self._edges = plan.edges.tolist()
         self._open: dict[int, tuple[NDArray[Any], NDArray[np.int64]]] = {}
         self._lost: list[tuple[str, int]] = []
-        self._room = Room()  # all blocks are decompressed to one place, which stays in the processor's cache
+        self._room = DecodeBuffer()  # all blocks are decompressed to one place, which stays in the processor's cache
 
-    def deal(self, load: Load, fetched: Fetched) -> None:
+    def deal(self, load: BlockRead, fetched: Fetched) -> None:
         """Deal the rows of a block that was fetched as planned. Raises ShardError."""
         wanted = load.last - load.first
         block, x, y, lost = self._decoded(fetched)
@@ -111,7 +111,7 @@ class _Dealer:
         if len(rows) < wanted:  # of a smaller block in its place
             rows = np.resize(self._plan.rows(self._epoch, block), wanted)
         y = y[rows]
-        start, end = self._edges[load.lane], self._edges[load.lane + 1]
+        start, end = self._edges[load.slot], self._edges[load.slot + 1]
         batch, position = load.place // (end - start), start + load.place % (end - start)
         done = dealt = 0
         while done < len(rows):
@@ -166,7 +166,7 @@ class EvalStream:
     skip: a block that cannot be read is left out and reported; otherwise its ShardError is raised.
     """
 
-    def __init__(self, blocks: PartBlocks, chosen: range, batch_size: int, skip: bool = False) -> None:
+    def __init__(self, blocks: BlockReader, chosen: range, batch_size: int, skip: bool = False) -> None:
         self._blocks, self._chosen, self._batch_size, self._skip = blocks, chosen, batch_size, skip
 
     def __iter__(self) -> Iterator[Batch]:

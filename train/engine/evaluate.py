@@ -14,9 +14,9 @@ from torch import nn
 
 from ...shards_manifest.dataset import open_band
 from ...shards_manifest.manifest import canonical_json
+from ...shards_manifest.shard.reader import BlockReader
 from ...shards_manifest.storage.address import shown
 from ..config import TrainPlan
-from ..data.part_blocks import PartBlocks
 from ..data.sampler import evaluation_blocks
 from ..data.stream import EvalStream, reported
 from ..data.worker_pool import loader
@@ -43,7 +43,7 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(
     session: Session,
-    blocks: PartBlocks,
+    blocks: BlockReader,
     ten_crop: bool = False,
     chosen: range | None = None,
     record: Recorder | None = None,
@@ -53,7 +53,7 @@ def evaluate(
     ten_crop: the mean of the probabilities of ten crops in place of the centre's.  chosen: some blocks, where it is
     not all.  record: takes the outputs, in stored order; of no use where samples were lost.
     """
-    network = session.judged.eval()
+    network = session.eval_model.eval()
     session.ranks.align(network)
     inputs = session.inputs.eval()
     ranks, reading, lost = session.ranks, session.plan.reading, 0
@@ -65,7 +65,7 @@ def evaluate(
     if record is not None:
         firsts = (evaluation_blocks(every, rank, ranks.size).start for rank in range(ranks.size))
         record.begin([int(blocks.samples[every.start : first].sum()) for first in firsts])
-    batch_size = max(session.recipe.batch_size // (session.recipe.accumulate * ranks.size), 256)
+    batch_size = max(session.recipe.batch_size // (session.recipe.grad_accum_steps * ranks.size), 256)
     stream = EvalStream(blocks, mine, batch_size, reading.skip)
     with closing(loader(stream, min(reading.workers, 1), session.device.type == "cuda")) as batches:
         for batch in batches:
@@ -116,7 +116,7 @@ def evaluate_checkpoint(
     manifest = replace(manifest, mean=tuple(found["band"]["mean"]), std=tuple(found["band"]["std"]))  # as it learned
     session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)
     session.load(found)
-    return evaluate(session, PartBlocks(store, manifest, "val", plan.reading.open_cache()), ten_crop)
+    return evaluate(session, BlockReader(store, manifest, "val", plan.reading.open_cache()), ten_crop)
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

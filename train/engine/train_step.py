@@ -41,7 +41,7 @@ class Session:
         self.plan, self.recipe, self.ranks = plan, recipe, ranks
         self.device = plan.torch_device(ranks.local)
         self.dtype = plan.dtype(self.device)
-        self.inputs = Inputs(manifest, recipe.flip, recipe.shift).to(self.device)
+        self.inputs = Inputs(manifest, recipe.flip, recipe.random_shift).to(self.device)
         self.network = networks.build(plan.network, manifest.geometry.crop, len(manifest.classes))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._running: nn.Module = self.network
@@ -56,7 +56,7 @@ class Session:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The network that is evaluated: of the averaged weights where there are any."""
         return self.network if self.average is None else self.average.module
 
@@ -85,14 +85,14 @@ class Session:
         inputs = self.inputs(x, random)
         mixed = self.mixing(inputs, y, number, first, total) if self.mixing else Mixed(inputs, y, None)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        parts = max(min(self.recipe.accumulate, len(y) // 2), 1)  # batch norm wants two
+        parts = max(min(self.recipe.grad_accum_steps, len(y) // 2), 1)  # batch norm wants two
         for part in range(parts):
             at = slice(part * len(y) // parts, (part + 1) * len(y) // parts)
-            with nullcontext() if part == parts - 1 else self._apart():
+            with nullcontext() if part == parts - 1 else self._without_sync():
                 sums += self._backward(mixed.part(at), y[at], total)
-        if self.recipe.clip:
+        if self.recipe.clip_grad:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -111,7 +111,7 @@ class Session:
         self.scaler.scale(loss * (self.ranks.size / total)).backward()
         return torch.stack([loss.detach().double(), (logits.detach().argmax(1) == y).sum().double()])
 
-    def _apart(self) -> AbstractContextManager[object]:
+    def _without_sync(self) -> AbstractContextManager[object]:
         """For a part of a batch that is not the last: the ranks' gradients are not averaged yet."""
         running = getattr(self._running, "_orig_mod", self._running)  # of torch.compile
         return running.no_sync() if isinstance(running, nn.parallel.DistributedDataParallel) else nullcontext()

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from ...shards_manifest.dataset import open_band
 from ...shards_manifest.errors import SpectralError
 from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.shard.reader import BlockReader
 from ...shards_manifest.storage.base import Store
 from .. import networks
 from ..config import TrainPlan
 from ..data.block_cache import BlockCache
-from ..data.part_blocks import PartBlocks
 from ..data.sampler import Epochs, Span, trained_blocks
 from ..data.stream import Batch, TrainStream, reported
 from ..data.worker_pool import loader
@@ -49,27 +49,27 @@ def train_band(
 ) -> Result:
     """Train the network of the band in folder `shards` into run folder `out`, unless it is finished.
 
-    An unfinished run there goes on from its checkpoint, unless the plan is to begin anew. ranks: joined; all call
+    An unfinished run there goes on from its checkpoint, unless the plan is to begin again. ranks: joined; all call
     this, the first one writes.
     stop: what may end it.  Raises TrainError, FormatError, ShardError, StoreError; KeyboardInterrupt and SystemExit
     after a checkpoint.
     """
     store, manifest = open_band(shards)
-    run = RunFolder(out, bool(plan.anew))
+    run = RunFolder(out, bool(plan.restart))
     with ExitStack() as held:
-        ranks.shared(lambda: held.enter_context(run.owning()))
+        ranks.broadcast_from_rank0(lambda: held.enter_context(run.owning()))
         return _train(store, manifest, plan, run, quiet or not ranks.first, ranks, stop or Stop())
 
 
 def _train(
     store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks, stop: Stop
 ) -> Result:
-    earlier = ranks.shared(lambda: run.finished(manifest, plan))
+    earlier = ranks.broadcast_from_rank0(lambda: run.finished(manifest, plan))
     if earlier is not None:
         return earlier
     if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
         raise TrainError(f"{store} has fewer than two training samples")
-    checkpoint = ranks.shared(lambda: run.unfinished(manifest, plan))
+    checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifest, plan))
     if checkpoint is not None:  # auto may mean another here than where the run was begun
         plan = replace(plan, precision=checkpoint["identity"]["options"]["precision"])
     training = Training(store, manifest, plan, run, quiet, ranks, stop)
@@ -78,7 +78,7 @@ def _train(
             tqdm.write(remark)
     training.resume(checkpoint)
     del checkpoint  # it is as large as the network and the optimizer
-    ranks.shared(lambda: run.begin(training.samples, training.epoch, plan))
+    ranks.broadcast_from_rank0(lambda: run.begin(training.samples, training.epoch, plan))
     return training.run_epochs()
 
 
@@ -97,19 +97,19 @@ class Training:
     ) -> None:
         self.manifest, self.plan, self.run, self.quiet, self.ranks = manifest, plan, run, quiet, ranks
         cache = plan.reading.open_cache()
-        self.blocks = PartBlocks(store, manifest, "train", cache)
+        self.blocks = BlockReader(store, manifest, "train", cache)
         blocks = self.blocks.samples
-        trained = trained_blocks(blocks, plan.hold_out)
-        self.held = range(trained, len(blocks))
+        trained = trained_blocks(blocks, plan.holdout_samples)
+        self.holdout = range(trained, len(blocks))
         self.epochs = Epochs.of(
-            blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.remainder
+            blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.last_batch
         )
         check_fits(manifest, plan, self.epochs.batch_size, ranks.size)
         self.session = Session(manifest, plan, ranks, self.epochs.partners)
         self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
         self.val = self._val(store, cache)
         self.epoch = self.batch = 0
-        self.sums = dict.fromkeys(("loss", "correct", "lost", "waited", "seconds"), 0.0)
+        self.sums = dict.fromkeys(("loss", "correct", "lost", "data_wait", "seconds"), 0.0)
         self.train_top1 = self.seconds = self.best = 0.0
         self.best_epoch = 0
         self.said: set[str] = set()
@@ -150,17 +150,17 @@ class Training:
         found: dict[str, Evaluation] = {}
         with closing(loader(stream, reading.workers, self.session.device.type == "cuda")) as batches:
             for _ in left:
-                with self.stop.granting():  # who asks while the epoch is being saved ends before the next step
+                with self.stop.deferred():  # who asks while the epoch is being saved ends before the next step
                     found = self._epoch(batches)
         if not found:  # killed after the last epoch, before its outputs were kept
             found = self._evaluations(last=True)
             self._check_evaluations(found)
-        val, held = found.get("val"), found.get("held")
+        val, held = found.get("val"), found.get("holdout")
         result = Result(
             top1=val.top1 if val else None,
             top5=val.top5 if val else None,
             loss=val.loss if val else None,
-            held_top1=held.top1 if held else None,
+            holdout_top1=held.top1 if held else None,
             train_top1=self.train_top1,
             best_epoch=self.best_epoch or None,
             seconds=self.seconds,
@@ -168,7 +168,7 @@ class Training:
             multiply_adds=multiply_adds(self.plan.network, self.manifest.geometry.crop, len(self.manifest.classes)),
         )
         if self.ranks.first:
-            for part, use in (("val", "be fused"), ("held", "be ranked by what it held out")):
+            for part, use in (("val", "be fused"), ("holdout", "be ranked by what it held out")):
                 if part in found and found[part].lost and not self.quiet:
                     tqdm.write(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
             self.run.finish(self.manifest, self.plan, result)
@@ -185,13 +185,13 @@ class Training:
             "train_loss": self.sums["loss"] / samples,
             "train_top1": self.train_top1,
             "train_seconds": self.sums["seconds"],
-            "waited": self.sums["waited"] / self.sums["seconds"],
+            "data_wait": self.sums["data_wait"] / self.sums["seconds"],
             "lost": int(self.sums["lost"]),
             "lr": self.session.optimizer.param_groups[0]["lr"],
         }
         begun = time.perf_counter()
         try:
-            with self.stop.granting(False):
+            with self.stop.deferred(False):
                 if self.stop.asked:
                     self.stop.now()
                 found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
@@ -206,7 +206,7 @@ class Training:
             line |= {f"{part}_top5": evaluation.top5, f"{part}_lost": evaluation.lost}
         self.epoch, self.batch = self.epoch + 1, 0
         self.sums = dict.fromkeys(self.sums, 0.0)
-        judge = found.get("held") or found.get("val")
+        judge = found.get("holdout") or found.get("val")
         better = judge is not None and (judge.top1 > self.best or not self.best_epoch)
         if judge is not None and better:
             self.best, self.best_epoch = judge.top1, self.epoch
@@ -221,14 +221,14 @@ class Training:
         """Raise TrainError if a run has diverged: it would be of no use, and is not kept."""
         if not math.isfinite(loss):
             raise TrainError(
-                f"the {name} became {loss} in epoch {self.epoch + 1}: begin anew, with a smaller --lr and --no-resume"
+                f"the {name} became {loss} in epoch {self.epoch + 1}: begin again, with a smaller --lr and --no-resume"
             )
 
     def _evaluations(self, last: bool) -> dict[str, Evaluation]:
         """On what is held out of train, and on val, as far as there are any. last: record the outputs."""
         found = {}
-        if self.held:
-            found["held"] = self._evaluation("held", self.blocks, self.held, last)
+        if self.holdout:
+            found["holdout"] = self._evaluation("holdout", self.blocks, self.holdout, last)
         if self.val is not None:
             found["val"] = self._evaluation("val", self.val, range(len(self.val.samples)), last)
         return found
@@ -238,7 +238,7 @@ class Training:
         for part, evaluation in found.items():
             self._check_finite(evaluation.loss, f"{part} loss")
 
-    def _evaluation(self, part: str, blocks: PartBlocks, chosen: range, last: bool) -> Evaluation:
+    def _evaluation(self, part: str, blocks: BlockReader, chosen: range, last: bool) -> Evaluation:
         if not last:
             return evaluate(self.session, blocks, chosen=chosen)
         record = Recorder(self.ranks, self.session.device)
@@ -260,7 +260,7 @@ class Training:
         shown = tqdm(total=self.epochs.batches, initial=self.batch, desc=label, leave=False, disable=hidden)
         with shown as bar:
             while self.batch < self.epochs.batches:
-                begun, waited, lost = time.perf_counter(), 0.0, 0
+                begun, data_wait, lost = time.perf_counter(), 0.0, 0
                 end = min(self.batch - self.batch % REPORT + REPORT, self.epochs.batches)
                 # loss, correct answers, lost samples, reasons to stop
                 sums = torch.zeros(4, dtype=torch.float64, device=session.device)
@@ -270,7 +270,7 @@ class Training:
                     if batch is None:
                         end = number
                         break
-                    waited += time.perf_counter() - asked
+                    data_wait += time.perf_counter() - asked
                     lost += reported(batch, self.said)
                     step = self.epoch * self.epochs.batches + number
                     lr = learning_rate(step, self.epochs.batches, session.recipe)
@@ -280,7 +280,7 @@ class Training:
                 sums[2] += lost
                 sums[3] += self.stop.asked or self.failure is not None
                 bar.update(end - self.batch)
-                self._report(end, sums, waited, begun)
+                self._report(end, sums, data_wait, begun)
                 bar.set_postfix(loss=f"{self.sums['loss'] / max(self.batch * total, 1):.3f}")
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
@@ -290,7 +290,7 @@ class Training:
         if self.stop.asked:
             return None
         try:
-            with self.stop.granting(False):  # a server may take its time
+            with self.stop.deferred(False):  # a server may take its time
                 return next(batches)
         except (KeyboardInterrupt, SystemExit):
             if not self.stop.asked:
@@ -299,7 +299,7 @@ class Training:
             self.failure = error
         return None
 
-    def _report(self, end: int, sums: torch.Tensor, waited: float, begun: float) -> None:
+    def _report(self, end: int, sums: torch.Tensor, data_wait: float, begun: float) -> None:
         """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
         samples = (end - self.batch) * self.epochs.batch_size
         loss, correct, lost, stop = self.ranks.sum(sums).tolist()
@@ -307,7 +307,7 @@ class Training:
         self.batch = end
         seconds = time.perf_counter() - begun
         self.seconds += seconds
-        for name, value in zip(self.sums, (loss, correct, lost, waited, seconds), strict=True):
+        for name, value in zip(self.sums, (loss, correct, lost, data_wait, seconds), strict=True):
             self.sums[name] += value
         if self.ranks.first:
             self._keep(end, loss, samples, stop > 0)
@@ -335,16 +335,18 @@ class Training:
         self.run.save(whole, best)
         self.saved = time.perf_counter()
 
-    def _val(self, store: Store, cache: BlockCache | None) -> PartBlocks | None:
+    def _val(self, store: Store, cache: BlockCache | None) -> BlockReader | None:
         part = self.manifest.parts.get("val")
-        return PartBlocks(store, self.manifest, "val", cache) if part is not None and part.samples else None
+        return BlockReader(store, self.manifest, "val", cache) if part is not None and part.samples else None
 
 
 def check_fits(manifest: BandManifest, plan: TrainPlan, batch_size: int, ranks: int) -> None:
     """Raise TrainError for what could not be trained on these planes, or by so many ranks."""
     side = manifest.geometry.crop
-    if plan.recipe.shift >= side:
-        raise TrainError(f"--shift {plan.recipe.shift} moves planes of {side}x{side} out of sight: choose less")
+    if plan.recipe.random_shift >= side:
+        raise TrainError(
+            f"--random-shift {plan.recipe.random_shift} moves planes of {side}x{side} out of sight: choose less"
+        )
     each = 1 if networks.trains_on_one(plan.network, side) else 2  # samples of a process
     if batch_size < each * ranks:
         processes = "1 process" if ranks == 1 else f"{ranks} processes"
@@ -362,9 +364,9 @@ def _table_row(epochs: int, line: dict[str, float]) -> str:
         if "val_top1" in line
         else ""
     )
-    held = f"  held {line['held_top1']:6.2%}" if "held_top1" in line else ""
+    held = f"  held {line['holdout_top1']:6.2%}" if "holdout_top1" in line else ""
     lost = f", {line['lost']} samples lost" if line["lost"] else ""
     return (
         f"epoch {line['epoch']:3d}/{epochs}  loss {line['train_loss']:.3f}  train {line['train_top1']:6.2%}"
-        f"{held}{val}  {line['train_seconds']:.1f} s, {line['waited']:.1%} waiting for data" + lost
+        f"{held}{val}  {line['train_seconds']:.1f} s, {line['data_wait']:.1%} waiting for data" + lost
     )

@@ -70,7 +70,7 @@ class Split(nn.Module):
         return resized.round().clamp(0, 255)
 
 
-class Whole(nn.Module):
+class EnsembleModel(nn.Module):
     """All of an ensemble. shares: a weight for each band; space: what they weight, as in fuse.py."""
 
     scale: torch.Tensor
@@ -106,7 +106,7 @@ class Whole(nn.Module):
         return (together.exp() @ (self.shares / self.shares.sum())).log()
 
 
-def whole(runs: Sequence[Path], shares: Sequence[float], space: str) -> tuple[Whole, dict[str, Any]]:
+def whole(runs: Sequence[Path], shares: Sequence[float], space: str) -> tuple[EnsembleModel, dict[str, Any]]:
     """The ensemble of some runs, in evaluation mode, with what its user needs to know. Raises TrainError."""
     found = [checkpoint.load(run / CHECKPOINT) for run in runs]
     bands = [each["band"] for each in found]
@@ -120,10 +120,10 @@ def whole(runs: Sequence[Path], shares: Sequence[float], space: str) -> tuple[Wh
         "input": "uint8 (N, 3, H, W), RGB, sides up to 8192",
         "output": "float32 (N, classes), log-probabilities",
     }
-    return Whole(bands, networks, shares, space).eval(), about
+    return EnsembleModel(bands, networks, shares, space).eval(), about
 
 
-def export(model: Whole, about: dict[str, Any], path: Path) -> int:
+def export(model: EnsembleModel, about: dict[str, Any], path: Path) -> int:
     """Write a model as PyTorch's exported program (.pt2) or as ONNX (.onnx); its bytes. Raises EnsembleError.
 
     Both take any number of images, with sides of 2 to LARGEST, and need nothing of this package.
@@ -164,7 +164,7 @@ def check_target(path: Path) -> None:
         raise EnsembleError(f"--export {path} cannot be written: {error.strerror}") from None
 
 
-def _program(model: Whole) -> torch.export.ExportedProgram:
+def _program(model: EnsembleModel) -> torch.export.ExportedProgram:
     side = model.split.side
     images = torch.zeros(2, 3, side + 2, side + 1, dtype=torch.uint8)  # sizes of their own, or they count as one
     sides = {axis: torch.export.Dim(name, min=2, max=LARGEST) for axis, name in ((2, "height"), (3, "width"))}

@@ -32,7 +32,7 @@ class Run:
     classes: tuple[str, ...]
     result: Result
     val: Outputs
-    held: Outputs | None
+    holdout: Outputs | None
 
     @property
     def number(self) -> int:
@@ -80,8 +80,8 @@ def open_run(path: Path) -> Run:
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
     classes = int(found["band"]["classes"])
-    there = (path / LOGITS.format("held")).exists()  # not where a shard was lost
-    held = _outputs(path, "held", classes) if there else None
+    there = (path / LOGITS.format("holdout")).exists()  # not where a shard was lost
+    held = _outputs(path, "holdout", classes) if there else None
     val = _outputs(path, "val", classes)
     return Run(path, found["band"], found["options"], tuple(found["classes"]), result, val, held)
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import io
 
-from .scoring import ClassGain, Report
+from .scoring import ClassGain, EnsembleReport
 
 SHOWN = 5  # classes that gain, and that lose, the most
 
 NAMES = {"mean": "mean", "geometric": "geometric, p = 0.3", "fitted": "fitted log-linear"}
 SPACE_NAMES = {"log": "log-probabilities", "probability": "probabilities"}
 CHOSEN_ON = {
-    "held": "ranks and fitted weights come from samples held out of train",
+    "holdout": "ranks and fitted weights come from samples held out of train",
     "halves": "ranks and fitted weights come from the other half of val",
     "train": "ranks come from the training accuracy",
     "val": "ranks and fitted weights come from the data that is scored, which flatters",
 }
 
 
-def markdown(report: Report) -> str:
+def markdown(report: EnsembleReport) -> str:
     """Bands, rules, and the curve of the default rule, as Markdown."""
     lines = [
         f"# {report.dataset} in {report.factor} bands",
@@ -47,7 +47,7 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _extremes(report: Report) -> list[ClassGain]:
+def _extremes(report: EnsembleReport) -> list[ClassGain]:
     """The classes that fusing helps most, and those that it harms most, by their gain."""
     gains = sorted(report.classes, key=lambda entry: (entry.best - entry.fused, entry.name))
     return gains if len(gains) <= 2 * SHOWN else gains[:SHOWN] + gains[-SHOWN:]
@@ -59,7 +59,7 @@ def _class_row(entry: ClassGain) -> str:
     return f"| {name} | {entry.samples} | {entry.best:.1%} | {entry.fused:.1%} | {gain:+.1f} |"
 
 
-def plot(report: Report) -> bytes:
+def plot(report: EnsembleReport) -> bytes:
     """Accuracy of each band and of the ensemble as bands are added: a PNG."""
     import matplotlib
 

@@ -15,7 +15,7 @@ from ..errors import EnsembleError
 from . import rules as fuse
 from .members import Outputs, Run, check_same, open_baseline
 
-RANK_ON = ("held", "halves", "train", "val")
+RANK_ON = ("holdout", "halves", "train", "val")
 DEFAULT_RULE = ("fitted", "log")  # the best on two data sets: docs/results.md, Training and fusing
 NOTHING_TO_FIT_ON = ("geometric", "log")  # when bands are ranked by their training accuracy
 
@@ -58,7 +58,7 @@ class ClassGain:
 
 
 @dataclass(frozen=True)
-class Report:
+class EnsembleReport:
     """The ensemble of a split. bands: (band, top-1, top-5, train top-1), in band order.
 
     order: bands, best first, by all of the ranking data.  differing: the options that are not the same for all.  costs:
@@ -105,10 +105,10 @@ class Choice:
 
     def __init__(self, runs: list[Run], rank_on: str, alone: NDArray[np.bool_]) -> None:
         """alone: what every band has right on val, bool (bands, samples, 2)."""
-        self.parts = [run.held or run.val if rank_on == "held" else run.val for run in runs]
+        self.parts = [run.holdout or run.val if rank_on == "holdout" else run.val for run in runs]
         self._trained = np.array([run.result.train_top1 for run in runs]) if rank_on == "train" else None
         self.rank_on = rank_on
-        if rank_on == "held":
+        if rank_on == "holdout":
             alone = np.stack([_hits(run, part) for run, part in zip(runs, self.parts, strict=True)])
         self._hits = alone[:, :, 0]
 
@@ -137,15 +137,15 @@ class Choice:
         return tuple(map(float, found))
 
 
-def ensemble(runs: list[Run], rank_on: str = "", baseline: Path | None = None) -> Report:
+def ensemble(runs: list[Run], rank_on: str = "", baseline: Path | None = None) -> EnsembleReport:
     """Score every rule on runs that belong together, as of `find_runs`. Raises EnsembleError.
 
-    rank_on: what bands are ranked and weights are fitted on. 'held' takes what was held out of train, and is the
+    rank_on: what bands are ranked and weights are fitted on. 'holdout' takes what was held out of train, and is the
     default where every run has that. 'halves', the default elsewhere, scores each half of val with choices made on
     the other; 'train' ranks by training accuracy; 'val' ranks on the very data that is scored, which flatters.
     baseline: the run of a network that saw the whole images, or its folder, for comparison.
     """
-    rank_on = rank_on or ("held" if all(run.held for run in runs) else "halves")
+    rank_on = rank_on or ("holdout" if all(run.holdout for run in runs) else "halves")
     _check(runs, rank_on)
     alone = np.stack([_hits(run, run.val) for run in runs])
     choice = Choice(runs, rank_on, alone)
@@ -159,7 +159,7 @@ def ensemble(runs: list[Run], rank_on: str = "", baseline: Path | None = None) -
     name = "best band of the other half" if rank_on == "halves" else f"band {runs[best].number}"
     single = _cost(name, [runs[best]], *first.mean(axis=0))
     whole = _cost(f"{len(runs)} bands fused", runs, default.top1, default.top5)
-    return Report(
+    return EnsembleReport(
         dataset=str(runs[0].band["dataset"]),
         factor=factor,
         samples=alone.shape[1],
@@ -232,13 +232,15 @@ def _check(runs: list[Run], rank_on: str) -> None:
         raise EnsembleError(f"--rank-on {rank_on}: choose {', '.join(RANK_ON)}")
     if rank_on == "halves" and len(runs[0].val.labels) < 2:
         raise EnsembleError(f"{runs[0].path} was evaluated on one sample, which has no halves: use --rank-on train")
-    if rank_on != "held":
+    if rank_on != "holdout":
         return
     first = runs[0]
     for run in runs:
-        if run.held is None:
-            raise EnsembleError(f"{run.path} held nothing out of train: use --rank-on halves, or train with --hold-out")
-        if first.held is None or not np.array_equal(run.held.labels, first.held.labels):
+        if run.holdout is None:
+            raise EnsembleError(
+                f"{run.path} held nothing out of train: use --rank-on halves, or train with --holdout-samples"
+            )
+        if first.holdout is None or not np.array_equal(run.holdout.labels, first.holdout.labels):
             raise EnsembleError(f"{run.path} held out other samples than {first.path}: use --rank-on halves")
 
 

@@ -38,7 +38,7 @@ INTERRUPTED = "interrupted"
 class BandJob:
     """One band to train. band: its folder's name.
 
-    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.  turns: folder
+    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.  gpu_locks: folder
     of the locks by which bands share this machine's GPUs; None where the plan names the device.
     """
 
@@ -48,11 +48,11 @@ class BandJob:
     plan: TrainPlan
     stop: Path | None = None
     parent: int = 0
-    turns: Path | None = None
+    gpu_locks: Path | None = None
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BandOutcome:
     """How a band ended: its result, or one sentence about why it has none. earlier: it was finished before."""
 
     band: str
@@ -61,20 +61,20 @@ class Outcome:
     failure: str = ""
 
 
-def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks: Ranks = ALONE) -> Outcome:
+def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks: Ranks = ALONE) -> BandOutcome:
     """Train a band, or find it finished. What goes wrong with it is its outcome; Ctrl-C and SIGTERM are not."""
     try:
         _, manifest = open_band(job.shards)
-        earlier = ranks.shared(lambda: RunFolder(job.out).finished(manifest, job.plan))
+        earlier = ranks.broadcast_from_rank0(lambda: RunFolder(job.out).finished(manifest, job.plan))
         if earlier is not None:
-            return Outcome(job.band, earlier, earlier=True)
-        return Outcome(job.band, train_band(job.shards, job.out, job.plan, quiet, ranks, stop))
+            return BandOutcome(job.band, earlier, earlier=True)
+        return BandOutcome(job.band, train_band(job.shards, job.out, job.plan, quiet, ranks, stop))
     except SpectralError as error:
-        return Outcome(job.band, failure=str(error))
+        return BandOutcome(job.band, failure=str(error))
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not quiet:  # nobody reads what is printed: the end of all bands
+        if isinstance(error, BrokenPipeError) and not quiet:  # no one reads what is printed: the end of all bands
             raise
-        return Outcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
+        return BandOutcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
     except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
         if ranks.size > 1:
             raise
@@ -85,36 +85,36 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
             where = f"all of it is in {job.out / ERROR}"
         except OSError as refused:
             where = f"{job.out / ERROR} cannot be written: {refused.strerror}"
-        return Outcome(job.band, failure=f"{type(error).__name__}: {reason} ({where})")
+        return BandOutcome(job.band, failure=f"{type(error).__name__}: {reason} ({where})")
 
 
-def train_apart(job: BandJob) -> Outcome:
+def train_isolated(job: BandJob) -> BandOutcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
     stop = Stop(job.stop, job.parent)
     if job.parent and threading.current_thread() is threading.main_thread():
-        # a terminal sends Ctrl-C to all: the parent hands it on, and between two bands nobody here would catch it
+        # a terminal sends Ctrl-C to all: the parent hands it on, and between two bands no one here would catch it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stop.asked:
-        return Outcome(job.band, failure=INTERRUPTED)
+        return BandOutcome(job.band, failure=INTERRUPTED)
     try:
         with _on_gpu(job) as placed:
             return train_one(placed, stop=stop)
     except (KeyboardInterrupt, SystemExit):
-        if job.parent and os.getppid() != job.parent:  # nobody is there to be told, or to end this process
+        if job.parent and os.getppid() != job.parent:  # no one is there to be told, or to end this process
             os._exit(1)
-        return Outcome(job.band, failure=INTERRUPTED)
+        return BandOutcome(job.band, failure=INTERRUPTED)
 
 
 @contextmanager
 def _on_gpu(job: BandJob) -> Iterator[BandJob]:
     """The job on the GPU of the first lock that is free: so none has a band more than N while another has room."""
-    if job.turns is None:
+    if job.gpu_locks is None:
         yield job
         return
     with ExitStack() as held:
         for turn in count():
             with suppress(BlockingIOError):
-                held.enter_context(LocalStore(job.turns).locked(str(turn), exclusive=True))
+                held.enter_context(LocalStore(job.gpu_locks).locked(str(turn), exclusive=True))
                 break
         try:
             yield replace(job, plan=replace(job.plan, device=f"cuda:{turn % torch.cuda.device_count()}"))
@@ -124,11 +124,11 @@ def _on_gpu(job: BandJob) -> Iterator[BandJob]:
 
 
 def train_bands(
-    jobs: Sequence[BandJob], backend: Backend, epochs: int, tell: Callable[[Outcome], None]
-) -> Iterator[Outcome]:
+    jobs: Sequence[BandJob], backend: Backend, epochs: int, on_outcome: Callable[[BandOutcome], None]
+) -> Iterator[BandOutcome]:
     """The outcomes of all bands, as they come. Raises BackendError, KeyboardInterrupt, SystemExit.
 
-    backend: apart from this process.  tell: prints an outcome.
+    backend: isolated from this process.  on_outcome: prints an outcome.
 
     A process that is killed takes the bands with it that were under way. They go on, each alone: then the one that
     does it again is known, and the others are not its victims.
@@ -139,21 +139,21 @@ def train_bands(
     with (
         _removed(stop_file, backend),
         stop.listening(),
-        stop.granting(),
+        stop.deferred(),
         Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
-        TemporaryDirectory() as turns,
+        TemporaryDirectory() as gpu_locks,
     ):
 
-        def done(outcome: Outcome) -> Outcome:
+        def done(outcome: BandOutcome) -> BandOutcome:
             with board.ended(outcome.band, "failed" if outcome.failure else "done"):
-                tell(outcome)
+                on_outcome(outcome)
             return outcome
 
-        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(turns))]
+        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(gpu_locks))]
         try:
             suspects = yield from _together(placed, backend, done, stop)
         except BaseException as error:
-            if backend.name != "loky" and not isinstance(error, SpectralError):  # its workers would go on for nobody
+            if backend.name != "loky" and not isinstance(error, SpectralError):  # its workers would go on for no one
                 with suppress(OSError):
                     stop_file.touch()
             raise
@@ -181,15 +181,15 @@ def _removed(stop_file: Path, backend: Backend) -> Iterator[None]:
 
 
 def _together(
-    jobs: list[BandJob], backend: Backend, done: Callable[[Outcome], Outcome], stop: Stop
-) -> Generator[Outcome, None, list[BandJob]]:
+    jobs: list[BandJob], backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: Stop
+) -> Generator[BandOutcome, None, list[BandJob]]:
     """Train bands at once; returns those that were under way when a process was killed."""
     left: dict[str, BandJob] = {job.band: job for job in jobs}
     begun = time.time()
     suspects: list[BandJob] = []
     while left and not stop.asked:
         try:
-            with closing(backend.each(train_apart, [(job,) for job in left.values()], len(left))) as outcomes:
+            with closing(backend.each(train_isolated, [(job,) for job in left.values()], len(left))) as outcomes:
                 for outcome in outcomes:
                     if not (outcome.failure == INTERRUPTED and stop.asked):
                         yield done(outcome)
@@ -203,25 +203,27 @@ def _together(
     return suspects
 
 
-def _alone(job: BandJob, backend: Backend, done: Callable[[Outcome], Outcome], stop: Stop) -> Iterator[Outcome]:
+def _alone(
+    job: BandJob, backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: Stop
+) -> Iterator[BandOutcome]:
     if stop.asked:
         return
     try:
-        with closing(backend.each(train_apart, [(job,)], 1)) as outcomes:
+        with closing(backend.each(train_isolated, [(job,)], 1)) as outcomes:
             for outcome in outcomes:
                 if not (outcome.failure == INTERRUPTED and stop.asked):
                     yield done(outcome)
     except WorkerLostError as error:
         if not stop.asked:
-            yield done(Outcome(job.band, failure=str(error)))
+            yield done(BandOutcome(job.band, failure=str(error)))
 
 
-def _placed(jobs: Iterable[BandJob], backend: Backend, turns: Path) -> Iterator[BandJob]:
+def _placed(jobs: Iterable[BandJob], backend: Backend, gpu_locks: Path) -> Iterator[BandJob]:
     """The jobs with what depends on where they are done: whose work it is, and which GPUs it takes turns on."""
     for job in jobs:
         if backend.name == "loky":
             shared = torch.cuda.device_count() > 0 and job.plan.device in ("auto", "cuda")
-            yield replace(job, parent=os.getpid(), turns=turns if shared else None)
+            yield replace(job, parent=os.getpid(), gpu_locks=gpu_locks if shared else None)
         else:
             reading = job.plan.reading
             cache = os.path.abspath(reading.cache) if reading.cache else None

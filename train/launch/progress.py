@@ -30,7 +30,7 @@ class Reached:
     loss: float | None = None
     train: float | None = None
     val: float | None = None
-    waited: float | None = None
+    data_wait: float | None = None
     written: float = 0.0
 
 
@@ -46,7 +46,7 @@ def reached(run: Path) -> Reached:
         loss=steps.get("loss", metrics.get("train_loss")),
         train=metrics.get("train_top1"),
         val=metrics.get("val_top1"),
-        waited=metrics.get("waited"),
+        data_wait=metrics.get("data_wait"),
         written=newest,
     )
 
@@ -157,4 +157,4 @@ def _row(band: str, epochs: int, now: Reached, state: str) -> str:
 
     loss = f"{now.loss:7.3f}" if now.loss is not None else f"{'-':>7}"
     place = f"{now.epoch}/{epochs}"
-    return f"{band:>4}  {place:>9}  {loss}  {share(now.train)}  {share(now.val)}  {share(now.waited)}  {state}"
+    return f"{band:>4}  {place:>9}  {loss}  {share(now.train)}  {share(now.val)}  {share(now.data_wait)}  {state}"

@@ -35,12 +35,12 @@ class Card:
         """Bytes of a training step in float32 at its peak, about: without what single operations need for a while."""
         moments = 2 if recipe.optimizer == "adamw" else bool(recipe.momentum)
         copies = 2 + moments + bool(recipe.ema)  # weights, gradients, ...
-        images = -(-recipe.batch_size // recipe.accumulate)
+        images = -(-recipe.batch_size // recipe.grad_accum_steps)
         return FLOAT * (copies * self.parameters + self.buffers) + images * self.activations
 
     def text(self, recipe: Recipe) -> str:
         """The card in lines."""
-        parts = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        parts = f" in {recipe.grad_accum_steps} parts" if recipe.grad_accum_steps > 1 else ""
         size = FLOAT * self.parameters / MIB
         both = FLOAT * (self.parameters + self.buffers) / MIB
         return "\n".join(

@@ -57,7 +57,7 @@ PAIRS = (
     Pair("warmup", "epochs", lambda recipe: recipe.epochs, "{} is longer than {}"),
     Pair("lr_min", "lr", lambda recipe: recipe.lr, "{} is larger than {}"),
     Pair(
-        "accumulate",
+        "grad_accum_steps",
         "batch_size",
         lambda recipe: recipe.batch_size // 2,
         "{} leaves less than two samples for each part of {}",
@@ -92,12 +92,14 @@ def fit(own: Recipe, recipe: Recipe, origin: Origin) -> tuple[Recipe, list[str]]
 
 def fit_plane(recipe: Recipe, side: int, origin: Origin) -> tuple[Recipe, list[str]]:
     """A recipe that can be used on planes of side x side, and a sentence if something gave way. Raises TrainError."""
-    if recipe.shift < side:
+    if recipe.random_shift < side:
         return recipe, []
-    if "shift" in origin.given:
-        raise TrainError(f"--shift {recipe.shift} moves planes of {side}x{side} out of sight: choose less than {side}")
-    note = _gave_way("shift", recipe.shift, f"planes of {side}x{side}", side // 4, origin)
-    return replace(recipe, shift=side // 4), [note]
+    if "random_shift" in origin.given:
+        raise TrainError(
+            f"--random-shift {recipe.random_shift} moves planes of {side}x{side} out of sight: choose less than {side}"
+        )
+    note = _gave_way("random_shift", recipe.random_shift, f"planes of {side}x{side}", side // 4, origin)
+    return replace(recipe, random_shift=side // 4), [note]
 
 
 def remarks(recipe: Recipe, batch_size: int, batches: int) -> list[str]:

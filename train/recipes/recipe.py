@@ -33,14 +33,14 @@ class Recipe:
     momentum: float = _said(0.9, "Of sgd; of adamw its first beta.")
     nesterov: bool = _said(False, "Nesterov's momentum.")
     weight_decay: float = _said(1e-4, "Weight decay.")
-    clip: float = _said(0.0, "Largest norm of the gradients; 0 for any.")
-    accumulate: int = _said(1, "Parts that a batch is computed in, to save memory.")
+    clip_grad: float = _said(0.0, "Largest norm of the gradients; 0 for any.")
+    grad_accum_steps: int = _said(1, "Parts that a batch is computed in, to save memory.")
     ema: float = _said(0.0, "Decay, a step, of the averaged weights that are evaluated; 0 for none.")
     label_smoothing: float = _said(0.0, "Label smoothing.")
     mixup: float = _said(0.0, "Alpha of mixup; 0 for none.")
     cutmix: float = _said(0.0, "Alpha of cutmix; 0 for none.")
     flip: bool = _said(True, "Mirror half of the samples.")
-    shift: int = _said(0, "Random shifts of a plane, in its pixels.")
+    random_shift: int = _said(0, "Random shifts of a plane, in its pixels.")
 
     def __str__(self) -> str:
         """Its name and every field."""
@@ -79,13 +79,13 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "gamma": (lambda value: 0 < value <= 1, "more than 0, and 1 at most"),
     "momentum": _below(1),
     "weight_decay": _least(0),
-    "clip": _least(0),
-    "accumulate": _least(1),
+    "clip_grad": _least(0),
+    "grad_accum_steps": _least(1),
     "ema": _below(1),
     "label_smoothing": _below(1),
     "mixup": _between(0, 1),
     "cutmix": _between(0, 1),
-    "shift": _least(0),
+    "random_shift": _least(0),
 }
 
 

@@ -7,9 +7,9 @@ events.out...     the same for TensorBoard, if it was asked for
 checkpoint.pt     the network with its configuration and all that is needed to go on
 best.pt           the same after the epoch that was best on what is held out, or on val
 val-logits.npy    float16 (samples, classes), in stored order; val-labels.npy int64 (samples,)
-held-logits.npy   the same of what is held out of train, with held-labels.npy
+holdout-logits.npy   the same of what is held out of train, with holdout-labels.npy
 error.log         what a run ended with that no sentence was foreseen for
-anew              which command it was begun anew by, with --no-resume
+again              which command it was begun again by, with --no-resume
 run.json          written last: the band, the options, the result
 """
 
@@ -44,11 +44,11 @@ CHECKPOINT = "checkpoint.pt"
 BEST = "best.pt"
 RECIPE = "recipe.toml"
 ERROR = "error.log"
-ANEW = "anew"
+RESTART = "restart"
 EVENTS = "events.out.tfevents.*"
 LOGITS = "{}-logits.npy"
 LABELS = "{}-labels.npy"
-OUTPUTS = ("val", "held")
+OUTPUTS = ("val", "holdout")
 ON = "which goes on from the last checkpoint"  # what the same command does after an error
 LAST = 5.0  # seconds that workers of a killed run get to end
 
@@ -64,7 +64,7 @@ class Result:
     top1: float | None
     top5: float | None
     loss: float | None
-    held_top1: float | None
+    holdout_top1: float | None
     train_top1: float
     best_epoch: int | None
     seconds: float
@@ -96,14 +96,14 @@ def local_folder(path: str | os.PathLike[str]) -> Path:
 
 
 class RunFolder:
-    """One run on disk. anew: the command that trains it would not go on, but begin anew.
+    """One run on disk. again: the command that trains it would not go on, but begin again.
 
     Raises StoreError where the disk is full or refuses: the last checkpoint stays as it is.
     """
 
-    def __init__(self, path: str | os.PathLike[str], anew: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], restart: bool = False) -> None:
         self.path = Path(path)
-        self.store = LocalStore(path, f"without --no-resume, {ON}" if anew else ON)
+        self.store = LocalStore(path, f"without --no-resume, {ON}" if restart else ON)
         self._events: events.Events | None = None
 
     @contextmanager
@@ -144,11 +144,11 @@ class RunFolder:
         return found
 
     def forgotten(self, plan: TrainPlan) -> bool:
-        """Whether what is here is not to count: the plan is to begin anew, and has not done so yet.
+        """Whether what is here is not to count: the plan is to begin again, and has not done so yet.
 
         A cluster may give a band to a second worker, which has to go on with what the first one began.
         """
-        return bool(plan.anew) and (not self.store.exists(ANEW) or self.store.read(ANEW) != plan.anew.encode())
+        return bool(plan.restart) and (not self.store.exists(RESTART) or self.store.read(RESTART) != plan.restart.encode())
 
     def begin(self, samples: int, epochs: int, plan: TrainPlan) -> None:
         """Make the folder ready to go on after so many samples and whole epochs; what was written later is removed.
@@ -162,7 +162,7 @@ class RunFolder:
                 self.store.remove(name)
             for path in self.path.glob(EVENTS):
                 path.unlink()
-            self.store.write(ANEW, plan.anew.encode())
+            self.store.write(RESTART, plan.restart.encode())
         if plan.tensorboard:
             with self._refusing(EVENTS):
                 self._events = events.Events(self.path, samples)

@@ -8,23 +8,34 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards_manifest.errors import ShardError
-from ...shards_manifest.manifest import BandManifest
-from ...shards_manifest.shard.codec import Room
-from ...shards_manifest.shard.format import DTYPES, read_block
-from ...shards_manifest.shard.index import PartIndex, block_of, load_index
-from ...shards_manifest.storage.base import Store
-from ...shards_manifest.storage.prefetch import ahead
-from .block_cache import BlockCache
+from ..errors import ShardError
+from ..manifest import BandManifest
+from ..storage.base import Store
+from ..storage.prefetch import ahead
+from .codec import DecodeBuffer
+from .format import DTYPES, read_block
+from .index import PartIndex, block_of, load_index
 
-OPEN = min(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)  # shards held open
+MOST_OPEN = 256  # shards that stay open
 
-Block = tuple[NDArray[Any], NDArray[np.int64]]
+Samples = tuple[NDArray[Any], NDArray[np.int64]]
+
+
+class Cache(Protocol):
+    """Keeps the bytes of blocks nearer than their store."""
+
+    def get(self, index: PartIndex, block: int) -> bytes | None:
+        """The bytes of a block, checked; None if it is not there."""
+        ...
+
+    def put(self, index: PartIndex, block: int, data: bytes) -> None:
+        """Keep the bytes of a block, if there is room."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Fetched:
     data: bytes | ShardError
 
 
-class PartBlocks:
+class BlockReader:
     """The blocks of one part, by their number in stored order.
 
     name: of the part, for messages.  samples: int64 (blocks,).  shape, dtype: of a sample.  block_bytes: of the
@@ -43,7 +54,7 @@ class PartBlocks:
     Raises ShardError for a missing or damaged index, StoreError.
     """
 
-    def __init__(self, store: Store, manifest: BandManifest, part: str, cache: BlockCache | None = None) -> None:
+    def __init__(self, store: Store, manifest: BandManifest, part: str, cache: Cache | None = None) -> None:
         self._store = store
         self.name = f"{part} of {store}"
         self.index: PartIndex = load_index(store, "", part, manifest.parts[part], manifest.block)
@@ -56,13 +67,13 @@ class PartBlocks:
         self._remote = store.threads > 1
         self._cache = cache if self._remote else None
         self._open: dict[str, tuple[ExitStack, Callable[[int, int], bytes]]] = {}
-        self._most = OPEN
+        self._most = _most_open()
 
     @contextmanager
-    def for_reader(self, count: int) -> Iterator[PartBlocks]:
+    def for_reader(self, count: int) -> Iterator[BlockReader]:
         """The same blocks for one of `count` readers, which may be threads: with open files of its own, and closed."""
         own = copy(self)
-        own._open, own._most = {}, max(OPEN // count, 1)
+        own._open, own._most = {}, max(_most_open() // count, 1)
         try:
             yield own
         finally:
@@ -73,7 +84,7 @@ class PartBlocks:
         """The shard of a block, for messages."""
         return f"{self._store}/{self.index.place(block)[0]}"
 
-    def read(self, block: int) -> Block:
+    def read(self, block: int) -> Samples:
         """One block. Raises ShardError, StoreError."""
         return self.decoded(self._attempt(block))
 
@@ -85,7 +96,7 @@ class PartBlocks:
         items = ((block, int(self.index.size[block])) for block in blocks)
         return ahead(self._attempt, items, self._store.threads)
 
-    def decoded(self, fetched: Fetched, room: Room | None = None) -> Block:
+    def decoded(self, fetched: Fetched, room: DecodeBuffer | None = None) -> Samples:
         """x (n, 3, H, W), read-only, and labels (n,) of a block. Raises ShardError, naming its shard.
 
         room: where x may lie until the next block takes it.
@@ -147,3 +158,8 @@ class PartBlocks:
             if len(self._open) > self._most:
                 self._open.pop(next(iter(self._open)))[0].close()
         return self._open[name][1](start, size)
+
+
+def _most_open() -> int:
+    """Shards that stay open: MOST_OPEN, or a quarter of the files that this process may have."""
+    return min(MOST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
