@@ -37,17 +37,17 @@ def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
     """The reader of spectral-train."""
     from spectral_shards.shards_manifest.dataset import open_band
     from spectral_shards.shards_manifest.shard.reader import BlockReader
-    from spectral_shards.train.data.sampler import Epochs, Span
+    from spectral_shards.train.data.sampler import EpochSampler, Span
     from spectral_shards.train.data.stream import TrainStream
-    from spectral_shards.train.data.worker_pool import loader
+    from spectral_shards.train.data.worker_pool import read_ahead
 
     store, manifest = open_band(data / "band")
     blocks = BlockReader(store, manifest, "train")
-    plan = Epochs.of(blocks.samples, BATCH, blocks.block_bytes, 0)
+    plan = EpochSampler.of(blocks.samples, BATCH, blocks.block_bytes, 0)
 
     def epoch(number: int) -> Batches:
         stream = TrainStream(blocks, plan, Span(0, plan.batch_size), range(number, number + 1))
-        return ((batch.x, batch.y) for batch in loader(stream, workers, pin=False))
+        return ((batch.x, batch.y) for batch in read_ahead(stream, workers, pin_memory=False))
 
     return epoch
 

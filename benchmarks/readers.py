@@ -26,16 +26,16 @@ def read(band: str, workers: int) -> dict[str, float]:
 
     from spectral_shards.shards_manifest.dataset import open_band
     from spectral_shards.shards_manifest.shard.reader import BlockReader
-    from spectral_shards.train.data.sampler import Epochs, Span
+    from spectral_shards.train.data.sampler import EpochSampler, Span
     from spectral_shards.train.data.stream import TrainStream
-    from spectral_shards.train.data.worker_pool import loader
+    from spectral_shards.train.data.worker_pool import read_ahead
 
     torch.set_num_threads(1)
     store, manifest = open_band(band)
     blocks = BlockReader(store, manifest, "train")
-    plan = Epochs.of(blocks.samples, 256, blocks.block_bytes, 0)
+    plan = EpochSampler.of(blocks.samples, 256, blocks.block_bytes, 0)
     stream = TrainStream(blocks, plan, Span(0, plan.batch_size), range(EPOCHS))
-    with closing(loader(stream, workers, pin=False)) as batches:
+    with closing(read_ahead(stream, workers, pin_memory=False)) as batches:
         next(batches)
         started = time.perf_counter()
         samples = sum(len(batch.y) for batch in batches)

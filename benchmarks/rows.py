@@ -32,8 +32,8 @@ from spectral_shards.shards_manifest.runtime.executors import Backend
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.config import TrainPlan
-from spectral_shards.train.data.stream import Batch
-from spectral_shards.train.engine.train_step import Session
+from spectral_shards.train.engine.model import Model
+from spectral_shards.train.engine.train_step import TrainStep
 from spectral_shards.train.networks.profile import FLOAT, MIB, describe
 
 RATES = {"resnet50": 0.001, "vgg16": 0.001}  # of the short runs: at 0.01 their first steps overshoot
@@ -55,14 +55,15 @@ def timed_steps(row: Row, band: Path, batch_size: int) -> Iterator[float]:
     store, manifest = open_band(band)
     blocks = BlockReader(store, manifest, "train")
     x = torch.cat([torch.from_numpy(blocks.read(b)[0].copy()) for b in range(-(-batch_size // manifest.block))])
-    batch = Batch(x[:batch_size], torch.randint(0, row.classes, (batch_size,)))
+    x, y = x[:batch_size], torch.randint(0, row.classes, (batch_size,))
     classes = tuple(map(str, range(row.classes)))
-    session = Session(replace(manifest, classes=classes), TrainPlan(row.network, recipes.load(row.recipe)))
-    session.network.train()
+    recipe = recipes.load(row.recipe)
+    step = TrainStep(Model(replace(manifest, classes=classes), TrainPlan(row.network, recipe)), recipe)
+    step.model.train()
     number = 0
     while True:
         begun = time.perf_counter()
-        loss, _ = session.step(batch, number, 1e-4)  # what a step takes does not depend on the rate
+        loss, _ = step(x, y, number, 1e-4)  # what a step takes does not depend on the rate
         float(loss)  # waits for the device
         yield batch_size / (time.perf_counter() - begun)
         number += 1

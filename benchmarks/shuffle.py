@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from spectral_shards.train.data.sampler import Epochs
+from spectral_shards.train.data.sampler import EpochSampler
 from support import shuffling
 
 
@@ -32,7 +32,7 @@ def main(samples: int, classes: int, batch_size: int, block: int, shard: int, bu
     """Print a table; 1 is what a full permutation has by chance."""
     counts = np.full(-(-samples // block), block, np.int64)
     counts[-1] -= counts.sum() - samples
-    plan = Epochs.of(counts, batch_size, block * 3 * 56 * 56, seed=0)
+    plan = EpochSampler.of(counts, batch_size, block * 3 * 56 * 56, seed=0)
     mixed = np.random.default_rng(0).permutation(samples) % classes  # as a split stores samples
     by_class = np.arange(samples) * classes // samples  # as no split does
     orders = {

@@ -14,8 +14,8 @@ import torch
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.train import recipes
 from spectral_shards.train.config import TrainPlan
-from spectral_shards.train.data.stream import Batch
-from spectral_shards.train.engine.train_step import Session
+from spectral_shards.train.engine.model import Model
+from spectral_shards.train.engine.train_step import TrainStep
 
 
 @click.command()
@@ -28,20 +28,19 @@ def main(band: str, network: str, batch_size: int, steps: int, runs: int) -> Non
     """Print images/s of whole steps: medians of some runs, after one that warms up."""
     _, manifest = open_band(band)
     side = manifest.geometry.plane
-    batch = Batch(
-        torch.randint(-50, 50, (batch_size, 3, side, side), dtype=torch.int8),
-        torch.randint(0, len(manifest.classes), (batch_size,)),
-    )
-    sessions = {
-        name: Session(manifest, TrainPlan(network, recipes.load("quick"), precision=name))
+    x = torch.randint(-50, 50, (batch_size, 3, side, side), dtype=torch.int8)
+    y = torch.randint(0, len(manifest.classes), (batch_size,))
+    recipe = recipes.load("quick")
+    steps_of = {
+        name: TrainStep(Model(manifest, TrainPlan(network, recipe, precision=name)), recipe)
         for name in ("float32", "bfloat16")
     }
-    rates: dict[str, list[float]] = {name: [] for name in sessions}
+    rates: dict[str, list[float]] = {name: [] for name in steps_of}
     for _ in range(runs + 1):
-        for name, session in sessions.items():
+        for name, step in steps_of.items():
             started = time.perf_counter()
             for _ in range(steps):
-                loss, _ = session.step(batch, 0, 0.01)
+                loss, _ = step(x, y, 0, 0.01)
             float(loss)  # waits for the device
             rates[name].append(steps * batch_size / (time.perf_counter() - started))
     for name, values in rates.items():

@@ -39,19 +39,19 @@ def read(band: str, cache: str | None, pace: float) -> dict[str, float]:
     from spectral_shards.shards_manifest.dataset import open_band
     from spectral_shards.shards_manifest.shard.reader import BlockReader
     from spectral_shards.train.data.block_cache import BlockCache
-    from spectral_shards.train.data.sampler import Epochs, Span
+    from spectral_shards.train.data.sampler import EpochSampler, Span
     from spectral_shards.train.data.stream import TrainStream
-    from spectral_shards.train.data.worker_pool import loader
+    from spectral_shards.train.data.worker_pool import read_ahead
 
     started = time.perf_counter()
     store, manifest = open_band(band)
     blocks = BlockReader(store, manifest, "train", BlockCache(cache, 10**10) if cache else None)
-    plan = Epochs.of(blocks.samples, 256, blocks.block_bytes, 0)
+    plan = EpochSampler.of(blocks.samples, 256, blocks.block_bytes, 0)
     stream = TrainStream(blocks, plan, Span(0, plan.batch_size), range(EPOCHS))
     first = steady = data_wait = 0.0
     samples = 0
     asked = time.perf_counter()
-    for number, batch in enumerate(loader(stream, 0, pin=False)):
+    for number, batch in enumerate(read_ahead(stream, 0, pin_memory=False)):
         now = time.perf_counter()
         first = first or now - started
         if number >= plan.batches:

@@ -91,6 +91,7 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
 @click.option("--color", default="ycbcr", show_default=True, help="Stored channels: ycbcr or rgb.")
 @click.option(
     "--quant-step",
+    "step",
     type=float,
     default=0.0,
     help="Quantising step in grey levels.  [default: 6 for 36, 5 for 16 and 4, 1 for 1]",

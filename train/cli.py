@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .config import TrainPlan
     from .distributed import Ranks
     from .launch.launcher import BandJob, BandOutcome
-    from .runs.run_folder import Result
+    from .runs.run_record import Result
 
 
 def _recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,6 +41,36 @@ class Reading:
             return BlockCache(self.cache, self.cache_bytes) if self.cache else None
         except OSError as error:
             raise TrainError(f"--cache {self.cache} cannot be used ({error.strerror}): choose another folder") from None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that change the result of a run.
+
+    Attributes:
+        network, recipe, seed, holdout_samples: As in TrainPlan.
+        last_batch: As in Reading.
+        precision: 'float32', 'bfloat16' or 'float16': what 'auto' came to.
+    """
+
+    network: str
+    recipe: Recipe
+    seed: int
+    holdout_samples: int
+    last_batch: str
+    precision: str
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> RunOptions:
+        """Read them. Raises KeyError or TypeError."""
+        return RunOptions(
+            network=str(raw["network"]),
+            recipe=Recipe(**raw["recipe"]),
+            seed=int(raw["seed"]),
+            holdout_samples=int(raw["holdout_samples"]),
+            last_batch=str(raw["last_batch"]),
+            precision=str(raw["precision"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,16 +119,16 @@ class TrainPlan:
         # without AMX, oneDNN's bfloat16 convolutions are slower than float32 (docs/results.md)
         return torch.bfloat16 if _cpu_has_amx() else torch.float32
 
-    def result_options(self) -> dict[str, Any]:
-        """The options that change the result, as JSON values, for comparing runs."""
-        return {
-            "network": self.network,
-            "recipe": asdict(self.recipe),
-            "seed": self.seed,
-            "holdout_samples": self.holdout_samples,
-            "last_batch": self.reading.last_batch,
-            "precision": str(self.dtype(self.torch_device())).removeprefix("torch."),
-        }
+    def result_options(self) -> RunOptions:
+        """Return the options that change the result."""
+        return RunOptions(
+            network=self.network,
+            recipe=self.recipe,
+            seed=self.seed,
+            holdout_samples=self.holdout_samples,
+            last_batch=self.reading.last_batch,
+            precision=str(self.dtype(self.torch_device())).removeprefix("torch."),
+        )
 
 
 def _cpu_has_amx() -> bool:

@@ -79,7 +79,7 @@ def test_a_truncated_class_tar(home: Callable[[Path, bytes], Path], tmp_path: Pa
 @pytest.mark.parametrize(
     "data", [b"", b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"]
 )
-@pytest.mark.parametrize("name", ["spectral_shards.train.tar", "train-000.tar", "cat.tar"])
+@pytest.mark.parametrize("name", ["train.tar", "train-000.tar", "cat.tar"])
 def test_a_file_that_is_no_tar(name: str, data: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=rf"/{name} is not a complete plain tar \(.*\): fetch it again"):

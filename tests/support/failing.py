@@ -9,8 +9,8 @@ from torch import nn
 from spectral_shards.train import networks
 from spectral_shards.train.cli import main
 from spectral_shards.train.data import stream as reader
-from spectral_shards.train.engine.train_step import Session
-from spectral_shards.train.engine.trainer import Training
+from spectral_shards.train.engine.train_step import TrainStep
+from spectral_shards.train.engine.trainer import Trainer
 from spectral_shards.train.runs.run_folder import RunFolder
 from support.without_norm import plain
 
@@ -56,7 +56,7 @@ if __name__ == "__main__":
         case "other rank":
             networks.NETWORKS["cnn"] = broken(training=False, rank="1")
         case "step":
-            Session.step = raising(BUG)  # type: ignore[method-assign]
+            TrainStep.__call__ = raising(BUG)  # type: ignore[method-assign]
         case "reader":
             reader._BatchAssembler.take = raising(BUG)  # type: ignore[method-assign]
         case "memory":
@@ -66,11 +66,11 @@ if __name__ == "__main__":
         case "log":
             RunFolder.log = raising(NO_SPACE, after=2)  # type: ignore[method-assign]
         case "outputs":
-            RunFolder.recording = raising(NO_SPACE)  # type: ignore[method-assign]
+            RunFolder.predictions = raising(NO_SPACE)  # type: ignore[method-assign]
         case "result":
             RunFolder.finish = raising(NO_SPACE)  # type: ignore[method-assign]
         case "report":
-            Training._report = raising(BUG)  # type: ignore[method-assign]
+            Trainer._log_steps = raising(BUG)  # type: ignore[method-assign]
         case "exit":
-            Training._report = raising(SystemExit(3))  # type: ignore[method-assign]
+            Trainer._log_steps = raising(SystemExit(3))  # type: ignore[method-assign]
     main()

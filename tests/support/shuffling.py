@@ -9,21 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from webdataset.filters import _shuffle
 
-from spectral_shards.train.data.sampler import Epochs, Span
+from spectral_shards.train.data.sampler import EpochSampler, Span
 
 Order = NDArray[np.int64]
 
 
-def ours(plan: Epochs, epoch: int) -> Order:
+def ours(plan: EpochSampler, epoch: int) -> Order:
     """Numbers of the samples, as stored, in the order in which the reader delivers them."""
     starts = np.cumsum(plan.samples) - plan.samples
-    edges = plan.edges
     order = np.full((plan.batches, plan.batch_size), -1, np.int64)
-    for load in plan.block_reads(epoch, Span(0, plan.batch_size)):
-        rows = plan.rows(epoch, load.block)[load.first : load.last]
-        places = load.place + np.arange(len(rows))
-        width = edges[load.slot + 1] - edges[load.slot]
-        order[places // width, edges[load.slot] + places % width] = starts[load.block] + rows
+    for read in plan.block_reads(epoch, Span(0, plan.batch_size)):
+        rows = plan.rows(epoch, read.block)[read.first : read.last]
+        for batch, position, first, count in plan.placements(read):
+            order[batch, position : position + count] = starts[read.block] + rows[first : first + count]
     return order.ravel()
 
 

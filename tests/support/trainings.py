@@ -1,7 +1,10 @@
 """Short trainings of a small network, for tests."""
 
+from spectral_shards.shards_manifest.manifest import BandManifest
 from spectral_shards.train import recipes
 from spectral_shards.train.config import Reading, TrainPlan
+from spectral_shards.train.engine.model import Model
+from spectral_shards.train.engine.train_step import TrainStep
 
 QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16", "--workers", "0")
 
@@ -9,3 +12,8 @@ QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size
 def quick(**fields: object) -> TrainPlan:
     recipe = recipes.load("quick", **{"epochs": 2, "batch_size": 16, **fields})
     return TrainPlan("cnn", recipe, reading=Reading(workers=0))
+
+
+def train_step(manifest: BandManifest, plan: TrainPlan) -> TrainStep:
+    """A step of a plan, in one process."""
+    return TrainStep(Model(manifest, plan), plan.recipe, plan.seed)

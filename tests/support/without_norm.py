@@ -14,9 +14,8 @@ from torch import nn
 
 from spectral_shards.train import networks
 from spectral_shards.train.cli import main
-from spectral_shards.train.engine import trainer as loop
-from spectral_shards.train.engine.evaluate import evaluate
-from spectral_shards.train.engine.train_step import Session
+from spectral_shards.train.engine import evaluate, trainer
+from spectral_shards.train.engine.train_step import TrainStep
 
 
 def plain(plane: int, classes: int) -> nn.Module:
@@ -32,22 +31,25 @@ def plain(plane: int, classes: int) -> nn.Module:
     )
 
 
-class SlowSession(Session):
-    def step(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+class SlowStep(TrainStep):
+    def __call__(self, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         time.sleep(0.005)
-        return super().step(*arguments)
+        return super().__call__(*arguments)
+
+
+at_speed = evaluate.evaluate
 
 
 def slow_evaluate(*arguments: Any, **options: Any) -> Any:
     print("evaluating", flush=True)
     time.sleep(20)
-    return evaluate(*arguments, **options)
+    return at_speed(*arguments, **options)
 
 
 if __name__ == "__main__":
     networks.NETWORKS["cnn"] = plain
     if "SLOW_STEPS" in os.environ:
-        loop.Session = SlowSession  # type: ignore[attr-defined]
+        trainer.TrainStep = SlowStep  # type: ignore[attr-defined]
     if "SLOW_VAL" in os.environ:
-        loop.evaluate = slow_evaluate  # type: ignore[assignment]
+        evaluate.evaluate = slow_evaluate  # type: ignore[assignment]
     main()

@@ -16,9 +16,9 @@ from spectral_shards.shards_manifest.errors import ShardError
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.shards_manifest.storage.object_store import RemoteStore
 from spectral_shards.train.data.block_cache import BlockCache
-from spectral_shards.train.data.sampler import Epochs, Span
+from spectral_shards.train.data.sampler import EpochSampler, Span
 from spectral_shards.train.data.stream import Batch, TrainStream
-from spectral_shards.train.data.worker_pool import loader
+from spectral_shards.train.data.worker_pool import read_ahead
 from support.buckets import BUCKET, FaultProxy, Server, SlowProxy, environment
 from support.programs import fails, program
 
@@ -58,8 +58,8 @@ def batches(
 ) -> list[Batch]:
     store, manifest = open_band(band)
     blocks = BlockReader(store, manifest, "train", cache)
-    plan = Epochs.of(blocks.samples, 9, blocks.block_bytes, seed=1)
-    return list(loader(TrainStream(blocks, plan, Span(0, 9), range(epochs), skip=skip), workers, pin=False))
+    plan = EpochSampler.of(blocks.samples, 9, blocks.block_bytes, seed=1)
+    return list(read_ahead(TrainStream(blocks, plan, Span(0, 9), range(epochs), skip=skip), workers, pin_memory=False))
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:

@@ -14,7 +14,7 @@ from PIL import Image
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
-from spectral_shards.train.augment.planes import Inputs
+from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import Reading, TrainPlan
 from spectral_shards.train.engine.trainer import train_band
 from spectral_shards.train.ensemble.export import Split
@@ -75,7 +75,7 @@ def separately(runs: Path, space: str, weights: str) -> NDArray[np.float64]:
         val = BlockReader(store, manifest, "val")
         x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
         with torch.inference_mode():
-            logits = checkpoint.load_network(run.path / "checkpoint.pt")(Inputs(manifest).eval()(x))
+            logits = checkpoint.load_network(run.path / "checkpoint.pt")(BandAugmentation(manifest).eval()(x))
             parts.append(logits.double().log_softmax(1).numpy())
     each = np.stack(parts)
     shares = np.array(rule.shares)

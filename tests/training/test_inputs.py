@@ -7,7 +7,7 @@ import torch
 
 from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, load_band
 from spectral_shards.shards_manifest.spectral.transform import band_frequency, band_matrix, forward
-from spectral_shards.train.augment.planes import Inputs, draws
+from spectral_shards.train.augment.planes import BandAugmentation, draws
 from spectral_shards.train.errors import TrainError
 from support.pictures import picture
 
@@ -27,14 +27,14 @@ def test_dequantised_and_normalised(manifest: BandManifest) -> None:
     x = stored()
     wanted = x.double() * torch.tensor(manifest.step).view(3, 1, 1) - torch.tensor(manifest.mean).view(3, 1, 1)
     wanted /= torch.tensor(manifest.std).view(3, 1, 1)
-    got = Inputs(manifest).eval()(x)
+    got = BandAugmentation(manifest).eval()(x)
     assert got.dtype == torch.float32
     assert torch.allclose(got.double(), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [4, 16, 36])
 def test_a_flip_is_the_flip_of_the_image_for_the_separable_dct(factor: int, manifest: BandManifest) -> None:
-    """Splitting the mirrored image gives, band by band, what Inputs makes of the bands of the image."""
+    """Splitting the mirrored image gives, band by band, what BandAugmentation makes of the bands of the image."""
     matrix = band_matrix("dct2", factor)
     image = picture(3, 48, 48).transpose(2, 0, 1).astype(np.float64) - 128
     bands, mirrored = forward(image, matrix), forward(image[:, :, ::-1], matrix)
@@ -42,10 +42,10 @@ def test_a_flip_is_the_flip_of_the_image_for_the_separable_dct(factor: int, mani
     for band in range(factor):
         geometry = replace(manifest.geometry, factor=factor, size=48, transform="dct2")
         one = replace(manifest, geometry=geometry, frequency=band_frequency("dct2", factor, band), step=(1.0,) * 3)
-        inputs = Inputs(one, flip=True).train()
+        inputs = BandAugmentation(one, flip=True).train()
         x = torch.from_numpy(bands[:, band]).expand(64, 3, side, side)
-        plain = Inputs(one).eval()(torch.from_numpy(bands[None, :, band]))[0]
-        wanted = Inputs(one).eval()(torch.from_numpy(mirrored[None, :, band]))[0]
+        plain = BandAugmentation(one).eval()(torch.from_numpy(bands[None, :, band]))[0]
+        wanted = BandAugmentation(one).eval()(torch.from_numpy(mirrored[None, :, band]))[0]
         kinds = set()
         for got in inputs(x, draws(0, 0, 64)):
             same, flipped = torch.allclose(got, plain, atol=1e-4), torch.allclose(got, wanted, atol=1e-4)
@@ -64,16 +64,16 @@ def test_crops(manifest: BandManifest) -> None:
         std=(1.0,) * 3,
     )
     x = torch.arange(144, dtype=torch.float32).view(1, 1, 12, 12).expand(500, 3, 12, 12)
-    centre = Inputs(wide).eval()(x[:1])
+    centre = BandAugmentation(wide).eval()(x[:1])
     assert torch.equal(centre, x[:1, :, 2:10, 2:10])
-    got = Inputs(wide).train()(x, draws(0, 0, 500))
+    got = BandAugmentation(wide).train()(x, draws(0, 0, 500))
     corners = {(int(v) // 12, int(v) % 12) for v in got[:, 0, 0, 0]}
     assert corners == {(top, left) for top in range(5) for left in range(5)}
     for sample in got:
         top, left = divmod(int(sample[0, 0, 0]), 12)
         assert torch.equal(sample, x[0, :, top : top + 8, left : left + 8])
     narrow = replace(wide, geometry=replace(wide.geometry, size=24, margin=0))
-    moved = Inputs(narrow, random_shift=1).train()(x + 1, draws(0, 0, 500))
+    moved = BandAugmentation(narrow, random_shift=1).train()(x + 1, draws(0, 0, 500))
     assert moved.shape == x.shape
     assert {int(v) for v in moved[:, 0, 5, 5]} == {1 + (5 + i) * 12 + 5 + j for i in (-1, 0, 1) for j in (-1, 0, 1)}
     assert (moved == 0).any()
@@ -84,18 +84,18 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(manifest: 
     wide = replace(manifest, geometry=geometry, step=(1.0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert (geometry.transform, wide.frequency) == ("dct2", (0, 1))  # a mirror image changes the sign
     x = torch.arange(144, dtype=torch.float32).view(1, 1, 12, 12).expand(2, 3, 12, 12)
-    inputs = Inputs(wide).eval()
+    inputs = BandAugmentation(wide).eval()
     crops = list(inputs.ten_crops(x))
     assert [int(crop[0, 0, 0, 0]) for crop in crops[::2]] == [0, 4, 48, 52, 26]
     assert torch.equal(crops[8], inputs(x))
     for plain, mirrored in zip(crops[::2], crops[1::2], strict=True):
         assert torch.equal(mirrored, -plain.flip(-1))
     with pytest.raises(TrainError, match="needs planes with a margin"):
-        next(Inputs(manifest).ten_crops(x))
+        next(BandAugmentation(manifest).ten_crops(x))
 
 
 def test_a_step_is_augmented_in_the_same_way_again(manifest: BandManifest) -> None:
-    inputs = Inputs(manifest, flip=True, random_shift=2).train()
+    inputs = BandAugmentation(manifest, flip=True, random_shift=2).train()
     first, second = (inputs(stored(), draws(7, 30, 6)) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, inputs(stored(), draws(8, 30, 6)))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectral_shards.train.augment.mixup import TRIES, Mixing, beta, box
-from spectral_shards.train.data.sampler import Epochs, Span
+from spectral_shards.train.data.sampler import EpochSampler, Span
 from support.shuffling import ours
 
 
@@ -104,7 +104,7 @@ def test_with_both_a_step_does_one_of_them() -> None:
 
 def test_samples_of_one_block_are_not_mixed() -> None:
     """Over some epochs a sample meets as many others as it would in batches drawn at random."""
-    plan = Epochs(np.full(400, 64), 256, 32, 0)
+    plan = EpochSampler(np.full(400, 64), 256, 32, 0)
     assert sorted(plan.partners.tolist()) == list(range(256))
     met: set[int] = set()
     for epoch in range(40):
@@ -122,7 +122,7 @@ def test_samples_of_one_block_are_not_mixed() -> None:
 
 @given(st.integers(2, 300), st.integers(1, 32))
 def test_partners_are_of_the_lane_beside(size: int, slots: int) -> None:
-    plan = Epochs(np.full(10, 64), size, min(slots, size), 0)
+    plan = EpochSampler(np.full(10, 64), size, min(slots, size), 0)
     partners, edges = plan.partners, plan.edges
     assert (partners[partners] == np.arange(size)).all()
     slot = np.searchsorted(edges, np.arange(size), side="right") - 1
@@ -136,7 +136,7 @@ def test_partners_are_of_the_lane_beside(size: int, slots: int) -> None:
 
 @pytest.mark.parametrize("ranks", [3, 5, 32, 64])
 def test_what_borders_of_ranks_cut_is_mixed_within_them(ranks: int) -> None:
-    epochs = Epochs.of(np.full(1000, 64), 1024, 3 * 56 * 56 * 64, seed=0)
+    epochs = EpochSampler.of(np.full(1000, 64), 1024, 3 * 56 * 56 * 64, seed=0)
     mixing = Mixing(3, 0.4, 1.0, epochs.partners)
     x, y = batch(1024)
     for rank in range(ranks):

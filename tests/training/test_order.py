@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from spectral_shards.train.data.sampler import (
     LEAST_HOLDOUT,
-    Epochs,
+    EpochSampler,
     Span,
-    evaluation_blocks,
+    evaluation_batches,
+    rank_blocks,
     slot_count,
     slots_of,
     trained_blocks,
@@ -20,37 +21,40 @@ Sample = tuple[int, int]
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Epochs:
+def plans(draw: st.DrawFn) -> EpochSampler:
     samples = np.array(draw(st.lists(st.integers(1, 9), min_size=1, max_size=60)), np.int64)
     size = draw(st.integers(1, int(samples.sum())))
     slots = draw(st.integers(1, min(size, 12)))
-    return Epochs(samples, size, slots, draw(st.integers(0, 2**40)), draw(st.sampled_from(["drop", "wrap"])))
+    return EpochSampler(samples, size, slots, draw(st.integers(0, 2**40)), draw(st.sampled_from(["drop", "wrap"])))
 
 
-def dealt(plan: Epochs, epoch: int, span: Span, first_batch: int = 0) -> list[list[Sample | None]]:
-    """The (block, row) at every position of the span in every batch, as the loads say."""
+def dealt(plan: EpochSampler, epoch: int, span: Span, first_batch: int = 0) -> list[list[Sample | None]]:
+    """The (block, row) at every position of the span in every batch, as the placements say."""
     batches: list[list[Sample | None]] = [[None] * (span.last - span.first) for _ in range(plan.batches)]
-    edges = plan.edges.tolist()
     need = (0, 0)
-    for load in plan.block_reads(epoch, span, first_batch):
-        assert need <= (load.batch, load.slot)
-        need = load.batch, load.slot
-        width = edges[load.slot + 1] - edges[load.slot]
-        rows = plan.rows(epoch, load.block)[load.first : load.last].tolist()
+    for read in plan.block_reads(epoch, span, first_batch):
+        assert need <= (read.batch, read.slot)
+        need = read.batch, read.slot
+        rows = plan.rows(epoch, read.block)[read.first : read.last].tolist()
         assert rows
-        for i, row in enumerate(rows):
-            batch, offset = divmod(load.place + i, width)
-            assert batch >= load.batch == (load.place // width if i == 0 else load.batch)
-            position = edges[load.slot] + offset
-            if span.first <= position < span.last:
-                assert batches[batch][position - span.first] is None
-                batches[batch][position - span.first] = load.block, row
+        placed = 0
+        for batch, first_position, first_row, count in plan.placements(read):
+            assert batch >= read.batch
+            assert batch == read.batch or placed
+            assert (first_row, count > 0) == (placed, True)
+            placed += count
+            for position, row in enumerate(rows[first_row : first_row + count], first_position):
+                assert plan.edges[read.slot] <= position < plan.edges[read.slot + 1]
+                if span.first <= position < span.last:
+                    assert batches[batch][position - span.first] is None
+                    batches[batch][position - span.first] = read.block, row
+        assert placed == len(rows)
     return batches
 
 
 @settings(max_examples=150, deadline=None)
 @given(plans(), st.integers(0, 50))
-def test_every_batch_is_full_and_every_sample_comes_once(plan: Epochs, epoch: int) -> None:
+def test_every_batch_is_full_and_every_sample_comes_once(plan: EpochSampler, epoch: int) -> None:
     total = int(plan.samples.sum())
     batches = dealt(plan, epoch, Span(0, plan.batch_size))
     seen = [sample for batch in batches for sample in batch]
@@ -67,7 +71,7 @@ def test_every_batch_is_full_and_every_sample_comes_once(plan: Epochs, epoch: in
 @settings(max_examples=150, deadline=None)
 @given(plans(), st.integers(0, 9), st.integers(1, 7), st.integers(1, 4), st.data())
 def test_ranks_workers_and_a_resumed_run_see_the_same_batches(
-    plan: Epochs, epoch: int, ranks: int, workers: int, data: st.DataObject
+    plan: EpochSampler, epoch: int, ranks: int, workers: int, data: st.DataObject
 ) -> None:
     whole = dealt(plan, epoch, Span(0, plan.batch_size))
     resumed = data.draw(st.integers(0, plan.batches))
@@ -92,8 +96,20 @@ def test_shares_are_even(size: int, count: int) -> None:
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_evaluation_sees_each_block_once(blocks: int, ranks: int) -> None:
-    chosen = [block for rank in range(ranks) for block in evaluation_blocks(range(5, 5 + blocks), rank, ranks)]
+    chosen = [block for rank in range(ranks) for block in rank_blocks(range(5, 5 + blocks), rank, ranks)]
     assert chosen == list(range(5, 5 + blocks))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60), st.integers(1, 40), st.data())
+def test_evaluation_batches_are_whole_blocks_that_fill_them(sizes: list[int], size: int, data: st.DataObject) -> None:
+    samples = np.array(sizes, np.int64)
+    first = data.draw(st.integers(0, len(sizes)))
+    blocks = range(first, data.draw(st.integers(first, len(sizes))))
+    batches = evaluation_batches(samples, blocks, size)
+    assert [block for batch in batches for block in batch] == list(blocks)
+    counts = [int(samples[batch.start : batch.stop].sum()) for batch in batches]
+    assert all(count >= size for count in counts[:-1])
+    assert all(count - samples[batch[-1]] < size for count, batch in zip(counts, batches, strict=True))
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=200), st.integers(0, 400))
@@ -107,7 +123,7 @@ def test_what_is_held_out_is_little_and_whole_blocks(sizes: list[int], wanted: i
 
 
 def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:
-    plan = Epochs(np.full(2000, 64), 256, 32, 0)
+    plan = EpochSampler(np.full(2000, 64), 256, 32, 0)
     for ranks in (1, 2, 3, 8):
         loads = [load.block for rank in range(ranks) for load in plan.block_reads(0, Span(0, 256).share(rank, ranks))]
         shared = 2000 // 32 if ranks == 3 else 0  # a slot that two ranks share
@@ -116,7 +132,7 @@ def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:
 
 def test_the_order_is_a_promise() -> None:
     """The same seed gives the same samples on any machine and NumPy release."""
-    plan = Epochs(np.array([3, 3, 2, 3]), 4, 2, 5)
+    plan = EpochSampler(np.array([3, 3, 2, 3]), 4, 2, 5)
     assert plan.block_order(3).tolist() == [1, 3, 2, 0]
     assert plan.rows(3, 1).tolist() == [2, 0, 1]
     assert dealt(plan, 3, Span(0, 4)) == [[(1, 2), (1, 0), (3, 1), (3, 2)], [(1, 1), (3, 0), (2, 1), (2, 0)]]
@@ -126,7 +142,7 @@ def test_epochs_and_seeds_differ() -> None:
     samples = np.full(50, 8)
     orders = {
         (tuple(plan.block_order(epoch).tolist()), tuple(plan.rows(epoch, 7).tolist()))
-        for plan in (Epochs(samples, 16, 8, seed) for seed in range(3))
+        for plan in (EpochSampler(samples, 16, 8, seed) for seed in range(3))
         for epoch in range(3)
     }
     assert len({line for line, _ in orders}) == len({rows for _, rows in orders}) == 9
@@ -134,10 +150,10 @@ def test_epochs_and_seeds_differ() -> None:
 
 def test_sizes_are_within_what_there_is() -> None:
     samples = np.array([64, 10])
-    assert Epochs.of(samples, 256, 600_000, 0).batch_size == 74
-    assert Epochs.of(samples, 256, 600_000, 0).batches == 1
-    assert Epochs.of(samples, 10, 600_000, 0).slots == 10
-    assert Epochs.of(np.empty(0, np.int64), 256, 600_000, 0).batches == 0
+    assert EpochSampler.of(samples, 256, 600_000, 0).batch_size == 74
+    assert EpochSampler.of(samples, 256, 600_000, 0).batches == 1
+    assert EpochSampler.of(samples, 10, 600_000, 0).slots == 10
+    assert EpochSampler.of(np.empty(0, np.int64), 256, 600_000, 0).batches == 0
     assert slot_count(256, 600_000) == 32
     assert slot_count(256, 10_000_000) == 16
     assert list(slots_of(np.array([0, 2, 4, 6]), Span(1, 4))) == [0, 1]

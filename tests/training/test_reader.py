@@ -12,9 +12,9 @@ import torch
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import FormatError, ShardError, StoreError
 from spectral_shards.shards_manifest.shard.reader import BlockReader
-from spectral_shards.train.data.sampler import Epochs, Span, evaluation_blocks
+from spectral_shards.train.data.sampler import EpochSampler, Span, evaluation_batches, rank_blocks
 from spectral_shards.train.data.stream import Batch, EvalStream, TrainStream
-from spectral_shards.train.data.worker_pool import AHEAD, loader
+from spectral_shards.train.data.worker_pool import AHEAD, read_ahead
 from support.buckets import WebServer, wait_for
 
 
@@ -32,7 +32,7 @@ def stream_of(
     skip: bool = False,
 ) -> TrainStream:
     blocks = blocks_of(folder)
-    plan = Epochs.of(blocks.samples, batch_size, blocks.block_bytes, seed=3)
+    plan = EpochSampler.of(blocks.samples, batch_size, blocks.block_bytes, seed=3)
     return TrainStream(blocks, plan, span or Span(0, plan.batch_size), epochs, first_batch, skip)
 
 
@@ -49,7 +49,7 @@ def same(first: list[Batch], second: list[Batch]) -> bool:
 def test_a_stream_delivers_the_stored_samples(sub4: Path, workers: int) -> None:
     x, y = stored(blocks_of(sub4 / "01"))
     assert (x.shape, x.dtype, len(y)) == ((81, 3, 12, 12), np.int8, 81)
-    batches = list(loader(stream_of(sub4 / "01", 9, range(2)), workers, pin=False))
+    batches = list(read_ahead(stream_of(sub4 / "01", 9, range(2)), workers, pin_memory=False))
     assert len(batches) == 18
     assert {batch.x.shape for batch in batches} == {(9, 3, 12, 12)}
     for epoch in (batches[:9], batches[9:]):
@@ -65,7 +65,7 @@ def test_a_stream_delivers_the_stored_samples(sub4: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_goes_on_in_the_middle_of_an_epoch(sub4: Path, workers: int) -> None:
     whole = list(stream_of(sub4 / "00", 20, range(3)))
-    late = list(loader(stream_of(sub4 / "00", 20, range(1, 3), first_batch=3), workers, pin=False))
+    late = list(read_ahead(stream_of(sub4 / "00", 20, range(1, 3), first_batch=3), workers, pin_memory=False))
     assert len(whole) == 12
     assert same(whole[7:], late)
 
@@ -88,9 +88,9 @@ def test_evaluation_keeps_the_stored_order(sub4: Path) -> None:
     assert y.tolist() == sorted(y.tolist())
     for size, ranks in ((1, 1), (8, 2), (10, 3), (1000, 1)):
         blocks = blocks_of(sub4 / "03", "val")
-        streams = [
-            EvalStream(blocks, evaluation_blocks(range(len(blocks.samples)), r, ranks), size) for r in range(ranks)
-        ]
+        every = range(len(blocks.samples))
+        planned = [evaluation_batches(blocks.samples, rank_blocks(every, r, ranks), size) for r in range(ranks)]
+        streams = [EvalStream(blocks, each) for each in planned]
         batches = [batch for stream in streams for batch in stream]
         assert np.array_equal(torch.cat([b.x for b in batches]).numpy(), x)
         assert torch.cat([b.y for b in batches]).tolist() == y.tolist()
@@ -111,7 +111,7 @@ def test_bad_shards_stop_training_by_name(
     band = Path(shutil.copytree(sub4 / "00", tmp_path / "00"))
     damage(band / "train-000002.tar")  # type: ignore[operator]
     with pytest.raises(ShardError, match=rf"train-000002\.tar {message}"):
-        list(loader(stream_of(band, 9, range(1)), workers, pin=False))
+        list(read_ahead(stream_of(band, 9, range(1)), workers, pin_memory=False))
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)
@@ -120,7 +120,7 @@ def test_bad_shards_can_be_skipped(sub4: Path, tmp_path: Path, damage: object, m
     band = Path(shutil.copytree(sub4 / "00", tmp_path / "00"))
     whole = list(stream_of(band, 9, range(1)))
     damage(band / "train-000002.tar")  # type: ignore[operator]
-    batches = list(loader(stream_of(band, 9, range(1), skip=True), workers, pin=False))
+    batches = list(read_ahead(stream_of(band, 9, range(1), skip=True), workers, pin_memory=False))
     assert [len(b.y) for b in batches] == [9] * 9
     lost = [entry for batch in batches for entry in batch.lost]
     assert lost
@@ -131,7 +131,7 @@ def test_bad_shards_can_be_skipped(sub4: Path, tmp_path: Path, damage: object, m
     assert 0 < int(changed.sum()) <= sum(count for _, count in lost)
     known = {bytes(row): label for row, label in zip(other_x.numpy().reshape(81, -1), other_y.tolist(), strict=True)}
     assert [known[bytes(row)] for row in x.numpy().reshape(81, -1)] == y.tolist()  # real samples with their labels
-    evaluated = list(EvalStream(blocks_of(band), range(11), 9, skip=True))
+    evaluated = list(EvalStream(blocks_of(band), [range(4), range(4, 11)], skip=True))
     missing = sum(count for batch in evaluated for _, count in batch.lost)
     assert sum(len(batch.y) for batch in evaluated) + missing == 81
     assert 0 < missing <= 24
@@ -184,13 +184,13 @@ def test_what_the_disk_refuses_is_a_bad_shard(sub4: Path, tmp_path: Path) -> Non
     (band / "train-000002.tar").mkdir()
     for workers in (0, 1):
         with pytest.raises(ShardError, match=r"train-000002\.tar cannot be read \(Is a directory\)"):
-            list(loader(stream_of(band, 9, range(1)), workers, pin=False))
+            list(read_ahead(stream_of(band, 9, range(1)), workers, pin_memory=False))
     assert len(list(stream_of(band, 9, range(1), skip=True))) == 9
 
 
 def test_readers_stop_when_nobody_wants_more(sub4: Path) -> None:
     before = set(threading.enumerate())
-    with closing(loader(stream_of(sub4 / "00", 9, range(1000)), 2, pin=False)) as batches:
+    with closing(read_ahead(stream_of(sub4 / "00", 9, range(1000)), 2, pin_memory=False)) as batches:
         next(batches)
         assert len(set(threading.enumerate()) - before) == 2
     assert set(threading.enumerate()) <= before
@@ -205,7 +205,7 @@ def test_what_a_reader_raises_is_raised_where_its_batch_is_awaited(sub4: Path, m
     monkeypatch.setattr(BlockReader, "decoded", fail)
     for workers in (0, 1, 3):
         with pytest.raises(ZeroDivisionError):
-            list(loader(stream, workers, pin=False))
+            list(read_ahead(stream, workers, pin_memory=False))
     assert set(threading.enumerate()) <= before
 
 
@@ -218,7 +218,7 @@ def test_a_reader_is_a_few_batches_ahead(sub4: Path) -> None:
                 made.append(number)
                 yield batch
 
-    with closing(loader(Counted(), 2, pin=False)) as batches:
+    with closing(read_ahead(Counted(), 2, pin_memory=False)) as batches:
         for taken in range(1, 6):
             next(batches)
             wait_for(lambda taken=taken: len(made) == 2 * (taken + AHEAD))  # type: ignore[misc]
@@ -229,7 +229,7 @@ def test_a_reader_is_a_few_batches_ahead(sub4: Path) -> None:
 def test_few_open_files_are_enough(open_files: int, sub4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = list(stream_of(sub4 / "00", 9, range(2)))
     monkeypatch.setattr("spectral_shards.shards_manifest.shard.reader.MOST_OPEN", open_files)
-    assert same(list(loader(stream_of(sub4 / "00", 9, range(2)), 2, pin=False)), wanted)
+    assert same(list(read_ahead(stream_of(sub4 / "00", 9, range(2)), 2, pin_memory=False)), wanted)
 
 
 def test_the_length_is_exact(sub4: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_length_is_exact(sub4: Path) -> None:
 
 
 def test_large_seeds_are_seeds_of_their_own() -> None:
-    plans = [Epochs(np.full(4, 64), 16, 8, seed) for seed in (0, 2**63 - 1, 2**63 - 2)]
+    plans = [EpochSampler(np.full(4, 64), 16, 8, seed) for seed in (0, 2**63 - 1, 2**63 - 2)]
     assert len({tuple(plan.rows(0, 1).tolist()) for plan in plans}) == 3
 
 
@@ -247,7 +247,7 @@ def test_large_seeds_are_seeds_of_their_own() -> None:
 def test_a_web_server_gives_the_same_batches(sub4: Path, workers: int) -> None:
     server = WebServer(sub4)
     try:
-        remote = loader(stream_of(f"{server.url}/01", 9, range(2)), workers, pin=False)
+        remote = read_ahead(stream_of(f"{server.url}/01", 9, range(2)), workers, pin_memory=False)
         assert same(list(remote), list(stream_of(sub4 / "01", 9, range(2))))
     finally:
         server.close()

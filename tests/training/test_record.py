@@ -8,7 +8,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from spectral_shards.train.distributed import ALONE, Ranks
-from spectral_shards.train.runs.predictions import Recorder
+from spectral_shards.train.runs.predictions import PredictionWriter
 from spectral_shards.train.runs.run_folder import RunFolder
 
 COUNTS = ((), (3, 2, 3), (4,))  # samples of the batches of each rank
@@ -21,7 +21,7 @@ def logits(rows: slice) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
 
 def record(ranks: Ranks, counts: tuple[tuple[int, ...], ...], folder: Path) -> None:
     """Record as `evaluate` does."""
-    recorder = Recorder(ranks, torch.device("cpu"))
+    recorder = PredictionWriter(ranks, torch.device("cpu"))
     starts = np.cumsum([0, *map(sum, counts)]).tolist()
 
     def add() -> None:
@@ -36,7 +36,7 @@ def record(ranks: Ranks, counts: tuple[tuple[int, ...], ...], folder: Path) -> N
     if not ranks.first:
         add()
         return
-    with RunFolder(folder).recording("val", starts[-1], CLASSES) as (recorder.logits, recorder.labels):
+    with RunFolder(folder).predictions("val", starts[-1], CLASSES) as (recorder.logits, recorder.labels):
         add()
 
 
@@ -63,7 +63,7 @@ def test_the_files_are_those_that_numpy_writes(tmp_path: Path) -> None:
 
 def test_nothing_is_left_of_an_evaluation_that_breaks_off(tmp_path: Path) -> None:
     def breaks_off() -> None:
-        with RunFolder(tmp_path / "run").recording("val", 12, CLASSES) as (column, _):
+        with RunFolder(tmp_path / "run").predictions("val", 12, CLASSES) as (column, _):
             column.write(0, logits(slice(5)))
             raise KeyboardInterrupt
 

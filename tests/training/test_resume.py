@@ -18,9 +18,9 @@ import torch
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
-from spectral_shards.train.augment.planes import Inputs
+from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import TrainPlan
-from spectral_shards.train.data.sampler import Epochs
+from spectral_shards.train.data.sampler import EpochSampler
 from spectral_shards.train.engine.trainer import check_fits
 from spectral_shards.train.errors import TrainError
 from spectral_shards.train.runs import checkpoint
@@ -152,7 +152,7 @@ def test_what_ranks_evaluate_is_what_they_keep(sub4: Path, tmp_path: Path) -> No
     val = BlockReader(store, manifest, "val")
     x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
     with torch.inference_mode():
-        logits = checkpoint.load_network(run / "checkpoint.pt")(Inputs(manifest).eval()(x)).numpy()
+        logits = checkpoint.load_network(run / "checkpoint.pt")(BandAugmentation(manifest).eval()(x)).numpy()
     assert np.allclose(np.load(run / "val-logits.npy").astype(np.float32), logits, rtol=2e-3, atol=5e-3)
 
 
@@ -180,11 +180,11 @@ def test_batches_are_large_enough_for_the_ranks(
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:
     store, manifest = open_band(str(sub4 / "00"))
     samples = BlockReader(store, manifest, "train").samples
-    plan = Epochs.of(samples, 20, 100, seed=3)
+    plan = EpochSampler.of(samples, 20, 100, seed=3)
     assert plan.position(plan.state_dict(2, 3)) == (2, 3)
     assert plan.position(plan.state_dict(2, plan.batches)) == (2, plan.batches)
-    assert Epochs.of(samples, 10, 100, seed=3).position(plan.state_dict(2, 3)) == (2, 6)
-    for other in (Epochs.of(samples, 20, 100, seed=4), Epochs.of(samples, 8, 100, seed=3)):
+    assert EpochSampler.of(samples, 10, 100, seed=3).position(plan.state_dict(2, 3)) == (2, 6)
+    for other in (EpochSampler.of(samples, 20, 100, seed=4), EpochSampler.of(samples, 8, 100, seed=3)):
         with pytest.raises(TrainError, match="cannot go on after"):
             other.position(plan.state_dict(2, 3))
 

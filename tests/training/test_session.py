@@ -10,12 +10,12 @@ from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, load_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import networks, recipes
-from spectral_shards.train.augment.planes import Inputs
+from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import Reading, TrainPlan
-from spectral_shards.train.data.stream import Batch
-from spectral_shards.train.engine.train_step import Session
+from spectral_shards.train.engine.train_step import TrainStep
 from spectral_shards.train.engine.trainer import train_band
 from spectral_shards.train.runs import checkpoint
+from support.trainings import train_step
 from support.without_norm import plain
 
 
@@ -25,26 +25,26 @@ def manifest(sub4: Path, monkeypatch: pytest.MonkeyPatch) -> BandManifest:
     return load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
 
 
-def session(manifest: BandManifest, **fields: object) -> Session:
+def step_of(manifest: BandManifest, **fields: object) -> TrainStep:
     still = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, **fields}
-    return Session(manifest, TrainPlan("cnn", recipes.load("quick", **still), precision="float32"))
+    return train_step(manifest, TrainPlan("cnn", recipes.load("quick", **still), precision="float32"))
 
 
-def batch(seed: int = 0) -> Batch:
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     x = torch.randint(-50, 50, (16, 3, 12, 12), dtype=torch.int8, generator=random)
-    return Batch(x, torch.randint(0, 3, (16,), generator=random))
+    return x, torch.randint(0, 3, (16,), generator=random)
 
 
-def weights(session: Session) -> torch.Tensor:
-    return torch.cat([p.detach().ravel() for p in session.network.parameters()])
+def weights(step: TrainStep) -> torch.Tensor:
+    return torch.cat([p.detach().ravel() for p in step.model.network.parameters()])
 
 
 def test_a_batch_in_parts_is_the_batch(manifest: BandManifest) -> None:
     for mixing in ({}, {"mixup": 0.4}, {"cutmix": 1.0}):
-        whole, parts = session(manifest, **mixing), session(manifest, grad_accum_steps=4, **mixing)
+        whole, parts = step_of(manifest, **mixing), step_of(manifest, grad_accum_steps=4, **mixing)
         before = weights(whole)
-        results = [each.step(batch(), 3, 0.1) for each in (whole, parts)]
+        results = [each(*batch(), 3, 0.1) for each in (whole, parts)]
         assert torch.allclose(*(result[0] for result in results))
         assert torch.equal(*(result[1] for result in results))
         assert not torch.allclose(before, weights(whole), atol=1e-4)
@@ -52,10 +52,10 @@ def test_a_batch_in_parts_is_the_batch(manifest: BandManifest) -> None:
 
 
 def test_gradients_are_clipped_to_a_norm(manifest: BandManifest) -> None:
-    free, clipped = session(manifest), session(manifest, clip_grad=0.01)
+    free, clipped = step_of(manifest), step_of(manifest, clip_grad=0.01)
     before = weights(free)
     for each in (free, clipped):
-        each.step(batch(), 0, 1.0)
+        each(*batch(), 0, 1.0)
     assert float((weights(free) - before).norm()) > 0.1
     assert abs(float((weights(clipped) - before).norm()) - 0.01) < 1e-5
     moves = [weights(each) - before for each in (free, clipped)]
@@ -63,18 +63,19 @@ def test_gradients_are_clipped_to_a_norm(manifest: BandManifest) -> None:
 
 
 def test_averaged_weights_follow(manifest: BandManifest) -> None:
-    follower = session(manifest, ema=0.75)
+    follower = step_of(manifest, ema=0.75)
     seen = []
     for step in range(3):
-        follower.step(batch(step), step, 0.1)
+        follower(*batch(step), step, 0.1)
         seen.append(weights(follower))
     average = seen[0]
     for later in seen[1:]:
         average = 0.75 * average + 0.25 * later
-    found = torch.cat([p.detach().ravel() for p in follower.eval_model.parameters()])
+    found = torch.cat([p.detach().ravel() for p in follower.model.eval_model.parameters()])
     assert torch.allclose(found, average, atol=1e-6)
-    assert follower.eval_model is not follower.network
-    assert session(manifest).eval_model.__class__ is follower.network.__class__
+    assert follower.model.eval_model is not follower.model.network
+    without = step_of(manifest)
+    assert without.model.eval_model is without.model.network
 
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: Path) -> None:
@@ -85,10 +86,10 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: P
     val = BlockReader(store, manifest, "val")
     x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
     with torch.inference_mode():
-        logits = network(Inputs(manifest).eval()(x))
+        logits = network(BandAugmentation(manifest).eval()(x))
         raw = networks.build("cnn", 12, 3)
-        raw.load_state_dict(checkpoint.load(tmp_path / "run" / "checkpoint.pt")["network"])
-        others = raw.eval()(Inputs(manifest).eval()(x))
+        raw.load_state_dict(checkpoint.load(tmp_path / "run" / "checkpoint.pt").state["network"])
+        others = raw.eval()(BandAugmentation(manifest).eval()(x))
     kept = np.load(tmp_path / "run" / "val-logits.npy")
     assert np.allclose(logits.numpy(), kept, atol=0.02)
     assert not np.allclose(others.numpy(), kept, atol=0.02)
@@ -96,17 +97,17 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: P
 
 def test_mixed_labels_count_by_their_share(manifest: BandManifest) -> None:
     """With all samples of one class there is nothing to mix up, but for the pixels."""
-    some = batch()
-    same = Batch(some.x, torch.ones_like(some.y))
-    plain_loss, mixed_loss = (session(manifest, **fields).step(same, 1, 0.1)[0] for fields in ({}, {"mixup": 0.4}))
+    x, y = batch()
+    same = x, torch.ones_like(y)
+    plain_loss, mixed_loss = (step_of(manifest, **fields)(*same, 1, 0.1)[0] for fields in ({}, {"mixup": 0.4}))
     assert torch.isfinite(mixed_loss)
     assert not torch.equal(plain_loss, mixed_loss)
     assert abs(float(plain_loss - mixed_loss)) < float(plain_loss)
 
 
 def test_adamw_takes_a_step(manifest: BandManifest) -> None:
-    adam = session(manifest, optimizer="adamw", momentum=0.9)
+    adam = step_of(manifest, optimizer="adamw", momentum=0.9)
     before = weights(adam)
-    adam.step(batch(), 0, 0.01)
+    adam(*batch(), 0, 0.01)
     moved = (weights(adam) - before).abs()
     assert 0.009 < float(moved.max()) < 0.011  # the first step of Adam is the rate, whatever the gradient

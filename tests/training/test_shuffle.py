@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectral_shards.train.data.sampler import Epochs
+from spectral_shards.train.data.sampler import EpochSampler
 from support import shuffling
 
 SAMPLES, BATCH = 51_200, 256
@@ -12,7 +12,7 @@ EPOCHS = range(12)
 
 @pytest.fixture(scope="module")
 def orders() -> dict[str, list[shuffling.Order]]:
-    plan = Epochs.of(np.full(SAMPLES // 64, 64, np.int64), BATCH, 64 * 3 * 56 * 56, seed=1)
+    plan = EpochSampler.of(np.full(SAMPLES // 64, 64, np.int64), BATCH, 64 * 3 * 56 * 56, seed=1)
     return {
         "permuted": [shuffling.permuted(SAMPLES, epoch) for epoch in EPOCHS],
         "ours": [shuffling.ours(plan, epoch) for epoch in EPOCHS],

@@ -23,9 +23,10 @@ from spectral_shards.shards_manifest.errors import StoreError
 from spectral_shards.shards_manifest.storage.local import LocalStore
 from spectral_shards.train import recipes
 from spectral_shards.train.engine.evaluate import evaluate_checkpoint
-from spectral_shards.train.engine.trainer import Training, train_band
+from spectral_shards.train.engine.trainer import Trainer, train_band
 from spectral_shards.train.errors import TrainError
 from spectral_shards.train.runs import checkpoint
+from spectral_shards.train.runs.metrics_log import STEPS, EpochLine, StepLine
 from spectral_shards.train.runs.run_folder import RunFolder
 from support.pictures import class_folders, picture
 from support.programs import fails, program
@@ -317,18 +318,18 @@ def uninterrupted_quick(sub4: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_the_last_checkpoint_survives(
     sub4: Path, tmp_path: Path, uninterrupted_quick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, out = Training._epoch, tmp_path / "run"
+    whole, out = Trainer._epoch, tmp_path / "run"
 
-    def full_after_the_first(training: Training, batches: Iterator[Any]) -> Any:
-        if training.epoch == 0:
-            return whole(training, batches)
+    def full_after_the_first(trainer: Trainer) -> Any:
+        if trainer.state.epoch == 0:
+            return whole(trainer)
         with room(20_000):
-            return whole(training, batches)
+            return whole(trainer)
 
-    monkeypatch.setattr(Training, "_epoch", full_after_the_first)
+    monkeypatch.setattr(Trainer, "_epoch", full_after_the_first)
     with pytest.raises(StoreError, match=re.escape(AGAIN)):
         train_band(str(sub4 / "00"), out, quick(), quiet=True)
-    assert checkpoint.load(out / "checkpoint.pt")["progress"]["reader"]["epoch"] == 1
+    assert checkpoint.load(out / "checkpoint.pt").progress.loader["epoch"] == 1
     assert not list(out.glob("*.tmp"))
     monkeypatch.undo()
     train_band(str(sub4 / "00"), out, quick(), quiet=True)
@@ -361,17 +362,18 @@ def test_no_room_for_any_other_file_of_a_run(sub4: Path, tmp_path: Path) -> None
 
 def log_many(run: RunFolder, name: str) -> None:
     for number in range(100):
-        run.log({"samples": number + 1, "loss": 1.0}, name)
+        epoch = EpochLine(1, number + 1, 1.0, 0.5, 1.0, 0.0, 0, 0.1)
+        run.log(StepLine(number + 1, 1.0, 0.1) if name == STEPS else epoch)
 
 
 def record_many(run: RunFolder) -> None:
-    with run.recording("val", 1000, 10) as (logits, labels):
+    with run.predictions("val", 1000, 10) as (logits, labels):
         logits.write(0, np.zeros((1000, 10), np.float16))
         labels.write(0, np.zeros(1000, np.int64))
 
 
 def train_result() -> Any:
-    from spectral_shards.train.runs.run_folder import Result
+    from spectral_shards.train.runs.run_record import Result
 
     return Result(0.5, 0.9, 1.0, None, 0.5, 1, 1.0, 10, 10)
 

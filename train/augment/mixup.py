@@ -18,22 +18,31 @@ COLUMNS = 2 * TRIES + 3  # random numbers of a pair: its share, the middle of it
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch: x (n, 3, H, W); other: int64 (n,), second labels; share: float32 (n,), of the first; None if unmixed."""
+    """A batch whose samples may be mixed.
+
+    Attributes:
+        x: float32 (n, 3, H, W).
+        other: int64 (n,), the labels of the samples that were mixed in.
+        share: float32 (n,), the share of each sample's own label, 0 to 1; None if nothing is mixed.
+    """
 
     x: torch.Tensor
     other: torch.Tensor
     share: torch.Tensor | None
 
     def part(self, at: slice) -> Mixed:
-        """Some samples of it."""
+        """Return some samples of it."""
         return Mixed(self.x[at], self.other[at], None if self.share is None else self.share[at])
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """mixup, cutmix: alpha of the Beta distributions; 0 for none. With both, a step does the one or the other.
+    """Mixes the samples of a batch in pairs. With mixup and cutmix both, a step does the one or the other.
 
-    partners: int64 (batch,), of `Epochs.partners`; without them, and for other batches, neighbours are mixed.
+    Attributes:
+        seed: Seed of the run.
+        mixup, cutmix: Alpha of the Beta distributions, 0 to 1; 0 for none.
+        partners: int64 (batch,), of `EpochSampler.partners`; without them, and for other batches, neighbours are mixed.
     """
 
     seed: int
@@ -45,10 +54,17 @@ class Mixing:
         return bool(self.mixup or self.cutmix)
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, step: int, first: int, total: int) -> Mixed:
-        """Mix positions `first` and following of the batch of `total` samples of a step.
+        """Mix some samples of the batch of a step.
 
-        x: (n, 3, H, W), y: int64 (n,).  Those whose partners are not among them are mixed with each other, the first
-        half with the second, and an odd one stays as it is.
+        Those whose partners are not among them are mixed with each other, the first half with the second, and an odd
+        one stays as it is.
+
+        Args:
+            x: float32 (n, 3, H, W).
+            y: int64 (n,).
+            step: The step, counted from 0.
+            first: The position of the first sample in the batch.
+            total: Samples of the batch, over all ranks.
         """
         random = _random(self.seed, step, total)
         boxes = self.cutmix > 0 and (not self.mixup or random[0, -1] < 0.5)
@@ -93,7 +109,7 @@ def _random(seed: int, step: int, samples: int) -> NDArray[np.float64]:
 
 
 def beta(uniform: NDArray[np.float64], alpha: float) -> NDArray[np.float32]:
-    """Draws of Beta(alpha, alpha), float32 (n,), from uniform numbers (n, 2 * TRIES) in (0, 1].
+    """Return draws of Beta(alpha, alpha), float32 (n,), from uniform numbers (n, 2 * TRIES) in (0, 1].
 
     Joehnk 1964: x = u^(1/alpha), y = v^(1/alpha), tried until x + y <= 1, give x / (x + y). In logarithms, because
     small alphas make small numbers. Where no try succeeds (2^-16 of them with alpha 1) the last one is taken.
@@ -106,9 +122,15 @@ def beta(uniform: NDArray[np.float64], alpha: float) -> NDArray[np.float32]:
 
 
 def box(share: NDArray[np.float32], middle: NDArray[np.float64], side: int) -> NDArray[np.int64]:
-    """Boxes that leave `share` of a plane: int64 (4, n), top, bottom, left, right; cut off at the edges.
+    """Return boxes that leave a share of a plane (Yun et al. 2019), cut off at its edges.
 
-    middle: (n, 2), of the box in the plane, 0 to 1 (Yun et al. 2019).
+    Args:
+        share: float32 (n,), 0 to 1, the share that is left.
+        middle: float64 (n, 2), of each box in the plane, 0 to 1.
+        side: Pixels of the plane's side.
+
+    Returns:
+        int64 (4, n): top, bottom, left, right.
     """
     half = np.sqrt(1 - share.astype(np.float64)) / 2
     edges = [(middle[:, axis] + sign * half) * side for axis in (0, 1) for sign in (-1, 1)]

@@ -15,24 +15,35 @@ DRAWS = 3  # random numbers a sample: flip, row, column
 
 
 def draws(seed: int, step: int, batch_size: int) -> torch.Tensor:
-    """The random numbers that augment the batch of a step: float32 (3, batch_size) in [0, 1).
+    """Return the random numbers that augment the batch of a step: float32 (3, batch_size) in [0, 1).
 
-    A pure function, so that the augmentation is the same on every device, for any ranks, and after a resume.
+    They are a pure function, so that the augmentation is the same on every device, for any ranks, and after a resume.
+
+    Args:
+        seed: Seed of the run.
+        step: The step, counted from 0.
+        batch_size: Samples of the batch, over all ranks.
     """
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(1, step)))
     raw = bits.random_raw(DRAWS * batch_size) >> np.uint64(40)  # raw output only, which NumPy promises never to change
     return torch.from_numpy((raw.astype(np.float32) * np.float32(2**-24)).reshape(DRAWS, batch_size))
 
 
-class Inputs(nn.Module):
-    """Turn stored batches (N, 3, P, P) into float32 (N, 3, C, C); C = size / s, P = (size + margin) / s.
+class BandAugmentation(nn.Module):
+    """Turns stored coefficients into network inputs, on the device that they are on; augments them in training mode.
 
-    A margin is used up by random crops in training and by the centre crop otherwise. `random_shift` pads planes
-    with zero coefficients before the random crop, so that planes without a margin can move too.
-    The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is
-    what happens here. For the 1-D DCT over the phases, an image's flip mixes bands, and without a transform it
-    exchanges them: there the plane alone is flipped, which keeps the picture's layout but not the order of the phases
-    within it.
+    Stored batches are int8 or float16 (N, 3, P, P), inputs float32 (N, 3, C, C), where C = size / s and
+    P = (size + margin) / s. A margin is used up by random crops in training mode, and by the centre crop otherwise.
+
+    The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is what is done.
+    With the 1-D DCT over the phases an image's flip mixes bands, and without a transform it exchanges them: there the
+    plane alone is flipped, which keeps the picture's layout but not the order of the phases within it.
+
+    Args:
+        manifest: The band.
+        flip: Flip half of the samples, in training mode.
+        random_shift: Pad planes with so many zero coefficients before the random crop, so that planes without a margin
+            can move too.
     """
 
     step: torch.Tensor
@@ -50,10 +61,16 @@ class Inputs(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
-        """Network input. random: of `draws`, (3, N), for training mode, in which it is augmented."""
+        """Return network inputs: float32 (N, 3, C, C).
+
+        Args:
+            x: int8 or float16 (N, 3, P, P).
+            random: What training mode draws flips and crops from, float32 (3, N) in [0, 1), as `draws` gives it; by
+                default numbers of torch's generator.
+        """
         sign: torch.Tensor | float = 1.0
         if self.training:
-            assert random is not None
+            random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
             x = self._random_crop(x, random[1:])
             if self.flip:
                 flipped = random[0] < 0.5
@@ -65,9 +82,10 @@ class Inputs(nn.Module):
         return (coefficients * sign - self.mean) / self.std
 
     def ten_crops(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Network inputs from the corners and the centre of planes, and of their mirror images.
+        """Yield ten network inputs, from the corners and the centre of planes, and of their mirror images.
 
-        Raises TrainError for planes without a margin.
+        Raises:
+            TrainError: The planes have no margin.
         """
         room = x.shape[-1] - self.crop
         if not room:

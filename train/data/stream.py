@@ -1,67 +1,91 @@
-"""One part of a band as batches: the planned rows of the blocks that are planned."""
+"""One part of a band, or of several bands, as batches: the planned samples of the blocks that are planned."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ...shards_manifest.errors import ShardError
 from ...shards_manifest.shard.codec import DecodeBuffer
 from ...shards_manifest.shard.reader import BlockReader, Fetched
-from .sampler import BlockRead, Epochs, Span
+from .sampler import BlockRead, EpochSampler, Span
 
 
 @dataclass(frozen=True)
 class Batch:
-    """int8 (or float16) x (n, 3, H, W), int64 y (n,); lost: a sentence and a count for what could not be read."""
+    """Samples, and what could not be read for them.
+
+    Attributes:
+        x: int8 (or float16) (n, 3, H, W), as stored; (n, bands, 3, H, W) of several bands.
+        y: int64 (n,), the classes.
+        lost: A sentence, and a count of samples, for each shard that could not be read.
+    """
 
     x: torch.Tensor
     y: torch.Tensor
     lost: tuple[tuple[str, int], ...] = ()
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory, from which copies to a GPU overlap with computing."""
+        """Return the same in page-locked memory, from which copies to a GPU overlap with computing."""
         return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory())
 
 
-class TrainStream:
-    """The part of every batch that lies in `span`, from batch `first_batch` of the first epoch to the last one's end.
+class Stream(Protocol):
+    """Batches that several readers can make in parts."""
 
-    skip: a block that cannot be read is replaced by one that can, so that batches stay whole, and reported; otherwise
-    its ShardError is raised.
+    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
+        """Yield the part of every batch that reader `number` of `count` makes.
+
+        Each may be a thread of its own, and closes the generator if it ends early.
+        """
+        ...
+
+
+class TrainStream:
+    """The part of every batch that lies in a span, over epochs.
+
+    Args:
+        blocks: The blocks of the part.
+        sampler: Which samples come in which batch.
+        span: Positions of every batch.
+        epochs: The epochs to read.
+        first_batch: Batch of the first epoch to begin with.
+        skip: Take another block for one that cannot be read, so that batches stay whole, and report it; otherwise its
+            ShardError is raised.
     """
 
     def __init__(
         self,
         blocks: BlockReader,
-        plan: Epochs,
+        sampler: EpochSampler,
         span: Span,
         epochs: range,
         first_batch: int = 0,
         skip: bool = False,
     ) -> None:
-        self._blocks, self._plan, self._span, self._skip = blocks, plan, span, skip
+        self._blocks, self._sampler, self._span, self._skip = blocks, sampler, span, skip
         self._epochs, self._first_batch = epochs, first_batch
 
     def __len__(self) -> int:
-        """Batches in all, for any span."""
-        return max(len(self._epochs) * self._plan.batches - self._first_batch, 0)
+        """Return the number of batches in all, for any span."""
+        return max(len(self._epochs) * self._sampler.batches - self._first_batch, 0)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.share(0, 1)
 
     def share(self, number: int, count: int) -> Generator[Batch, None, None]:
-        """What reader `number` of `count` makes: its part of the span of every batch. Raises ShardError, StoreError.
+        """Yield this reader's part of the span of every batch.
 
-        Each may be a thread of its own. Who ends before its end closes it.
+        Raises:
+            ShardError: A block cannot be read, and none is to be skipped.
+            StoreError: The store cannot be reached.
         """
         span = self._span.share(number, count)
         planned: deque[tuple[int, BlockRead]] = deque()
@@ -71,66 +95,60 @@ class TrainStream:
         ):
             following = next(fetched, None)
             for epoch in self._epochs:
-                assembler = _BatchAssembler(blocks, self._plan, span, epoch, self._skip)
-                for batch in range(self._start(epoch), self._plan.batches):
+                assembler = _BatchAssembler(blocks, self._sampler, span, epoch, self._skip)
+                for batch in range(self._start(epoch), self._sampler.batches):
                     while following is not None and (planned[0][0], planned[0][1].batch) == (epoch, batch):
-                        assembler.deal(planned.popleft()[1], following)
+                        assembler.add(planned.popleft()[1], following)
                         following = next(fetched, None)
                     yield assembler.take(batch)
 
     def _wanted(self, span: Span, planned: deque[tuple[int, BlockRead]]) -> Iterator[int]:
-        """The blocks to fetch; what they are for is appended to `planned`."""
+        """Yield the blocks to fetch; what they are for is appended to `planned`."""
         for epoch in self._epochs:
-            for load in self._plan.block_reads(epoch, span, self._start(epoch)):
-                planned.append((epoch, load))
-                yield load.block
+            for read in self._sampler.block_reads(epoch, span, self._start(epoch)):
+                planned.append((epoch, read))
+                yield read.block
 
     def _start(self, epoch: int) -> int:
         return self._first_batch if epoch == self._epochs.start else 0
 
 
 class _BatchAssembler:
-    """Deals the rows of blocks out to the batches of an epoch that they belong to.
+    """Copies the samples of blocks to the batches of an epoch that they belong to.
 
-    All at once, when a block is decompressed and still in the cache: that is a fifth faster than keeping the block
-    and taking a few rows for each batch, and takes the same memory.
+    A block is copied as a whole while it is decompressed and still in the cache: that is a fifth faster than keeping it
+    and taking a few samples for each batch, and takes the same memory.
     """
 
-    def __init__(self, blocks: BlockReader, plan: Epochs, span: Span, epoch: int, skip: bool) -> None:
-        self._blocks, self._plan, self._span, self._epoch, self._skip = blocks, plan, span, epoch, skip
-        self._edges = plan.edges.tolist()
+    def __init__(self, blocks: BlockReader, sampler: EpochSampler, span: Span, epoch: int, skip: bool) -> None:
+        self._blocks, self._sampler, self._span, self._epoch, self._skip = blocks, sampler, span, epoch, skip
         self._open: dict[int, tuple[NDArray[Any], NDArray[np.int64]]] = {}
         self._lost: list[tuple[str, int]] = []
-        self._room = DecodeBuffer()  # all blocks are decompressed to one place, which stays in the processor's cache
+        self._buffer = DecodeBuffer()  # all blocks are decompressed to one place, which stays in the processor's cache
 
-    def deal(self, load: BlockRead, fetched: Fetched) -> None:
-        """Deal the rows of a block that was fetched as planned. Raises ShardError."""
-        wanted = load.last - load.first
+    def add(self, read: BlockRead, fetched: Fetched) -> None:
+        """Copy the samples of a block that was fetched as planned. Raises ShardError."""
+        wanted = read.last - read.first
         block, x, y, lost = self._decoded(fetched)
-        rows = self._plan.rows(self._epoch, block)[load.first : load.last]
+        rows = self._sampler.rows(self._epoch, block)[read.first : read.last]
         if len(rows) < wanted:  # of a smaller block in its place
-            rows = np.resize(self._plan.rows(self._epoch, block), wanted)
-        y = y[rows]
-        start, end = self._edges[load.slot], self._edges[load.slot + 1]
-        batch, position = load.place // (end - start), start + load.place % (end - start)
-        done = dealt = 0
-        while done < len(rows):
-            count = min(end - position, len(rows) - done)
-            low, high = max(position, self._span.first), min(position + count, self._span.last)
+            rows = np.resize(self._sampler.rows(self._epoch, block), wanted)
+        y, span, used = y[rows], self._span, 0
+        for batch, position, first, count in self._sampler.placements(read):
+            low, high = max(position, span.first), min(position + count, span.last)
             if low < high:
                 x_out, y_out = self._open.get(batch) or self._opened(batch)
-                to = slice(low - self._span.first, high - self._span.first)
-                some = slice(done + low - position, done + high - position)
+                to = slice(low - span.first, high - span.first)
+                some = slice(first + low - position, first + high - position)
                 x.take(rows[some], 0, x_out[to], "clip")  # never clips; checking would copy twice
                 y_out[to] = y[some]
-                dealt += high - low
-            done, batch, position = done + count, batch + 1, start
-        if lost and dealt:
-            self._lost.append((lost, dealt))
+                used += high - low
+        if lost and used:
+            self._lost.append((lost, used))
 
     def take(self, batch: int) -> Batch:
-        """A batch, all of whose blocks have been dealt."""
-        x, y = self._open.get(batch) or self._opened(batch)  # nothing is dealt to an empty span
+        """Return a batch, all of whose samples have been copied."""
+        x, y = self._open.get(batch) or self._opened(batch)  # an empty span gets no samples
         del self._open[batch]
         lost, self._lost = tuple(self._lost), []
         return Batch(torch.from_numpy(x), torch.from_numpy(y), lost)
@@ -142,16 +160,16 @@ class _BatchAssembler:
         return made
 
     def _decoded(self, fetched: Fetched) -> tuple[int, NDArray[Any], NDArray[np.int64], str]:
-        """The block's number and samples, or another's in its place and why."""
+        """Return the block's number and samples; or another's in its place, and why."""
         try:
-            return fetched.block, *self._blocks.decoded(fetched, self._room), ""
+            return fetched.block, *self._blocks.decoded(fetched, self._buffer), ""
         except ShardError as error:
             if not self._skip:
                 raise
             why = str(error)
-        others = self._plan.substitutes(self._epoch, fetched.block)
+        others = self._sampler.substitutes(self._epoch, fetched.block)
         shard = self._blocks.index.shard
-        same = shard[others] == shard[fetched.block]  # which may be missing as a whole: looked at last
+        same = shard[others] == shard[fetched.block]  # which may be missing as a whole: tried last
         for block in np.concatenate([others[~same], others[same]]).tolist():
             try:
                 return block, *self._blocks.read(block), why
@@ -161,47 +179,70 @@ class _BatchAssembler:
 
 
 class EvalStream:
-    """The samples of some blocks, each once, in stored order, gathered to batches of about `batch_size`.
+    """The samples of some blocks, each once, in batches of whole blocks.
 
-    skip: a block that cannot be read is left out and reported; otherwise its ShardError is raised.
+    Args:
+        blocks: The blocks of the part.
+        batches: The blocks of each batch (`evaluation_batches`).
+        skip: Leave out a block that cannot be read, and report it; otherwise its ShardError is raised.
     """
 
-    def __init__(self, blocks: BlockReader, chosen: range, batch_size: int, skip: bool = False) -> None:
-        self._blocks, self._chosen, self._batch_size, self._skip = blocks, chosen, batch_size, skip
+    def __init__(self, blocks: BlockReader, batches: Sequence[range], skip: bool = False) -> None:
+        self._blocks, self._batches, self._skip = blocks, batches, skip
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.share(0, 1)
 
     def share(self, number: int, count: int) -> Generator[Batch, None, None]:
-        """All of it, for a single reader; it may be another thread. Raises ShardError, StoreError."""
+        """Yield all of it, for a single reader.
+
+        Raises:
+            ShardError: A block cannot be read, and none is to be left out.
+            StoreError: The store cannot be reached.
+        """
         assert count == 1, "what is evaluated has one order"
-        held: list[tuple[NDArray[Any], NDArray[np.int64]]] = []
-        lost: list[tuple[str, int]] = []
-        with self._blocks.for_reader(1) as blocks, closing(blocks.stream(self._chosen)) as stream:
-            for fetched in stream:
-                try:
-                    held.append(blocks.decoded(fetched))
-                except ShardError as error:
-                    if not self._skip:
-                        raise
-                    lost.append((str(error), int(self._blocks.samples[fetched.block])))
-                if sum(len(y) for _, y in held) >= self._batch_size:
-                    yield _joined(held, lost)
-                    held, lost = [], []
-        if held or lost:
-            held.append((np.empty((0, *self._blocks.shape), self._blocks.dtype), np.empty(0, np.int64)))
-            yield _joined(held, lost)
+        with self._blocks.for_reader(1) as blocks, closing(blocks.stream(self._wanted())) as fetched:
+            for chosen in self._batches:
+                # what is lost leaves a batch smaller, or empty
+                x = [np.empty((0, *blocks.shape), blocks.dtype)]
+                y = [np.empty(0, np.int64)]
+                lost: list[tuple[str, int]] = []
+                for block in chosen:
+                    try:
+                        pair = blocks.decoded(next(fetched))
+                    except ShardError as error:
+                        if not self._skip:
+                            raise
+                        lost.append((str(error), int(blocks.samples[block])))
+                        continue
+                    x.append(pair[0])
+                    y.append(pair[1])
+                yield Batch(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)), tuple(lost))
+
+    def _wanted(self) -> Iterator[int]:
+        return (block for chosen in self._batches for block in chosen)
 
 
-def _joined(held: list[tuple[NDArray[Any], NDArray[np.int64]]], lost: list[tuple[str, int]]) -> Batch:
-    x, y = (np.concatenate(column) for column in zip(*held, strict=True))
-    return Batch(torch.from_numpy(x), torch.from_numpy(y), tuple(lost))
+class BandsStream:
+    """The same samples of several bands side by side: x is (n, bands, 3, H, W).
 
+    Args:
+        streams: One for each band, with the same order. What is lost in one is replaced in all or in none, so none of
+            them may skip blocks.
+    """
 
-def reported(batch: Batch, said: set[str]) -> int:
-    """Say what could not be read for a batch, each sentence once; the count of samples. said: sentences so far."""
-    for sentence, _ in batch.lost:
-        if sentence not in said:
-            said.add(sentence)
-            tqdm.write(f"{sentence}: going on without it")
-    return sum(samples for _, samples in batch.lost)
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self._streams = streams
+
+    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
+        """Yield this reader's part of every batch. Raises ShardError, StoreError."""
+        with ExitStack() as stack:
+            bands = [stack.enter_context(closing(stream.share(number, count))) for stream in self._streams]
+            for batches in zip(*bands, strict=True):
+                if any(not torch.equal(batch.y, batches[0].y) for batch in batches[1:]):
+                    raise ShardError("the bands of the split have other labels than each other: split again")
+                yield Batch(torch.stack([batch.x for batch in batches], 1), batches[0].y)

@@ -12,32 +12,30 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from queue import SimpleQueue
-from typing import Protocol
 
 import torch
 
-from .stream import Batch
+from .stream import Batch, Stream
 
 AHEAD = 2  # batches that each thread makes before they are asked for
 LAST = 1.0  # seconds that the threads get to end: one that waits for a silent server is left behind
 
 
-class Stream(Protocol):
-    """Batches that can be made in parts."""
+def read_ahead(stream: Stream, workers: int, pin_memory: bool) -> Generator[Batch, None, None]:
+    """Yield the batches of a stream. Close the generator to end its threads early.
 
-    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
-        """The part of every batch that reader `number` of `count` makes; who ends before its end closes it."""
-        ...
+    Args:
+        stream: What makes the batches.
+        workers: Threads, each of which makes its share of every batch; 0 makes batches in the caller's thread, when
+            they are asked for.
+        pin_memory: Put batches into page-locked memory.
 
-
-def loader(stream: Stream, workers: int, pin: bool) -> Generator[Batch, None, None]:
-    """The batches of a stream, made by `workers` threads, each of which makes its share of every batch, or by this one.
-
-    pin: put batches into page-locked memory. Raises what the stream raises. Who ends before its end closes it.
+    Raises:
+        Exception: What making a batch raised, where that batch is asked for.
     """
     if not workers:
         with closing(stream.share(0, 1)) as batches:
-            yield from (batch.pin_memory() if pin else batch for batch in batches)
+            yield from (batch.pin_memory() if pin_memory else batch for batch in batches)
         return
     readers = [_Reader(stream.share(number, workers)) for number in range(workers)]
     try:
@@ -48,7 +46,7 @@ def loader(stream: Stream, workers: int, pin: bool) -> Generator[Batch, None, No
             if not shares:
                 return
             batch = shares[0] if len(shares) == 1 else _joined(shares)
-            yield batch.pin_memory() if pin else batch
+            yield batch.pin_memory() if pin_memory else batch
     finally:
         for reader in readers:
             reader.end()
@@ -64,7 +62,7 @@ class _Reader(threading.Thread):
     def __init__(self, batches: Generator[Batch, None, None]) -> None:
         super().__init__(daemon=True, name="spectral-reader")
         self._batches = batches
-        self._room = threading.Semaphore(AHEAD)
+        self._free = threading.Semaphore(AHEAD)
         self._made: SimpleQueue[Batch | BaseException | None] = SimpleQueue()
         self._ended = False
 
@@ -72,16 +70,16 @@ class _Reader(threading.Thread):
         """Make batches while there is room for them; the last is followed by None, or by the error that ended it."""
         try:
             with closing(self._batches) as batches:
-                while self._room.acquire() and not self._ended and (batch := next(batches, None)) is not None:
+                while self._free.acquire() and not self._ended and (batch := next(batches, None)) is not None:
                     self._made.put(batch)
             self._made.put(None)
-        except BaseException as error:  # whatever it is, the thread that waits has to hear of it
+        except BaseException as error:  # the thread that waits has to hear of it, whatever it is
             self._made.put(error)
 
     def take(self) -> Batch | None:
-        """The next batch; None after the last. Raises what making it raised."""
+        """Return the next batch; None after the last. Raises what making it raised."""
         made = self._made.get()
-        self._room.release()
+        self._free.release()
         if isinstance(made, BaseException):
             raise made
         return made
@@ -89,7 +87,7 @@ class _Reader(threading.Thread):
     def end(self) -> None:
         """Make no more."""
         self._ended = True
-        self._room.release()
+        self._free.release()
 
 
 def _joined(shares: list[Batch]) -> Batch:

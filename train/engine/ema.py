@@ -1,4 +1,4 @@
-"""Weights that follow the trained ones as a moving average, and are what is evaluated."""
+"""Weights that follow the trained ones as a moving average. They are what is evaluated."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import torch
 from torch import nn
 
 
-class Average:
-    """A copy of a network whose values are decay * old + (1 - decay) * new after every step; the first step's at first.
+class ExponentialMovingAverage:
+    """A copy of a network. Its values become decay * old + (1 - decay) * new after every step; new after the first.
 
-    Batch norm's statistics are averaged too, as they belong to the weights. Nothing waits for the device, as torch's
-    own AveragedModel does.
+    Batch norm's statistics are averaged too, as they belong to the weights. Nothing waits for the device; torch's own
+    AveragedModel does.
+
+    Args:
+        network: The network to copy.
+        decay: Share of the old value, 0 to 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -20,7 +24,7 @@ class Average:
         self._decay = decay
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, step: int) -> None:
+    def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after a step, counted from 0."""
         pairs = list(zip(self.module.state_dict().values(), network.state_dict().values(), strict=True))
         moving = [pair for pair in pairs if pair[0].is_floating_point()]

@@ -1,98 +1,112 @@
-"""Loss and accuracy of a network over a part, each sample once, by any number of ranks."""
+"""Metrics of a network over a part, each sample once, by any number of ranks."""
 
 from __future__ import annotations
 
-import json
 import math
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from ...shards_manifest.dataset import open_band
-from ...shards_manifest.manifest import canonical_json
-from ...shards_manifest.shard.reader import BlockReader
+from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.storage.address import shown
 from ..config import TrainPlan
-from ..data.sampler import evaluation_blocks
-from ..data.stream import EvalStream, reported
-from ..data.worker_pool import loader
+from ..data.loader import BandLoader, LoaderOptions
 from ..distributed import ALONE, Ranks
 from ..errors import TrainError
 from ..recipes import Recipe
 from ..runs import checkpoint
-from ..runs.predictions import Recorder
-from .train_step import Session
+from ..runs.predictions import PredictionWriter
+from ..runs.run_folder import RunFolder
+from .metrics import METRICS, Evaluation, summed
+from .model import Model
 
 FLOAT16 = torch.finfo(torch.float16).max  # outputs are kept in it
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss and accuracies (fractions) over a part; samples that could not be read."""
-
-    loss: float
-    top1: float
-    top5: float
-    lost: int
+def eval_batch_size(recipe: Recipe, world_size: int) -> int:
+    """Return the samples of an evaluation batch of one rank: as many as a training step has at once, 256 at least."""
+    return max(recipe.batch_size // (recipe.grad_accum_steps * world_size), 256)
 
 
 @torch.inference_mode()
 def evaluate(
-    session: Session,
-    blocks: BlockReader,
-    ten_crop: bool = False,
-    chosen: range | None = None,
-    record: Recorder | None = None,
+    model: Model, loader: BandLoader, ten_crop: bool = False, writer: PredictionWriter | None = None
 ) -> Evaluation:
-    """Evaluate on every sample once, all ranks together. Raises TrainError, ShardError.
+    """Evaluate a network on every sample of a loader once. All ranks call this together.
 
-    ten_crop: the mean of the probabilities of ten crops in place of the centre's.  chosen: some blocks, where it is
-    not all.  record: takes the outputs, in stored order; of no use where samples were lost.
+    Args:
+        model: The network; what `eval_model` says is evaluated.
+        loader: The part.
+        ten_crop: Take the mean of the probabilities of ten crops in place of the centre's.
+        writer: Takes the outputs, in stored order. They are of no use where samples were lost.
+
+    Raises:
+        TrainError: No sample can be read, or the planes have no margin for ten crops.
+        ShardError: A shard is damaged.
     """
-    network = session.eval_model.eval()
-    session.ranks.align(network)
-    inputs = session.inputs.eval()
-    ranks, reading, lost = session.ranks, session.plan.reading, 0
-    # loss, top-1, top-5, samples, lost
-    sums = torch.zeros(5, dtype=torch.float64, device=session.device)
-    said: set[str] = set()
-    every = range(len(blocks.samples)) if chosen is None else chosen
-    mine = evaluation_blocks(every, ranks.rank, ranks.size)
-    if record is not None:
-        firsts = (evaluation_blocks(every, rank, ranks.size).start for rank in range(ranks.size))
-        record.begin([int(blocks.samples[every.start : first].sum()) for first in firsts])
-    batch_size = max(session.recipe.batch_size // (session.recipe.grad_accum_steps * ranks.size), 256)
-    stream = EvalStream(blocks, mine, batch_size, reading.skip)
-    with closing(loader(stream, min(reading.workers, 1), session.device.type == "cuda")) as batches:
-        for batch in batches:
-            lost += reported(batch, said)
-            if not len(batch.y):
-                continue
-            x, y = session.on_device(batch)
-            with session.autocast():
-                if ten_crop:
-                    each = [network(crop.contiguous(memory_format=torch.channels_last)) for crop in inputs.ten_crops(x)]
-                    logits = torch.stack(each).float().log_softmax(2).logsumexp(0) - math.log(len(each))
-                else:
-                    logits = network(inputs(x).contiguous(memory_format=torch.channels_last)).float()
-            best = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
-            right = [best[:, 0].sum().double(), best.sum().double()]
-            loss = nn.functional.cross_entropy(logits, y, reduction="sum").double()
-            sums[:4] += torch.stack([loss, *right, torch.full_like(loss, len(y))])
-            if record is not None:
-                record.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), batch.y.numpy()))
-    if record is not None:
-        record.end()
-    sums[4] = lost
-    *means, samples, all_lost = ranks.sum(sums).tolist()
-    if not samples:
-        raise TrainError(f"no sample of {blocks.name} can be read: copy the band again")
-    loss, top1, top5 = (value / samples for value in means)
-    return Evaluation(loss, top1, top5, int(all_lost))
+    network, augmentation, ranks = model.eval_model.eval(), model.augmentation.eval(), model.ranks
+    ranks.align(network)
+    lost = loader.lost
+    if writer is not None:
+        writer.begin(loader.rank_starts)
+    zero = torch.zeros((), dtype=torch.float64, device=model.device)
+    sums = {**dict.fromkeys(METRICS, zero), "samples": zero}
+    for stored, labels in loader:
+        if not len(labels):
+            continue
+        x, y = model.to_device(stored, labels)
+        with model.autocast():
+            if ten_crop:
+                crops = augmentation.ten_crops(x)
+                each = [network(crop.contiguous(memory_format=torch.channels_last)) for crop in crops]
+                logits = torch.stack(each).float().log_softmax(2).logsumexp(0) - math.log(len(each))
+            else:
+                logits = network(augmentation(x).contiguous(memory_format=torch.channels_last)).float()
+        for name, metric in METRICS.items():
+            sums[name] = sums[name] + metric(logits, y)
+        sums["samples"] = sums["samples"] + len(y)
+        if writer is not None:
+            writer.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), labels.numpy()))
+    if writer is not None:
+        writer.end()
+    totals = summed(ranks, model.device, {**sums, "lost": loader.lost - lost})
+    if not totals["samples"]:
+        raise TrainError(f"no sample of {loader.name} can be read: copy the band again")
+    return Evaluation({name: totals[name] / totals["samples"] for name in METRICS}, int(totals["lost"]))
+
+
+class Evaluator:
+    """Evaluates the parts of a band while it is trained, and keeps the outputs of the last time.
+
+    Args:
+        model: The network that is trained.
+        loaders: Of the parts to evaluate, by their names.
+        run: Where the outputs go.
+        classes: The number of classes.
+    """
+
+    def __init__(self, model: Model, loaders: Mapping[str, BandLoader], run: RunFolder, classes: int) -> None:
+        self._model, self._loaders, self._run, self._classes = model, loaders, run, classes
+
+    def __call__(self, last: bool) -> dict[str, Evaluation]:
+        """Evaluate every part. last: keep the outputs. All ranks call this together. Raises TrainError, ShardError."""
+        return {part: self._evaluate(part, loader, last) for part, loader in self._loaders.items()}
+
+    def _evaluate(self, part: str, loader: BandLoader, last: bool) -> Evaluation:
+        model = self._model
+        if not last:
+            return evaluate(model, loader)
+        writer = PredictionWriter(model.ranks, model.device)
+        if not model.ranks.first:
+            return evaluate(model, loader, writer=writer)
+        with self._run.predictions(part, loader.samples, self._classes) as (writer.logits, writer.labels):
+            found = evaluate(model, loader, writer=writer)
+        if found.lost:
+            self._run.forget_predictions(part)
+        return found
 
 
 def evaluate_checkpoint(
@@ -100,37 +114,59 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Evaluate the network of a checkpoint on the val part of its band, wherever that lies.
 
-    plan: device, precision and reading are taken from it.  Raises TrainError, FormatError, ShardError, StoreError.
+    Args:
+        shards: The band's folder or URL.
+        path: The checkpoint.
+        plan: Device, precision and reading are taken from it.
+        ten_crop: As in `evaluate`.
+        ranks: The processes that evaluate together.
+
+    Raises:
+        TrainError: The checkpoint is damaged, or of other data, or there is no val part.
+        FormatError, ShardError, StoreError: The band cannot be read.
     """
     store, manifest = open_band(shards)
     found = checkpoint.load(path)
-    there, here = (json.loads(canonical_json(band)) for band in (found["band"], asdict(manifest)))
-    if differences := _differences(there, here):
+    if differences := _differences(found.band, manifest):
         raise TrainError(
             f"{path} was trained on other data than {shown(shards)} ({'; '.join(differences)}): name the band that it "
             "was trained on"
         )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:
         raise TrainError(f"{shown(shards)} has no val part: there is nothing to evaluate")
-    options = found["identity"]["options"]
-    manifest = replace(manifest, mean=tuple(found["band"]["mean"]), std=tuple(found["band"]["std"]))  # as it learned
-    session = Session(manifest, replace(plan, network=options["network"], recipe=Recipe(**options["recipe"])), ranks)
-    session.load(found)
-    return evaluate(session, BlockReader(store, manifest, "val", plan.reading.open_cache()), ten_crop)
+    options = found.identity.options
+    manifest = replace(manifest, mean=found.band.mean, std=found.band.std)  # as it learned
+    plan = replace(plan, network=options.network, recipe=options.recipe)
+    model = Model(manifest, plan, ranks)
+    try:
+        model.load_state_dict(dict(found.state))
+    except (KeyError, RuntimeError) as error:
+        raise TrainError(f"{path} does not fit its network ({str(error).splitlines()[0]}): copy it again") from None
+    reading = plan.reading
+    loader = BandLoader(
+        (store, manifest),
+        "val",
+        eval_batch_size(plan.recipe, ranks.size),
+        rank=ranks.rank,
+        world_size=ranks.size,
+        workers=reading.workers,
+        options=LoaderOptions(cache=reading.open_cache(), skip_bad_shards=reading.skip),
+    )
+    return evaluate(model, loader, ten_crop)
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """In what the band of a checkpoint and that of some shards differ, of what its network depends on."""
+def _differences(there: BandManifest, here: BandManifest) -> list[str]:
+    """Return in what two bands differ, of what a network depends on."""
     found = []
-    if there["band"] != here["band"]:
-        found.append(f"band {there['band']} there, {here['band']} here")
-    for name, value in here["geometry"].items():
-        if there["geometry"].get(name) != value:
-            found.append(f"{name} {there['geometry'].get(name)} there, {value} here")
-    classes, others = there["classes"], here["classes"]
-    if len(classes) != len(others):
-        found.append(f"{len(classes)} classes there, {len(others)} here")
-    elif classes != others:
-        number, one, other = next((i, a, b) for i, (a, b) in enumerate(zip(classes, others, strict=True)) if a != b)
+    if there.band != here.band:
+        found.append(f"band {there.band} there, {here.band} here")
+    for name, value in asdict(here.geometry).items():
+        if getattr(there.geometry, name) != value:
+            found.append(f"{name} {getattr(there.geometry, name)} there, {value} here")
+    if len(there.classes) != len(here.classes):
+        found.append(f"{len(there.classes)} classes there, {len(here.classes)} here")
+    elif there.classes != here.classes:
+        pairs = enumerate(zip(there.classes, here.classes, strict=True))
+        number, one, other = next((i, a, b) for i, (a, b) in pairs if a != b)
         found.append(f"class {number} is {one} there, {other} here")
     return found

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from tqdm import tqdm
@@ -16,25 +15,24 @@ from tqdm import tqdm
 from ...shards_manifest.dataset import open_band
 from ...shards_manifest.errors import SpectralError
 from ...shards_manifest.manifest import BandManifest
-from ...shards_manifest.shard.reader import BlockReader
 from ...shards_manifest.storage.base import Store
 from .. import networks
 from ..config import TrainPlan
-from ..data.block_cache import BlockCache
-from ..data.sampler import Epochs, Span, trained_blocks
-from ..data.stream import Batch, TrainStream, reported
-from ..data.worker_pool import loader
+from ..data.loader import BandLoader, LoaderOptions
 from ..distributed import ALONE, Ranks
 from ..errors import TrainError
 from ..networks.profile import multiply_adds
 from ..recipes import remarks
-from ..runs.checkpoint import Progress, content
-from ..runs.predictions import Recorder
-from ..runs.run_folder import STEPS, Result, RunFolder, identity
+from ..runs.checkpoint import Checkpoint, CheckpointTimer, Progress
+from ..runs.metrics_log import EpochLine, StepLine
+from ..runs.run_folder import RunFolder
+from ..runs.run_record import Result, RunIdentity
 from ..shutdown import Stop
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluator, eval_batch_size
 from .lr_schedule import learning_rate
-from .train_step import Session
+from .metrics import EpochTotals, Evaluation, summed
+from .model import Model
+from .train_step import TrainStep
 
 REPORT = 20  # steps between two readings of the loss, each of which waits for the device, and a line in steps.jsonl
 
@@ -47,326 +45,348 @@ def train_band(
     ranks: Ranks = ALONE,
     stop: Stop | None = None,
 ) -> Result:
-    """Train the network of the band in folder `shards` into run folder `out`, unless it is finished.
+    """Train the network of a band, unless that is done. An unfinished run goes on from its checkpoint.
 
-    An unfinished run there goes on from its checkpoint, unless the plan is to begin again. ranks: joined; all call
-    this, the first one writes.
-    stop: what may end it.  Raises TrainError, FormatError, ShardError, StoreError; KeyboardInterrupt and SystemExit
-    after a checkpoint.
+    Args:
+        shards: The band's folder or URL.
+        out: The run folder.
+        plan: What to do.
+        quiet: Print nothing.
+        ranks: The processes that train it together, connected; all of them call this, and rank 0 writes.
+        stop: What may end the run.
+
+    Returns:
+        The result, which is in the run folder too.
+
+    Raises:
+        TrainError, FormatError, ShardError, StoreError: The run cannot be done.
+        KeyboardInterrupt, SystemExit: It was stopped, after a checkpoint.
     """
     store, manifest = open_band(shards)
     run = RunFolder(out, bool(plan.restart))
-    with ExitStack() as held:
-        ranks.broadcast_from_rank0(lambda: held.enter_context(run.owning()))
-        return _train(store, manifest, plan, run, quiet or not ranks.first, ranks, stop or Stop())
+    with ExitStack() as stack:
+        ranks.broadcast_from_rank0(lambda: stack.enter_context(run.owning()))
+        earlier = ranks.broadcast_from_rank0(lambda: run.finished(manifest, plan))
+        if earlier is not None:
+            return earlier
+        if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
+            raise TrainError(f"{store} has fewer than two training samples")
+        checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifest, plan))
+        if checkpoint is not None:  # auto may mean another precision here than where the run was started
+            plan = replace(plan, precision=checkpoint.identity.options.precision)
+        trainer = Trainer((store, manifest), plan, run, ranks, stop or Stop(), quiet or not ranks.first)
+        stack.callback(trainer.loader.close)
+        if checkpoint is not None:
+            trainer.resume(checkpoint)
+        del checkpoint  # it is as large as the network and the optimizer
+        ranks.broadcast_from_rank0(lambda: run.begin(trainer.samples, trainer.state.epoch, plan))
+        return trainer.run_epochs()
 
 
-def _train(
-    store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks, stop: Stop
-) -> Result:
-    earlier = ranks.broadcast_from_rank0(lambda: run.finished(manifest, plan))
-    if earlier is not None:
-        return earlier
-    if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
-        raise TrainError(f"{store} has fewer than two training samples")
-    checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifest, plan))
-    if checkpoint is not None:  # auto may mean another here than where the run was begun
-        plan = replace(plan, precision=checkpoint["identity"]["options"]["precision"])
-    training = Training(store, manifest, plan, run, quiet, ranks, stop)
-    if not quiet:
-        for remark in remarks(plan.recipe, training.epochs.batch_size, training.epochs.batches):
-            tqdm.write(remark)
-    training.resume(checkpoint)
-    del checkpoint  # it is as large as the network and the optimizer
-    ranks.broadcast_from_rank0(lambda: run.begin(training.samples, training.epoch, plan))
-    return training.run_epochs()
+@dataclass
+class TrainState:
+    """Where a run is.
+
+    Attributes:
+        epoch: The epoch under way, counted from 0.
+        batch: Its batches that have been trained on.
+        totals: What they added up to.
+        train_top1: Of the last whole epoch.
+        best_top1, best_epoch: The best epoch so far, counted from 1; 0 for none.
+        seconds: Of the run.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    totals: EpochTotals = field(default_factory=EpochTotals)
+    train_top1: float = 0.0
+    best_top1: float = 0.0
+    best_epoch: int = 0
+    seconds: float = 0.0
 
 
-class Training:
-    """A run under way in one rank: where it is, and what the unfinished epoch has added up so far."""
+class Trainer:
+    """A run under way in one rank.
+
+    Args:
+        band: The band's store and manifest.
+        plan: What to do.
+        run: The run folder, which this process owns.
+        ranks: The processes that train together.
+        stop: What may end the run.
+        quiet: Print nothing.
+
+    Attributes:
+        loader: The training batches.
+        state: Where the run is.
+
+    Raises:
+        TrainError: The plan does not fit the band.
+    """
 
     def __init__(
-        self,
-        store: Store,
-        manifest: BandManifest,
-        plan: TrainPlan,
-        run: RunFolder,
-        quiet: bool,
-        ranks: Ranks,
-        stop: Stop,
+        self, band: tuple[Store, BandManifest], plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: Stop, quiet: bool
     ) -> None:
-        self.manifest, self.plan, self.run, self.quiet, self.ranks = manifest, plan, run, quiet, ranks
-        cache = plan.reading.open_cache()
-        self.blocks = BlockReader(store, manifest, "train", cache)
-        blocks = self.blocks.samples
-        trained = trained_blocks(blocks, plan.holdout_samples)
-        self.holdout = range(trained, len(blocks))
-        self.epochs = Epochs.of(
-            blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.last_batch
-        )
-        check_fits(manifest, plan, self.epochs.batch_size, ranks.size)
-        self.session = Session(manifest, plan, ranks, self.epochs.partners)
-        self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
-        self.val = self._val(store, cache)
-        self.epoch = self.batch = 0
-        self.sums = dict.fromkeys(("loss", "correct", "lost", "data_wait", "seconds"), 0.0)
-        self.train_top1 = self.seconds = self.best = 0.0
-        self.best_epoch = 0
-        self.said: set[str] = set()
-        self.saved = time.perf_counter()
-        self.stop = stop
-        self.failure: SpectralError | None = None  # of reading, which ends the run
+        self._manifest, self._plan, self._run, self._stop, self._quiet = band[1], plan, run, stop, quiet
+        loaders = _loaders(band, plan, ranks)
+        self.loader = loaders.pop("train")
+        check_fits(band[1], plan, self.loader.batch_size, ranks.size)
+        model = Model(band[1], plan, ranks)
+        self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.sampler.partners)
+        self._evaluate = Evaluator(model, loaders, run, len(band[1].classes))
+        self._timer = CheckpointTimer(plan.save_every)
+        self._failure: SpectralError | None = None  # of reading, which ends the run after the steps so far
+        self.state = TrainState()
+        if not quiet:
+            for remark in remarks(plan.recipe, self.loader.batch_size, len(self.loader)):
+                tqdm.write(remark)
 
     @property
     def samples(self) -> int:
-        """Samples that have been trained on, all ranks and epochs."""
-        return (self.epoch * self.epochs.batches + self.batch) * self.epochs.batch_size
+        """Samples that have been trained on, over all ranks and epochs."""
+        return (self.state.epoch * len(self.loader) + self.state.batch) * self.loader.batch_size
 
-    def resume(self, found: dict[str, Any] | None) -> None:
-        """Go on from a checkpoint, if there is one. Raises TrainError."""
-        if found is None:
-            return
-        progress = Progress(**found["progress"])
-        self.epoch, self.batch = self.epochs.position(progress.reader)
-        self.sums |= progress.sums
-        self.train_top1, self.seconds = progress.train_top1, progress.seconds
-        self.best, self.best_epoch = progress.best, progress.best_epoch
-        self.session.load(found)
-        if not self.quiet:
-            tqdm.write(f"going on after {self.samples} samples, in epoch {self.epoch + 1}")
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint. Raises TrainError if it does not fit."""
+        progress, state = checkpoint.progress, self.state
+        self.loader.load_state_dict(dict(progress.loader))
+        state.epoch, state.batch = self.loader.sampler.position(dict(progress.loader))
+        state.totals = EpochTotals(**progress.totals)
+        state.train_top1, state.seconds = progress.train_top1, progress.seconds
+        state.best_top1, state.best_epoch = progress.best_top1, progress.best_epoch
+        self._step.load_state_dict(dict(checkpoint.state))
+        self._say(f"going on after {self.samples} samples, in epoch {state.epoch + 1}")
 
     def run_epochs(self) -> Result:
-        """What is left of the run. Raises TrainError, ShardError, StoreError.
+        """Train what is left of the run.
 
-        Ctrl-C and SIGTERM end it after a checkpoint.
+        Raises:
+            TrainError, ShardError, StoreError: It cannot go on.
+            KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after a checkpoint.
         """
-        with self.stop.listening():
-            return self._run_epochs()
+        with self._stop.listening():
+            found: dict[str, Evaluation] = {}
+            for _ in range(self.state.epoch, self._plan.recipe.epochs):
+                with self._stop.deferred():  # a signal while the epoch is saved takes effect before the next step
+                    found = self._epoch()
+            if not found:  # killed after the last epoch, before its outputs were kept
+                found = self._evaluate(last=True)
+                self._check_evaluations(found)
+            return self._finish(found)
 
-    def _run_epochs(self) -> Result:
-        recipe, reading = self.plan.recipe, self.plan.reading
-        left = range(self.epoch, recipe.epochs)
-        stream = TrainStream(self.blocks, self.epochs, self.span, left, self.batch, reading.skip)
-        found: dict[str, Evaluation] = {}
-        with closing(loader(stream, reading.workers, self.session.device.type == "cuda")) as batches:
-            for _ in left:
-                with self.stop.deferred():  # who asks while the epoch is being saved ends before the next step
-                    found = self._epoch(batches)
-        if not found:  # killed after the last epoch, before its outputs were kept
-            found = self._evaluations(last=True)
-            self._check_evaluations(found)
-        val, held = found.get("val"), found.get("holdout")
-        result = Result(
-            top1=val.top1 if val else None,
-            top5=val.top5 if val else None,
-            loss=val.loss if val else None,
-            holdout_top1=held.top1 if held else None,
-            train_top1=self.train_top1,
-            best_epoch=self.best_epoch or None,
-            seconds=self.seconds,
-            parameter_bytes=networks.parameter_bytes(self.session.network),
-            multiply_adds=multiply_adds(self.plan.network, self.manifest.geometry.crop, len(self.manifest.classes)),
-        )
-        if self.ranks.first:
-            for part, use in (("val", "be fused"), ("holdout", "be ranked by what it held out")):
-                if part in found and found[part].lost and not self.quiet:
-                    tqdm.write(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
-            self.run.finish(self.manifest, self.plan, result)
-        return result
-
-    def _epoch(self, batches: Iterator[Batch]) -> dict[str, Evaluation]:
-        """The rest of the epoch that the run is in, its evaluations, its line and its checkpoint."""
-        self._steps(batches)
-        samples = self.epochs.batches * self.epochs.batch_size
-        self.train_top1 = self.sums["correct"] / samples
-        line: dict[str, Any] = {
-            "epoch": self.epoch + 1,
-            "samples": self.samples,
-            "train_loss": self.sums["loss"] / samples,
-            "train_top1": self.train_top1,
-            "train_seconds": self.sums["seconds"],
-            "data_wait": self.sums["data_wait"] / self.sums["seconds"],
-            "lost": int(self.sums["lost"]),
-            "lr": self.session.optimizer.param_groups[0]["lr"],
-        }
+    def _epoch(self) -> dict[str, Evaluation]:
+        """Do the rest of an epoch, its evaluations, its line and its checkpoint."""
+        self._train_epoch()
+        state, rank0 = self.state, self._step.model.ranks.first
         begun = time.perf_counter()
         try:
-            with self.stop.deferred(False):
-                if self.stop.asked:
-                    self.stop.now()
-                found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
-        except BaseException:  # a shard of val that is damaged, another rank, a signal: the epoch was trained
-            if self.ranks.first:
+            with self._stop.deferred(False):
+                if self._stop.asked:
+                    self._stop.now()
+                found = self._evaluate(last=state.epoch + 1 == self._plan.recipe.epochs)
+        except BaseException:  # a damaged shard of val, another rank, a signal: the epoch was trained
+            if rank0:
                 self._save()
             raise
         self._check_evaluations(found)
-        self.seconds += time.perf_counter() - begun
-        for part, evaluation in found.items():
-            line |= {f"{part}_loss": evaluation.loss, f"{part}_top1": evaluation.top1}
-            line |= {f"{part}_top5": evaluation.top5, f"{part}_lost": evaluation.lost}
-        self.epoch, self.batch = self.epoch + 1, 0
-        self.sums = dict.fromkeys(self.sums, 0.0)
-        judge = found.get("holdout") or found.get("val")
-        better = judge is not None and (judge.top1 > self.best or not self.best_epoch)
-        if judge is not None and better:
-            self.best, self.best_epoch = judge.top1, self.epoch
-        if self.ranks.first:
-            self.run.log(line)
+        state.seconds += time.perf_counter() - begun
+        line = self._epoch_line(found)
+        state.epoch, state.batch, state.totals = state.epoch + 1, 0, EpochTotals()
+        self.loader.set_epoch(state.epoch)
+        better = self._note_best(found)
+        if rank0:
+            self._run.log(line)
             self._save(better)
-        if not self.quiet:
-            tqdm.write(_table_row(self.plan.recipe.epochs, line))
+        self._say(line.text(self._plan.recipe.epochs))
         return found
+
+    def _train_epoch(self) -> None:
+        """Train on what is left of an epoch, some steps between two reports."""
+        self._step.model.train()
+        state, batches = self.state, iter(self.loader)
+        label, hidden = f"epoch {state.epoch + 1}", self._quiet or None
+        with tqdm(total=len(self.loader), initial=state.batch, desc=label, leave=False, disable=hidden) as bar:
+            while state.batch < len(self.loader):
+                before = state.batch
+                end = min(before - before % REPORT + REPORT, len(self.loader))
+                self._some_steps(batches, end)
+                bar.update(state.batch - before)
+                trained = max(state.batch * self.loader.batch_size, 1)
+                bar.set_postfix(loss=f"{state.totals.loss / trained:.3f}")
+
+    def _some_steps(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], end: int) -> None:
+        """Train up to batch `end` of the epoch, report, and save or stop where that is due."""
+        model, loader, recipe = self._step.model, self.loader, self._plan.recipe
+        begun, data_wait, lost, done = time.perf_counter(), 0.0, loader.lost, self.state.batch
+        loss = correct = torch.zeros((), dtype=torch.float64, device=model.device)
+        while done < end:
+            asked = time.perf_counter()
+            batch = self._next(batches)
+            if batch is None:
+                break
+            data_wait += time.perf_counter() - asked
+            step = self.state.epoch * len(loader) + done
+            lr = learning_rate(step, len(loader), recipe)
+            step_loss, right = self._step(*batch, step, lr, loader.positions.first, loader.batch_size)
+            loss, correct, done = loss + step_loss, correct + right, done + 1
+        stop = float(self._stop.asked or self._failure is not None)
+        sums: dict[str, torch.Tensor | float] = {
+            "loss": loss,
+            "correct": correct,
+            "lost": loader.lost - lost,
+            "stop": stop,
+        }
+        totals = summed(model.ranks, model.device, sums)
+        self._check_finite(totals["loss"], "loss")
+        samples, self.state.batch = (done - self.state.batch) * loader.batch_size, done
+        stopping = totals.pop("stop") > 0
+        seconds = time.perf_counter() - begun
+        self.state.seconds += seconds
+        self.state.totals.add(EpochTotals(**totals, data_wait=data_wait, seconds=seconds))
+        if model.ranks.first:
+            self._log_steps(totals["loss"], samples, stopping)
+        if self._failure is not None:
+            raise self._failure
+        if stopping:
+            self._stop.now()
+
+    def _next(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the next batch; None where the run is to stop here. Several ranks stop where they meet."""
+        if self._step.model.ranks.size > 1:
+            return next(batches)
+        if self._stop.asked:
+            return None
+        try:
+            with self._stop.deferred(False):  # a server may take its time
+                return next(batches)
+        except (KeyboardInterrupt, SystemExit):
+            if not self._stop.asked:
+                raise
+        except SpectralError as error:  # raised when the steps so far have been saved
+            self._failure = error
+        return None
+
+    def _log_steps(self, loss: float, samples: int, stopping: bool) -> None:
+        """Write a line of the loss of `samples`, and a checkpoint where one is due."""
+        if samples:
+            self._run.log(StepLine(self.samples, loss / samples, self._step.lr))
+        if not self.samples:
+            return
+        if stopping or (self.state.batch < len(self.loader) and self._timer.due()):
+            self._save()
+        if stopping:
+            self._say(f"saved after {self.samples} samples")
+
+    def _epoch_line(self, found: Mapping[str, Evaluation]) -> EpochLine:
+        """Return the line of an epoch that was trained and evaluated, and note its training accuracy."""
+        totals, trained = self.state.totals, len(self.loader) * self.loader.batch_size
+        self.state.train_top1 = totals.correct / trained
+        return EpochLine(
+            epoch=self.state.epoch + 1,
+            samples=self.samples,
+            train_loss=totals.loss / trained,
+            train_top1=self.state.train_top1,
+            train_seconds=totals.seconds,
+            data_wait=totals.data_wait / totals.seconds,
+            lost=int(totals.lost),
+            lr=self._step.lr,
+            evaluations={part: {**each.values, "lost": each.lost} for part, each in found.items()},
+        )
+
+    def _note_best(self, found: Mapping[str, Evaluation]) -> bool:
+        """Return whether the epoch that ended is the best so far, by the holdout, or by val where there is none."""
+        state, by = self.state, found.get("holdout") or found.get("val")
+        if by is None or (state.best_epoch and by.top1 <= state.best_top1):
+            return False
+        state.best_top1, state.best_epoch = by.top1, state.epoch
+        return True
 
     def _check_finite(self, loss: float, name: str) -> None:
         """Raise TrainError if a run has diverged: it would be of no use, and is not kept."""
         if not math.isfinite(loss):
+            epoch = self.state.epoch + 1
             raise TrainError(
-                f"the {name} became {loss} in epoch {self.epoch + 1}: begin again, with a smaller --lr and --no-resume"
+                f"the {name} became {loss} in epoch {epoch}: start again, with a smaller --lr and --no-resume"
             )
 
-    def _evaluations(self, last: bool) -> dict[str, Evaluation]:
-        """On what is held out of train, and on val, as far as there are any. last: record the outputs."""
-        found = {}
-        if self.holdout:
-            found["holdout"] = self._evaluation("holdout", self.blocks, self.holdout, last)
-        if self.val is not None:
-            found["val"] = self._evaluation("val", self.val, range(len(self.val.samples)), last)
-        return found
-
-    def _check_evaluations(self, found: dict[str, Evaluation]) -> None:
-        """Raise TrainError if a network gives outputs that are no numbers."""
+    def _check_evaluations(self, found: Mapping[str, Evaluation]) -> None:
         for part, evaluation in found.items():
             self._check_finite(evaluation.loss, f"{part} loss")
 
-    def _evaluation(self, part: str, blocks: BlockReader, chosen: range, last: bool) -> Evaluation:
-        if not last:
-            return evaluate(self.session, blocks, chosen=chosen)
-        record = Recorder(self.ranks, self.session.device)
-        if not self.ranks.first:
-            return evaluate(self.session, blocks, chosen=chosen, record=record)
-        samples = int(blocks.samples[chosen.start : chosen.stop].sum())
-        with self.run.recording(part, samples, len(self.manifest.classes)) as (record.logits, record.labels):
-            found = evaluate(self.session, blocks, chosen=chosen, record=record)
-        if found.lost:
-            self.run.forget_outputs(part)
-        return found
-
-    def _steps(self, batches: Iterator[Batch]) -> None:
-        session, total = self.session, self.epochs.batch_size
-        session.network.train()
-        session.inputs.train()
-        label = f"epoch {self.epoch + 1}"
-        hidden = self.quiet or None
-        shown = tqdm(total=self.epochs.batches, initial=self.batch, desc=label, leave=False, disable=hidden)
-        with shown as bar:
-            while self.batch < self.epochs.batches:
-                begun, data_wait, lost = time.perf_counter(), 0.0, 0
-                end = min(self.batch - self.batch % REPORT + REPORT, self.epochs.batches)
-                # loss, correct answers, lost samples, reasons to stop
-                sums = torch.zeros(4, dtype=torch.float64, device=session.device)
-                for number in range(self.batch, end):
-                    asked = time.perf_counter()
-                    batch = self._next(batches)
-                    if batch is None:
-                        end = number
-                        break
-                    data_wait += time.perf_counter() - asked
-                    lost += reported(batch, self.said)
-                    step = self.epoch * self.epochs.batches + number
-                    lr = learning_rate(step, self.epochs.batches, session.recipe)
-                    loss, right = session.step(batch, step, lr, self.span.first, total)
-                    sums[0] += loss
-                    sums[1] += right
-                sums[2] += lost
-                sums[3] += self.stop.asked or self.failure is not None
-                bar.update(end - self.batch)
-                self._report(end, sums, data_wait, begun)
-                bar.set_postfix(loss=f"{self.sums['loss'] / max(self.batch * total, 1):.3f}")
-
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
-        """The next batch; None where the run is to stop here. One that has ranks stops where they meet."""
-        if self.ranks.size > 1:
-            return next(batches)
-        if self.stop.asked:
-            return None
-        try:
-            with self.stop.deferred(False):  # a server may take its time
-                return next(batches)
-        except (KeyboardInterrupt, SystemExit):
-            if not self.stop.asked:
-                raise
-        except SpectralError as error:  # raised when the steps so far have been saved
-            self.failure = error
-        return None
-
-    def _report(self, end: int, sums: torch.Tensor, data_wait: float, begun: float) -> None:
-        """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
-        samples = (end - self.batch) * self.epochs.batch_size
-        loss, correct, lost, stop = self.ranks.sum(sums).tolist()
-        self._check_finite(loss, "loss")
-        self.batch = end
-        seconds = time.perf_counter() - begun
-        self.seconds += seconds
-        for name, value in zip(self.sums, (loss, correct, lost, data_wait, seconds), strict=True):
-            self.sums[name] += value
-        if self.ranks.first:
-            self._keep(end, loss, samples, stop > 0)
-        if self.failure is not None:
-            raise self.failure
-        if stop:
-            self.stop.now()
-
-    def _keep(self, end: int, loss: float, samples: int, stop: bool) -> None:
-        """A line of the loss of `samples`, and a checkpoint when it is time for one."""
-        lr = self.session.optimizer.param_groups[0]["lr"]
-        if samples:
-            self.run.log({"samples": self.samples, "loss": loss / samples, "lr": lr}, STEPS)
-        if not self.samples:
-            return
-        if stop or (end < self.epochs.batches and time.perf_counter() - self.saved >= self.plan.save_every):
-            self._save()
-        if stop and not self.quiet:
-            tqdm.write(f"saved after {self.samples} samples")
-
     def _save(self, best: bool = False) -> None:
-        reader = self.epochs.state_dict(self.epoch, self.batch)
-        progress = Progress(reader, self.sums, self.train_top1, self.best, self.best_epoch, self.seconds)
-        whole = content(identity(self.manifest, self.plan), self.manifest, self.session.state(), progress)
-        self.run.save(whole, best)
-        self.saved = time.perf_counter()
-
-    def _val(self, store: Store, cache: BlockCache | None) -> BlockReader | None:
-        part = self.manifest.parts.get("val")
-        return BlockReader(store, self.manifest, "val", cache) if part is not None and part.samples else None
-
-
-def check_fits(manifest: BandManifest, plan: TrainPlan, batch_size: int, ranks: int) -> None:
-    """Raise TrainError for what could not be trained on these planes, or by so many ranks."""
-    side = manifest.geometry.crop
-    if plan.recipe.random_shift >= side:
-        raise TrainError(
-            f"--random-shift {plan.recipe.random_shift} moves planes of {side}x{side} out of sight: choose less"
+        state = self.state
+        progress = Progress(
+            loader=self.loader.state_dict(),
+            totals=asdict(state.totals),
+            train_top1=state.train_top1,
+            best_top1=state.best_top1,
+            best_epoch=state.best_epoch,
+            seconds=state.seconds,
         )
+        identity = RunIdentity.of(self._manifest, self._plan)
+        self._run.save(Checkpoint.of(identity, self._manifest, progress, self._step.state_dict()), best)
+        self._timer.saved()
+
+    def _finish(self, found: Mapping[str, Evaluation]) -> Result:
+        """Write the result of the run."""
+        val, holdout, manifest = found.get("val"), found.get("holdout"), self._manifest
+        result = Result(
+            top1=val.top1 if val else None,
+            top5=val.top5 if val else None,
+            loss=val.loss if val else None,
+            holdout_top1=holdout.top1 if holdout else None,
+            train_top1=self.state.train_top1,
+            best_epoch=self.state.best_epoch or None,
+            seconds=self.state.seconds,
+            parameter_bytes=networks.parameter_bytes(self._step.model.network),
+            multiply_adds=multiply_adds(self._plan.network, manifest.geometry.crop, len(manifest.classes)),
+        )
+        if self._step.model.ranks.first:
+            for part, use in (("val", "be fused"), ("holdout", "be ranked by its holdout")):
+                if part in found and found[part].lost:
+                    self._say(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
+            self._run.finish(manifest, self._plan, result)
+        return result
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            tqdm.write(text)
+
+
+def _loaders(band: tuple[Store, BandManifest], plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]:
+    """Return the loaders of train, and of what is there of the holdout and val."""
+    reading = plan.reading
+    options = LoaderOptions(
+        last_batch=reading.last_batch,
+        holdout_samples=plan.holdout_samples,
+        epochs=plan.recipe.epochs,
+        cache=reading.open_cache(),
+        skip_bad_shards=reading.skip,
+        pin_memory=plan.torch_device(ranks.local).type == "cuda",
+    )
+    sizes = {"train": plan.recipe.batch_size}
+    if plan.holdout_samples:
+        sizes["holdout"] = eval_batch_size(plan.recipe, ranks.size)
+    if "val" in band[1].parts:
+        sizes["val"] = eval_batch_size(plan.recipe, ranks.size)
+    loaders = {
+        part: BandLoader(band, part, size, plan.seed, ranks.rank, ranks.size, reading.workers, options)
+        for part, size in sizes.items()
+    }
+    return {part: loader for part, loader in loaders.items() if loader.samples or part == "train"}
+
+
+def check_fits(manifest: BandManifest, plan: TrainPlan, batch_size: int, world_size: int) -> None:
+    """Raise TrainError for what could not be trained on these planes, or by so many processes."""
+    side, shift = manifest.geometry.crop, plan.recipe.random_shift
+    if shift >= side:
+        raise TrainError(f"--random-shift {shift} moves planes of {side}x{side} out of sight: choose less")
     each = 1 if networks.trains_on_one(plan.network, side) else 2  # samples of a process
-    if batch_size < each * ranks:
-        processes = "1 process" if ranks == 1 else f"{ranks} processes"
+    if batch_size < each * world_size:
+        processes = "1 process" if world_size == 1 else f"{world_size} processes"
         few = batch_size < plan.recipe.batch_size
         what = "all that there is to train on" if few else f"--batch-size {batch_size}"
         raise TrainError(
             f"{batch_size} samples a step ({what}) are too few for {processes} of {plan.network}, which need {each} "
             "each: start fewer" + ("" if few else ", or choose a larger --batch-size")
         )
-
-
-def _table_row(epochs: int, line: dict[str, float]) -> str:
-    val = (
-        f"  val loss {line['val_loss']:.3f}  top-1 {line['val_top1']:6.2%}  top-5 {line['val_top5']:6.2%}"
-        if "val_top1" in line
-        else ""
-    )
-    held = f"  held {line['holdout_top1']:6.2%}" if "holdout_top1" in line else ""
-    lost = f", {line['lost']} samples lost" if line["lost"] else ""
-    return (
-        f"epoch {line['epoch']:3d}/{epochs}  loss {line['train_loss']:.3f}  train {line['train_top1']:6.2%}"
-        f"{held}{val}  {line['train_seconds']:.1f} s, {line['data_wait']:.1%} waiting for data" + lost
-    )

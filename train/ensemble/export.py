@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,8 +110,8 @@ class EnsembleModel(nn.Module):
 def whole(runs: Sequence[Path], shares: Sequence[float], space: str) -> tuple[EnsembleModel, dict[str, Any]]:
     """The ensemble of some runs, in evaluation mode, with what its user needs to know. Raises TrainError."""
     found = [checkpoint.load(run / CHECKPOINT) for run in runs]
-    bands = [each["band"] for each in found]
-    networks = [checkpoint.network_of(each) for each in found]
+    bands = [asdict(each.band) for each in found]
+    networks = [each.network() for each in found]
     about = {
         "dataset": bands[0]["dataset"],
         "classes": list(bands[0]["classes"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shards_manifest.manifest import canonical_json
 from ..errors import EnsembleError
-from ..runs.run_folder import LABELS, LOGITS, RUN, Result, read_run
+from ..runs.predictions import LABELS, LOGITS
+from ..runs.run_record import RUN, Result, read_run
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,15 @@ def open_baseline(path: Path) -> Run:
 def open_run(path: Path) -> Run:
     """A finished run with its outputs. Raises EnsembleError, TrainError."""
     found = read_run(path)
-    result = Result(**found["result"])
+    result = found.result
+    band, options = (json.loads(canonical_json(each)) for each in (found.identity.band, found.identity.options))
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
-    classes = int(found["band"]["classes"])
+    classes = found.identity.band.classes
     there = (path / LOGITS.format("holdout")).exists()  # not where a shard was lost
     held = _outputs(path, "holdout", classes) if there else None
     val = _outputs(path, "val", classes)
-    return Run(path, found["band"], found["options"], tuple(found["classes"]), result, val, held)
+    return Run(path, band, options, found.classes, result, val, held)
 
 
 def _outputs(path: Path, part: str, classes: int) -> Outputs:

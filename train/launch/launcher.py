@@ -25,7 +25,8 @@ from ...shards_manifest.storage.local import LocalStore
 from ..config import TrainPlan
 from ..distributed import ALONE, Ranks
 from ..engine.trainer import train_band
-from ..runs.run_folder import ERROR, Result, RunFolder
+from ..runs.run_folder import ERROR, RunFolder
+from ..runs.run_record import Result
 from ..shutdown import Stop
 from .progress import Board, reached
 
@@ -38,8 +39,8 @@ INTERRUPTED = "interrupted"
 class BandJob:
     """One band to train. band: its folder's name.
 
-    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.  gpu_locks: folder
-    of the locks by which bands share this machine's GPUs; None where the plan names the device.
+    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.  gpu_locks:
+    folder of the locks by which bands share this machine's GPUs; None where the plan names the device.
     """
 
     band: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import threading
@@ -12,12 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
-from ..runs.run_folder import METRICS, STEPS
+from ..runs.metrics_log import METRICS, STEPS, last_line
 from ..shutdown import Stop
 
-TAIL = 4096  # bytes at the end of a file that hold its last line
 REFRESH, LOG_REFRESH = 2.0, 60.0  # seconds between two tables on a terminal, and in a log
 HEAD = f"{'band':>4}  {'epoch':>9}  {'loss':>7}  {'train':>7}  {'val':>7}  {'waiting':>7}  state"
 
@@ -36,7 +34,7 @@ class Reached:
 
 def reached(run: Path) -> Reached:
     """What the last lines of a run's files say; nothing where there are none."""
-    metrics, steps = _last(run / METRICS), _last(run / STEPS)
+    metrics, steps = last_line(run / METRICS), last_line(run / STEPS)
     newest = 0.0
     for name in (METRICS, STEPS):
         with suppress(OSError):
@@ -49,18 +47,6 @@ def reached(run: Path) -> Reached:
         data_wait=metrics.get("data_wait"),
         written=newest,
     )
-
-
-def _last(path: Path) -> dict[str, Any]:
-    """The last whole line of a file of JSON lines."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(file.seek(0, 2) - TAIL, 0))
-            lines = file.read().split(b"\n")
-        found = json.loads(lines[-2])  # what follows the last newline is not written yet
-    except (OSError, ValueError, IndexError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class Board:

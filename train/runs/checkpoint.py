@@ -1,63 +1,139 @@
-"""Checkpoints that carry their own configuration; loading one never unpickles code."""
+"""Checkpoints that carry their own configuration, and when they are written. Loading one never unpickles code."""
 
 from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ...shards_manifest.manifest import BandManifest, canonical_json
-
+from ...shards_manifest.errors import FormatError
+from ...shards_manifest.manifest import BandManifest, canonical_json, dump, load_band
 from ..errors import TrainError
 from ..networks import build
+from .run_record import RunIdentity
 
 FORMAT = "spectral-checkpoint"
-VERSION = 4
+VERSION = 5
+
+
+class CheckpointTimer:
+    """When a checkpoint is due: after every epoch, and within an epoch every so many seconds, about.
+
+    Args:
+        seconds: Between two checkpoints within an epoch.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = time.perf_counter()
+
+    def due(self, epoch_ends: bool = False) -> bool:
+        """Return whether it is time for one."""
+        return epoch_ends or time.perf_counter() - self._last >= self._seconds
+
+    def saved(self) -> None:
+        """Note that one was written."""
+        self._last = time.perf_counter()
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a run is.
 
-    reader: of Epochs.state_dict.  sums: of the unfinished epoch so far.  train_top1: of the last whole epoch.
-    best, best_epoch: top-1 of the best epoch so far, and its number from 1; 0 for none.  seconds: of the run.
+    Attributes:
+        loader: Where the samples go on (`BandLoader.state_dict`).
+        totals: What the unfinished epoch added up to so far (`EpochTotals`).
+        train_top1: Of the last whole epoch.
+        best_top1, best_epoch: The best epoch so far, counted from 1; 0 for none.
+        seconds: Of the run.
     """
 
-    reader: dict[str, int]
-    sums: dict[str, float] = field(default_factory=dict)
+    loader: Mapping[str, int]
+    totals: Mapping[str, float] = field(default_factory=dict)
     train_top1: float = 0.0
-    best: float = 0.0
+    best_top1: float = 0.0
     best_epoch: int = 0
     seconds: float = 0.0
 
 
-def content(identity: dict[str, Any], manifest: BandManifest, state: dict[str, Any], progress: Progress) -> bytes:
-    """A checkpoint. identity: which run it belongs to.  state: of a session."""
-    band = asdict(manifest)
-    band.pop("parts")
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "format": FORMAT,
-            "version": VERSION,
-            "identity": json.loads(canonical_json(identity)),
-            "band": band,
-            "progress": asdict(progress),
-            **state,
-        },
-        buffer,
-    )
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network with its configuration and all that is needed to go on.
+
+    Attributes:
+        identity: The run that it belongs to.
+        band: The manifest of the band, without its parts.
+        progress: How far the run is.
+        state: Tensors of the network, the averaged weights, the optimizer and the scaler (`TrainStep.state_dict`).
+    """
+
+    identity: RunIdentity
+    band: BandManifest
+    progress: Progress
+    state: Mapping[str, Any]
+
+    @staticmethod
+    def of(identity: RunIdentity, manifest: BandManifest, progress: Progress, state: Mapping[str, Any]) -> Checkpoint:
+        """Return a checkpoint of a run on a band."""
+        return Checkpoint(identity, replace(manifest, parts={}), progress, state)
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file."""
+        head = {"identity": self.identity, "progress": self.progress}
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "head": canonical_json(head).decode(),
+                "band": dump(self.band).decode(),
+                **self.state,
+            },
+            buffer,
+        )
+        return buffer.getvalue()
+
+    def network(self) -> nn.Module:
+        """Return the network, with the averaged weights if there are any, in evaluation mode. Raises TrainError."""
+        network = build(self.identity.options.network, self.band.geometry.crop, len(self.band.classes))
+        network.load_state_dict(self.state.get("ema", self.state["network"]))
+        return network.eval()
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises TrainError for a damaged or foreign file."""
+def load(path: Path) -> Checkpoint:
+    """Return the checkpoint of a file, with its tensors on the CPU.
+
+    Raises:
+        TrainError: The file is missing, damaged, of another kind or of another version.
+    """
+    found = _tensors(path)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise TrainError(f"{path} is not a checkpoint of Spectral Shards")
+    if found.get("version") != VERSION:
+        raise TrainError(f"{path} has version {found.get('version')!r}, this release knows version {VERSION}")
+    try:
+        head = json.loads(found["head"])
+        band = load_band(found["band"].encode(), str(path))
+        state = {name: value for name, value in found.items() if name not in ("format", "version", "head", "band")}
+        return Checkpoint(RunIdentity.from_json(head["identity"]), band, Progress(**head["progress"]), state)
+    except (FormatError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainError(f"{path} is not a checkpoint, or damaged ({error})") from None
+
+
+def load_network(path: Path) -> nn.Module:
+    """Return the network of a checkpoint file (`Checkpoint.network`). Raises TrainError."""
+    return load(path).network()
+
+
+def _tensors(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as file:
             altered = file.testzip()  # torch does not look at its checksums
@@ -66,7 +142,7 @@ def load(path: Path) -> dict[str, Any]:
     if altered is not None:
         raise TrainError(f"{path} was altered (the checksum of its {altered} is not right): copy it again")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError(f"{path} does not exist") from None
     except Exception as error:  # whatever torch's parser stumbles on: nothing else can fail here
@@ -74,22 +150,3 @@ def load(path: Path) -> dict[str, Any]:
         if "weights_only" in reason:  # torch's advice to trust the file
             reason = "it holds more than weights"
         raise TrainError(f"{path} is not a checkpoint, or damaged ({reason})") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise TrainError(f"{path} is not a checkpoint of Spectral Shards")
-    if found.get("version") != VERSION:
-        raise TrainError(f"{path} has version {found.get('version')!r}, this release knows version {VERSION}")
-    return found
-
-
-def load_network(path: Path) -> nn.Module:
-    """The network of a checkpoint file, as `network_of` gives it. Raises TrainError."""
-    return network_of(load(path))
-
-
-def network_of(found: dict[str, Any]) -> nn.Module:
-    """The network of a checkpoint, with the averaged weights if it has them, in evaluation mode. Raises TrainError."""
-    geometry = found["band"]["geometry"]
-    plane = geometry["size"] // round(geometry["factor"] ** 0.5)
-    network = build(found["identity"]["options"]["network"], plane, len(found["band"]["classes"]))
-    network.load_state_dict(found.get("average", found["network"]))
-    return network.eval()

@@ -1,4 +1,4 @@
-"""The outputs of a network on a part, written as they are computed: of ImageNet-21K they would fill the memory."""
+"""The outputs of a network on a part, written as they are computed: those of ImageNet-21K would fill the memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,36 @@ from numpy.typing import NDArray
 
 from ..distributed import Ranks
 
+LOGITS = "{}-logits.npy"
+LABELS = "{}-labels.npy"
+
 Rows = tuple[NDArray[np.float16], NDArray[np.int64]]  # logits (samples, classes) and labels (samples,)
 
 
 @dataclass
-class Column:
-    """An .npy file that is being written, row by row. start: where its first row begins."""
+class PredictionFile:
+    """An .npy file that is written row by row.
+
+    Attributes:
+        file: Open for writing.
+        start: Where the first row begins, in bytes.
+    """
 
     file: BinaryIO
     start: int
 
     @staticmethod
-    def begun(file: BinaryIO, kind: str, shape: tuple[int, ...]) -> Column:
-        """With its header written. kind: of numpy, as <f2."""
-        header = {"descr": kind, "fortran_order": False, "shape": shape}
+    def create(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> PredictionFile:
+        """Write the header of an array.
+
+        Args:
+            file: Open for writing, empty.
+            dtype: NumPy's name of it, as <f2.
+            shape: Of the whole array.
+        """
+        header = {"descr": dtype, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        return Column(file, file.tell())
+        return PredictionFile(file, file.tell())
 
     def write(self, row: int, rows: NDArray[np.generic]) -> None:
         """Write rows from number `row` on."""
@@ -36,26 +50,32 @@ class Column:
 
 
 @dataclass
-class Recorder:
-    """Takes what each rank computes to the files of the first, a batch of every rank at a time.
+class PredictionWriter:
+    """Takes what each rank computes to the files of rank 0, a batch of every rank at a time.
 
-    logits, labels: in the first rank alone.
+    Attributes:
+        ranks, device: Who computes, and on what.
+        logits, labels: The files, in rank 0 alone.
     """
 
     ranks: Ranks
     device: torch.device
-    logits: Column | None = None
-    labels: Column | None = None
+    logits: PredictionFile | None = None
+    labels: PredictionFile | None = None
     _next: list[int] = field(default_factory=list)
 
     def begin(self, starts: Sequence[int]) -> None:
-        """starts: the first row of every rank, whose samples follow one another."""
+        """Begin a part. starts: the first row of every rank, whose samples follow one another."""
         self._next = list(starts)
 
     def add(self, rows: Rows | None) -> bool:
-        """Record one batch of this rank, or none where it has no more; False when no rank had any.
+        """Write one batch of every rank. All ranks call this together.
 
-        All ranks together.
+        Args:
+            rows: The batch of this rank; None where it has no more.
+
+        Returns:
+            False when no rank had any.
         """
         some = torch.tensor([rows is not None], dtype=torch.float64, device=self.device)
         if not self.ranks.sum(some).item():
@@ -68,6 +88,6 @@ class Recorder:
         return True
 
     def end(self) -> None:
-        """Record what other ranks have more than this one."""
+        """Write what other ranks have more than this one."""
         while self.add(None):
             pass

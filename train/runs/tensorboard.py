@@ -18,12 +18,17 @@ def check() -> None:
         raise TrainError("--tensorboard needs the package tensorboard: pip install tensorboard")
 
 
-class Events:
-    """An event file in a run's folder, appended to as its lines of JSON are.
+class EventFile:
+    """An event file in a run's folder. It is appended to, as the run's JSON lines are.
 
-    torch's own writer does that in a thread, which a full disk ends with a traceback.
-    samples: after which the run goes on; what an earlier process wrote later is no longer shown.
-    Raises OSError where the disk refuses.
+    torch's own writer does that in a thread, which ends with a traceback on a full disk.
+
+    Args:
+        folder: The run's folder.
+        samples: Samples after which the run goes on; what an earlier process wrote for later ones is no longer shown.
+
+    Raises:
+        OSError: From every method, where the disk refuses.
     """
 
     def __init__(self, folder: Path, samples: int) -> None:
@@ -37,7 +42,7 @@ class Events:
         )
 
     def add(self, values: dict[str, Any]) -> None:
-        """The numbers of a line of metrics.jsonl or steps.jsonl, which names the samples of the run so far."""
+        """Add the numbers of a line of metrics.jsonl or steps.jsonl, at the samples that it names."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         kind = "epoch" if "epoch" in values else "steps"
