@@ -1,6 +1,6 @@
 """The one seam for bytes in and out: names relative to a root, read and written whole.
 
-`LocalStore` (local.py) keeps them in a folder, `RemoteStore` (remote.py) in a bucket; `open_store` (opening.py)
+`LocalStore` (local.py) keeps them in a folder, `RemoteStore` (object_store.py) in a bucket; `open_store` (opening.py)
 chooses by the URL. Both pickle, so that workers open what the run opened.
 """
 

@@ -13,6 +13,7 @@ from obstore.exceptions import BaseError, NotSupportedError
 from ..errors import StoreError
 from .address import Address
 from .object_store import RemoteStore
+from .providers import BUCKET_SCHEMES, url_choices
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -79,7 +80,7 @@ class WebStore(RemoteStore):
         return self.address.root.at(folder), literal
 
     def _read_only(self) -> None:
-        raise StoreError(f"{self} can only be read: write to a folder or to s3://, gs:// or az://")
+        raise StoreError(f"{self} can only be read: write to a folder or to {url_choices(BUCKET_SCHEMES)}")
 
 
 def _refused(text: str) -> bool:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.shards_manifest.dataset import open_band, open_store
+from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import FormatError, StoreError
 from spectral_shards.shards_manifest.storage.base import Store
 from spectral_shards.shards_manifest.storage.local import LocalStore
+from spectral_shards.shards_manifest.storage.opening import open_store
 from support.buckets import BUCKET, FaultProxy, Server, environment, wait_for
 
 LARGE = 12_000_000  # bytes: more than two parts of an upload, more than one piece of a download
@@ -196,7 +197,7 @@ def test_large_objects_through_faults(server: Server, tmp_path: Path, monkeypatc
 
 HOLD = """
 import sys, time
-from spectral_shards.shards_manifest.dataset import open_store
+from spectral_shards.shards_manifest.storage.opening import open_store
 with open_store(sys.argv[1]).owning("rows"):
     print("held", flush=True)
     time.sleep(60)
