@@ -65,12 +65,12 @@ def test_damage_is_named(sub4: Path, tmp_path: Path) -> None:
     data[600] ^= 1
     with pytest.raises(ShardError, match=f"{name} was altered"):
         index.check(3, bytes(data), name)
-    whole = (band / "spectral_shards.train.index").read_bytes()
+    whole = (band / "train.index").read_bytes()
     for wrong in (whole[:-8], whole + whole[:8], bytes(len(whole)), whole[:-1]):
-        (band / "spectral_shards.train.index").write_bytes(wrong)
+        (band / "train.index").write_bytes(wrong)
         with pytest.raises(ShardError, match=r"train\.index was altered"):
             load_index(store, "", "train", part, manifest.block)
-    (band / "spectral_shards.train.index").unlink()
+    (band / "train.index").unlink()
     with pytest.raises(ShardError, match=r"train\.index is missing"):
         load_index(store, "", "train", part, manifest.block)
 
@@ -78,7 +78,7 @@ def test_damage_is_named(sub4: Path, tmp_path: Path) -> None:
 def test_verify_checks_it_and_a_rerun_mends_it(photos: Path, tmp_path: Path) -> None:
     command = ("spectral-prep", "split", photos, "--factor", "4", "--size", "24", "--out", tmp_path / "out")
     assert program(*command).returncode == 0
-    index = tmp_path / "out" / "01" / "spectral_shards.train.index"
+    index = tmp_path / "out" / "01" / "train.index"
     whole = index.read_bytes()
     index.write_bytes(whole[:-1])
     assert any("train.index was altered" in sentence for sentence in verify(str(tmp_path / "out"), 1).bad)
