@@ -89,8 +89,7 @@ def _misconfigured(address: Address, text: str) -> str:
 
 
 def _no_credentials(address: Address, provider: Provider) -> str:
-    hint = provider.credentials_hint
-    return f"{address.shown}: no credentials were found: set {provider.credentials}, or {provider.public}{hint}"
+    return f"{address.shown}: no credentials were found: {provider.missing_credentials}"
 
 
 def refusal(address: Address, error: Exception) -> tuple[str, bool]:

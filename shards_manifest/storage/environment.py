@@ -16,7 +16,7 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def settings(scheme: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what to tell obstore, so that an empty variable is as good as one that is not set.
+    """Return what to pass to obstore, so that an empty variable is as good as one that is not set.
 
     Args:
         scheme: Of a URL, as s3.

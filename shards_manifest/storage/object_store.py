@@ -78,7 +78,7 @@ class RemoteStore:
         return type(self), (self.address, self._patience, self._reached, self._lease)
 
     def exists(self, name: str) -> bool:
-        """True if `name` is there."""
+        """Return True if `name` is there."""
         try:
             self.meta(name)
         except FileNotFoundError:
@@ -86,11 +86,11 @@ class RemoteStore:
         return True
 
     def size(self, name: str) -> int:
-        """Bytes of `name`. Raises FileNotFoundError."""
+        """Return the bytes of `name`. Raises FileNotFoundError."""
         return self.meta(name)["size"]
 
     def stamp(self, name: str) -> str:
-        """Size, version and time of change as the server tells them; empty for a folder, which has none."""
+        """Return size, version and time of change by the server; empty for a folder, which has none."""
         try:
             found = self.meta(name)
         except FileNotFoundError:
@@ -98,27 +98,27 @@ class RemoteStore:
         return f"{found['size']} {found['e_tag']} {found['last_modified'].isoformat()}"
 
     def is_folder(self, name: str) -> bool:
-        """True if there are objects below `name`."""
+        """Return True if there are objects below `name`."""
         return next(self.walk(name), None) is not None
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names of the objects directly in `folder`; none where it is missing."""
+        """Return the sorted names of the objects directly in `folder`; none where it is missing."""
         return list(self.sizes(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names, sorted, and bytes of the objects directly in `folder`; none where it is missing."""
+        """Return names, sorted, and bytes of the objects directly in `folder`; none where it is missing."""
         listed = self.ask(folder, lambda client, key: obstore.list_with_delimiter(client, key or None))
         found = ((entry["path"], entry["size"]) for entry in listed["objects"])
         marked = {folder, *listed["common_prefixes"]}  # some keep an empty object for a folder
         return dict(sorted((name, size) for name, size in found if size or name not in marked))
 
     def folders(self, folder: str = "") -> list[str]:
-        """Sorted names of the prefixes directly in `folder`; none where it is missing."""
+        """Return the sorted names of the prefixes directly in `folder`; none where it is missing."""
         listed = self.ask(folder, lambda client, key: obstore.list_with_delimiter(client, key or None))
         return sorted(listed["common_prefixes"])
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Names and bytes of the objects at any depth below `folder`, as the server lists them."""
+        """Yield names and bytes of the objects at any depth below `folder`, as the server lists them."""
         after: str | None = None
         pages: Iterator[Sequence[ObjectMeta]] | None = None
 
@@ -137,26 +137,26 @@ class RemoteStore:
             after = found[-1]["path"]
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable, buffered reader of `name`. Raises FileNotFoundError."""
+        """Return a seekable, buffered reader of `name`. Raises FileNotFoundError."""
         return cast(BinaryIO, io.BufferedReader(Reader(partial(self.range, name), self.size(name)), 1 << 20))
 
     def range(self, name: str, start: int, length: int) -> bytes:
-        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        """Return `length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
         if length <= 0:
             return b""
         return self._fetch(name, start, length)[0][:length]
 
     @contextmanager
     def ranges(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
-        """A function (start, length) that does what `range` does; StoreError where a server sends whole files only."""
+        """Give a function (start, length) like `range`; it raises StoreError where a server sends whole files only."""
         yield lambda start, length: self._fetch(name, start, length, in_parts=True)[0]
 
     def read(self, name: str) -> bytes:
-        """The whole of `name`. Raises FileNotFoundError."""
+        """Return the whole of `name`. Raises FileNotFoundError."""
         return bytes(self.view(name))
 
     def view(self, name: str) -> memoryview:
-        """The whole of `name`, in memory; large objects are fetched in pieces. Raises FileNotFoundError."""
+        """Return the whole of `name`, in memory; large objects are fetched in pieces. Raises FileNotFoundError."""
         first, size = self._fetch(name, 0, FETCH)
         if len(first) == size:
             return memoryview(first)
@@ -181,7 +181,7 @@ class RemoteStore:
     def create(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, which must be new. Raises FileExistsError.
 
-        That may be of our own making where the server's answer was lost: compare what is there.
+        Where the answer of the server was lost, the object may be our own: compare what is there.
         """
         self._check_own()
         if self.put_if(name, data, None) is None:
@@ -193,7 +193,7 @@ class RemoteStore:
             self.ask(name, lambda client, key: obstore.delete(client, key))
 
     def flush(self, folders: list[str]) -> None:
-        """Nothing: what a bucket has taken is safe."""
+        """Do nothing: what a bucket has taken is safe."""
 
     @contextmanager
     def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
@@ -216,9 +216,9 @@ class RemoteStore:
 
     @contextmanager
     def owning(self, records: str) -> Iterator[None]:
-        """Hold the store for one run by a lease, an object in `records` (docs/decisions/0007).
+        """Keep the store for one run by a lease, an object in `records` (docs/decisions/0007).
 
-        Raises BlockingIOError if another run holds it. Waits for the lease of a killed run to end.
+        Waits for the lease of a killed run to end. Raises BlockingIOError if another run has the store.
         """
         self._read_only()
         patient, hasty = (RemoteStore(self.address, patience) for patience in (FIRST, HASTE))
@@ -231,15 +231,15 @@ class RemoteStore:
                 self._lease = None
 
     def working(self, records: str) -> AbstractContextManager[None]:
-        """Nothing: every commit asks for the lease."""
+        """Do nothing: every commit asks for the lease."""
         return nullcontext()
 
     def meta(self, name: str) -> ObjectMeta:
-        """Size, version and the server's time of the last change. Raises FileNotFoundError."""
+        """Return size, version and the server's time of the last change. Raises FileNotFoundError."""
         return self.ask(name, obstore.head)
 
     def read_version(self, name: str) -> tuple[bytes, ObjectMeta]:
-        """The whole of a small object and what `meta` says of it, of one version. Raises FileNotFoundError."""
+        """Return a small object and what `meta` says of it, of one version. Raises FileNotFoundError."""
 
         def get(client: ObjectStore, key: str) -> tuple[bytes, ObjectMeta]:
             found = obstore.get(client, key)
@@ -249,7 +249,7 @@ class RemoteStore:
         return self.ask(name, get)
 
     def put_if(self, name: str, data: bytes, version: Version | None) -> Version | None:
-        """Put `data` over `version` of an object, or None of it, and return the new version; None if it is another.
+        """Put `data` over `version` of an object, or None of it, and return the new one; None if it is another.
 
         Never tried again here: the first try may have changed what the second finds.
         """
@@ -266,7 +266,7 @@ class RemoteStore:
             return None
 
     def _target(self, name: str) -> tuple[Address, str]:
-        """What to connect to for `name`, and its key there."""
+        """Return what to connect to for `name`, and its key there."""
         return self.address, name
 
     def _client(self, address: Address, slow: float, left: float | None = None) -> ObjectStore:

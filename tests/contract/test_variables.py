@@ -105,6 +105,17 @@ def test_values_that_can_be() -> None:
         assert settings("s3", {"AWS_REGION": value}) == {}
 
 
+def test_time_limits_are_read_when_a_store_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, use in (
+        ("SPECTRAL_RETRY_SECONDS", lambda: open_store("s3://b/x")),
+        ("SPECTRAL_LEASE_SECONDS", lambda: open_store("s3://b/x").owning("rows").__enter__()),
+    ):
+        monkeypatch.setenv(name, "soon")
+        with pytest.raises(StoreError, match=f"{name}='soon' is no number of seconds"):
+            use()
+        monkeypatch.setenv(name, "2")
+
+
 def test_every_program_names_the_variable(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

@@ -63,12 +63,11 @@ class Provider(ABC):
         web: True for a web server, which lists nothing and takes nothing; False for buckets.
         prefix: What the names of its variables begin with; empty for none.
         addresses: Variables that name a server.
-        flags: Variables that are true or false, told to obstore.
+        flags: Variables that are true or false, passed to obstore.
         allow_http: The variable that allows a server without encryption.
         skip_signature: The variable that asks without credentials, for a public bucket.
         secrets: Variables whose values go into headers and are never printed.
-        credentials: The variables to set, for the sentence about missing credentials.
-        credentials_hint: The end of that sentence.
+        credentials: The variables that credentials are in.
         bucket_hint: The end of the sentence about HOST:PORT in the place of a bucket.
         region_hint: What to do where the bucket is in another region; empty for a provider without regions.
         no_credentials: Parts of obstore's errors where it found no credentials.
@@ -83,10 +82,14 @@ class Provider(ABC):
     skip_signature: ClassVar[str] = ""
     secrets: ClassVar[tuple[str, ...]] = ()
     credentials: ClassVar[str] = ""
-    credentials_hint: ClassVar[str] = ""
     bucket_hint: ClassVar[str] = ""
     region_hint: ClassVar[str] = ""
     no_credentials: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def missing_credentials(self) -> str:
+        """What to do where there are no credentials."""
+        return f"set {self.credentials}, or {self.public}"
 
     @property
     def public(self) -> str:
@@ -98,7 +101,7 @@ class Provider(ABC):
         return {}
 
     def more_settings(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Return what to tell obstore beside flags and addresses, by its configuration keys."""
+        """Return what to pass to obstore beside flags and addresses, by its configuration keys."""
         return {}
 
     def access_denied(self, server: str, authorization: bool, query: bool) -> str:

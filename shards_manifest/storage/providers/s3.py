@@ -41,10 +41,14 @@ class S3(Provider):
     skip_signature = "AWS_SKIP_SIGNATURE"
     secrets = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN")
     credentials = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL where it is not Amazon's)"
-    credentials_hint = "; ~/.aws is read where boto3 is installed"
     bucket_hint = ", and the address of a server in AWS_ENDPOINT_URL"
     region_hint = "set AWS_REGION to it"
     no_credentials = ("169.254.169.254",)
+
+    @property
+    def missing_credentials(self) -> str:
+        """What to do where there are no credentials."""
+        return f"{super().missing_credentials}; ~/.aws is read where boto3 is installed"
 
     def known(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the region. Raises StoreError for what is no name of one."""
