@@ -222,23 +222,23 @@ class BlockFormat:
 def _array(npy: memoryview, where: str) -> NDArray[Any]:
     """Return a C-order .npy of a known type, without a copy of its data."""
     try:
-        if bytes(npy[:8]) != _NPY_MAGIC:
-            raise ValueError("no version 1.0 .npy header")
-        start = 10 + int.from_bytes(npy[8:10], "little")
-        dtype, shape = _npy_type(bytes(npy[10:start]))
-        return np.frombuffer(npy[start:], dtype).reshape(shape)
+        dtype, shape, start = _parse_npy_header(bytes(npy[:NPY_HEADER]))
+        return np.frombuffer(npy, dtype, offset=start).reshape(shape)
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise ShardError(f"{where} has a damaged array ({error}): copy it again") from None
 
 
 @lru_cache(maxsize=1024)  # nearly all are the same
-def _npy_type(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Return the type and the shape that the text of a .npy header gives. Raises ValueError and the like."""
-    values = ast.literal_eval(header.decode("latin-1").strip())
+def _parse_npy_header(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return the type, the shape and the bytes of a .npy header. Raises ValueError and the like for another."""
+    size = 10 + int.from_bytes(data[8:10], "little")
+    if data[:8] != _NPY_MAGIC or size > len(data):
+        raise ValueError("no version 1.0 .npy header")
+    values = ast.literal_eval(data[10:size].decode("latin-1").strip())
     dtype, shape = np.dtype(values["descr"]), values["shape"]
     if values["fortran_order"] or dtype not in (*DTYPES.values(), _LABEL):
         raise ValueError(f"unexpected array {values}")
-    return dtype, shape
+    return dtype, shape, size
 
 
 def check_bytes(view: memoryview, shard: Shard, where: str) -> None:

@@ -168,9 +168,10 @@ class BlockReader:
 
     def _checked(self, block: int) -> bytes:
         name, start, size = self.index.place(block)
-        where = self.where(block)
+        path = f"{self._root}{name}"
+        where = f"{self._store}/{path}"
         try:
-            data = self._range(f"{self._root}{name}", start, size)
+            data = self._range(path, start, size)
         except FileNotFoundError:
             raise ShardError(f"{where} is missing: copy the band again") from None
         except OSError as error:

@@ -199,7 +199,7 @@ HOLD = """
 import sys, time
 from spectral_shards.shards_manifest.storage.opening import open_store
 with open_store(sys.argv[1]).owning("rows"):
-    print("held", flush=True)
+    print("owned", flush=True)
     time.sleep(60)
 """
 
@@ -209,7 +209,7 @@ def test_the_lease_of_a_killed_run_runs_out_and_what_is_left_of_it_cannot_commit
     url = f"{cloud}/leases/{tmp_path.name}"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, url], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    assert holder.stdout.readline() == "owned\n"
     holder.kill()
     holder.wait()
     holder.stdout.close()
