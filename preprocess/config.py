@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shards_manifest.manifest import Geometry
+from ..shards_manifest.manifest import DTYPES, FACTORS, FITS, Geometry
 from ..shards_manifest.runtime.cli_runner import human_bytes
-from ..shards_manifest.shard.format import DTYPES
 from ..shards_manifest.spectral.color import COLORS
 from ..shards_manifest.spectral.transform import TRANSFORMS
 from ..shards_manifest.tables import escape
 from .errors import PlanError
 from .listing import Entries, Listing
-from .pipeline.decode import FITS
 from .pipeline.orientation import ORIENTATIONS
 
-FACTORS = (1, 4, 16, 36)
 DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}
 DEFAULT_BLOCK = 64
 DEFAULT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (docs/results.md)

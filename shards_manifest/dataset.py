@@ -1,34 +1,51 @@
-"""From a path or a URL to its store, and to the manifest of what is there."""
+"""From a path or a URL to a data set: its store and its manifest."""
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from .errors import FormatError
 from .manifest import MANIFEST, BandManifest, SplitManifest, load_band, load_split, manifest_kind
-from .storage.address import Address, is_url, shown
+from .storage.address import shown
 from .storage.base import Store
-from .storage.local import LocalStore
+from .storage.opening import open_store
 
 
-def open_store(url: str | os.PathLike[str] | Address) -> Store:
-    """The store behind a local path or a URL. Raises StoreError for a URL of another kind."""
-    if not isinstance(url, Address):
-        text = os.fspath(url)
-        if not is_url(text):
-            return LocalStore(text)
-        url = Address.parse(text)
-    if url.web:
-        from .storage.web_server import WebStore  # local work never loads it
+class Band(NamedTuple):
+    """One band of a split, opened for reading.
 
-        return WebStore(url)
-    from .storage.object_store import RemoteStore
+    Attributes:
+        store: Where its files are, by names relative to the folder of the band.
+        manifest: What it holds.
+    """
 
-    return RemoteStore(url)
+    store: Store
+    manifest: BandManifest
 
 
-def open_data(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest | BandManifest]:
-    """The store and the manifest of a split or of a band. Raises FormatError if there is none, StoreError."""
+class Split(NamedTuple):
+    """A whole split, opened for reading.
+
+    Attributes:
+        store: Where its files are, by names relative to the folder of the split.
+        manifest: What it holds, its bands among it.
+    """
+
+    store: Store
+    manifest: SplitManifest
+
+
+def open_data(path: str | os.PathLike[str]) -> Band | Split:
+    """Open a data set, whether it is a whole split or one band.
+
+    Args:
+        path: A folder or a URL.
+
+    Raises:
+        FormatError: There is no manifest, or it is damaged or of an unknown version.
+        StoreError: The disk or the server refuses.
+    """
     store = open_store(path)
     where = f"{store}/{MANIFEST}"
     try:
@@ -39,28 +56,59 @@ def open_data(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest | Band
             "(run it again to go on)"
         ) from None
     if manifest_kind(data, where) == "band":
-        return store, load_band(data, where)
-    return store, load_split(data, where)
+        return Band(store, load_band(data, where))
+    return Split(store, load_split(data, where))
 
 
-def open_band(path: str | os.PathLike[str]) -> tuple[Store, BandManifest]:
-    """The store and the manifest of a band. Raises FormatError if there is none, StoreError."""
-    store, manifest = open_data(path)
-    if not isinstance(manifest, BandManifest):
+def open_band(path: str | os.PathLike[str]) -> Band:
+    """Open one band of a split.
+
+    Args:
+        path: The folder of the band, as in `split/00`, or its URL.
+
+    Returns:
+        A pair that unpacks to (store, manifest).
+
+    Raises:
+        FormatError: There is no manifest, it is damaged, or it is the one of a whole split.
+        StoreError: The disk or the server refuses.
+    """
+    data = open_data(path)
+    if not isinstance(data, Band):
         raise FormatError(f"{shown(path)} is a whole split, not one band: name one of its folders")
-    return store, manifest
+    return data
 
 
-def open_split(path: str | os.PathLike[str]) -> tuple[Store, SplitManifest]:
-    """The store and the manifest of a whole split. Raises FormatError if there is none, StoreError."""
-    store, manifest = open_data(path)
-    if not isinstance(manifest, SplitManifest):
+def open_split(path: str | os.PathLike[str]) -> Split:
+    """Open a whole split.
+
+    Args:
+        path: The folder that has the folders of the bands, or its URL.
+
+    Returns:
+        A pair that unpacks to (store, manifest).
+
+    Raises:
+        FormatError: There is no manifest, it is damaged, or it is the one of a single band.
+        StoreError: The disk or the server refuses.
+    """
+    data = open_data(path)
+    if not isinstance(data, Split):
         raise FormatError(f"{shown(path)} is one band: name the folder of the whole split")
-    return store, manifest
+    return data
 
 
 def read_band(store: Store, folder: str) -> BandManifest:
-    """The manifest of the band in `folder` of a split. Raises FormatError."""
+    """Return the manifest of one band of a split.
+
+    Args:
+        store: Of the split.
+        folder: Of the band within it, as in `00`.
+
+    Raises:
+        FormatError: It is missing or damaged.
+        StoreError: The disk or the server refuses.
+    """
     name = f"{folder}/{MANIFEST}"
     try:
         return load_band(store.read(name), f"{store}/{name}")

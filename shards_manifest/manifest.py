@@ -13,18 +13,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+
 from .errors import FormatError
+from .spectral.color import COLORS
+from .spectral.transform import TRANSFORMS, band_frequency
 
 FORMAT = "spectral-shards"
 VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("train", "val")
-KNOWN: dict[str, tuple[Any, ...]] = {
-    "factor": (1, 4, 16, 36),
-    "fit": ("squash", "crop"),
-    "transform": ("dct", "dct2", "none"),
-    "color": ("ycbcr", "rgb"),
-    "dtype": ("int8", "float16"),
+
+# what a split may be; TRANSFORMS and COLORS are in spectral/
+FACTORS = (1, 4, 16, 36)
+FITS: Mapping[str, str] = {
+    "squash": "scale both axes to the size",
+    "crop": "scale the centred largest square",
+}
+DTYPES: Mapping[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
+KNOWN: Mapping[str, tuple[Any, ...]] = {
+    "factor": FACTORS,
+    "fit": tuple(FITS),
+    "transform": tuple(TRANSFORMS),
+    "color": tuple(COLORS),
+    "dtype": tuple(DTYPES),
 }
 
 T = TypeVar("T")
@@ -32,7 +44,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: its name within the band's folder, what it holds, and its SHA-256 in hexadecimal."""
+    """One tar of a band.
+
+    Attributes:
+        name: Within the folder of the band.
+        samples: How many it holds.
+        blocks: How many it holds.
+        bytes: Its size.
+        sha256: Of the whole file, in hexadecimal.
+    """
 
     name: str
     samples: int
@@ -45,7 +65,11 @@ class Shard:
 class Part:
     """The shards of train or of val, in order.
 
-    digest: SHA-256 of the sample table's text.  index: SHA-256 of the part's index (index.py).
+    Attributes:
+        samples: How many it holds.
+        digest: SHA-256 of the text of the sample table.
+        index: SHA-256 of the index of the part (shard/index.py).
+        shards: In stored order.
     """
 
     samples: int
@@ -58,9 +82,14 @@ class Part:
 class Geometry:
     """What a stored coefficient means; equal in all bands of a split.
 
-    factor: number of bands K = s*s.  size: pixels of a side that the network sees, before the phases.
-    margin: further pixels kept for crops; planes are (size + margin) / s.  fit: squash or crop.
-    transform: dct, dct2 or none.  color: ycbcr or rgb.  dtype: int8 or float16.
+    Attributes:
+        factor: The number of bands K = s*s, one of FACTORS.
+        size: Pixels of a side that the network sees, before the phases.
+        margin: Further pixels of a side, kept for crops.
+        fit: How images are scaled to a square, a name in FITS.
+        transform: A name in spectral.transform.TRANSFORMS.
+        color: A name in spectral.color.COLORS.
+        dtype: A name in DTYPES.
     """
 
     factor: int
@@ -78,7 +107,7 @@ class Geometry:
 
     @property
     def plane(self) -> int:
-        """Stored pixels of a plane's side."""
+        """Stored pixels of a plane's side: (size + margin) / s."""
         return (self.size + self.margin) // self.grid
 
     @property
@@ -91,9 +120,17 @@ class Geometry:
 class BandManifest:
     """All that a trainer needs of one band.
 
-    frequency: (k,) for dct; (v, u) for dct2, vertical first; the phase (row, column) for none.
-    block: samples of every block but the last of a shard.  step: per channel, coefficient = x * step.
-    mean, std: per channel, of the coefficients over train.
+    Attributes:
+        dataset: The name of the data set.
+        geometry: What a stored coefficient means.
+        band: Its number, from 0 to factor - 1.
+        frequency: (k,) for dct; (v, u) for dct2, vertical first; the phase (row, column) for none.
+        block: Samples of every block but the last of a shard.
+        step: For each channel; coefficient = stored value * step.
+        mean: For each channel, of the coefficients over train.
+        std: For each channel, of the coefficients over train.
+        classes: Their names, in the order of labels.
+        parts: train, and val where there is one.
     """
 
     dataset: str
@@ -110,7 +147,16 @@ class BandManifest:
 
 @dataclass(frozen=True)
 class BandSummary:
-    """One band as the whole split's manifest lists it. clipped: coefficients per channel that were cut."""
+    """One band as the manifest of the whole split lists it.
+
+    Attributes:
+        band: Its number, from 0 to factor - 1.
+        folder: Within the split.
+        frequency: As in BandManifest.
+        step: As in BandManifest.
+        bytes: Of all its shards.
+        clipped: For each channel, how many coefficients were cut to the range of the stored type.
+    """
 
     band: int
     folder: str
@@ -122,7 +168,13 @@ class BandSummary:
 
 @dataclass(frozen=True)
 class PartSummary:
-    """Counts of train or val in the whole split."""
+    """Counts of train or val in the whole split.
+
+    Attributes:
+        samples: How many there are.
+        shards: How many each band has.
+        digest: SHA-256 of the text of the sample table.
+    """
 
     samples: int
     shards: int
@@ -131,7 +183,17 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """The whole split: geometry, bands, counts, and where it came from."""
+    """A whole split: geometry, bands, counts, and where it came from.
+
+    Attributes:
+        dataset: The name of the data set.
+        geometry: What a stored coefficient means.
+        classes: How many there are.
+        bands: Those that were written.
+        parts: train, and val where there is one.
+        rejects: How many images were left out.
+        provenance: Source, options and versions of the tools that wrote the split.
+    """
 
     dataset: str
     geometry: Geometry
@@ -143,24 +205,24 @@ class SplitManifest:
 
 
 def band_folder(band: int) -> str:
-    """The folder of a band within a split: 00, 01, ..."""
+    """Return the folder of a band within a split: 00, 01, ..."""
     return f"{band:02d}"
 
 
 def canonical_json(value: Any) -> bytes:
-    """`value` as canonical JSON, dataclasses as objects, ending with a newline. Raises ValueError for NaN."""
+    """Return `value` as canonical JSON, dataclasses as objects, and a newline. Raises ValueError for NaN."""
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False, default=vars)
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
 def dump(manifest: BandManifest | SplitManifest) -> bytes:
-    """A manifest as the bytes of its file."""
+    """Return a manifest as the bytes of its file."""
     kind = "band" if isinstance(manifest, BandManifest) else "split"
     return canonical_json({"format": FORMAT, "version": VERSION, "kind": kind, **vars(manifest)})
 
 
 def load_band(data: bytes, where: str) -> BandManifest:
-    """Read a band's manifest. Raises FormatError, naming `where`, for anything that is not one."""
+    """Read the manifest of a band. Raises FormatError, naming `where`, for anything that is not one."""
 
     def build(raw: dict[str, Any]) -> BandManifest:
         found = BandManifest(
@@ -182,7 +244,7 @@ def load_band(data: bytes, where: str) -> BandManifest:
 
 
 def load_split(data: bytes, where: str) -> SplitManifest:
-    """Read a split's manifest. Raises FormatError, naming `where`, for anything that is not one."""
+    """Read the manifest of a whole split. Raises FormatError, naming `where`, for anything that is not one."""
 
     def build(raw: dict[str, Any]) -> SplitManifest:
         bands = tuple(
@@ -213,7 +275,7 @@ def load_split(data: bytes, where: str) -> SplitManifest:
 
 
 def manifest_kind(data: bytes, where: str) -> str:
-    """'band' or 'split'. Raises FormatError if `data` is not a manifest of a known version."""
+    """Return 'band' or 'split'. Raises FormatError if `data` is not a manifest of a known version."""
     return str(_header(data, where)["kind"])
 
 
@@ -265,7 +327,9 @@ def _geometry(raw: Mapping[str, Any]) -> Geometry:
 
 
 def _check_band(band: BandManifest) -> None:
-    if not 0 <= band.band < band.geometry.factor or len(band.frequency) != 1 + (band.geometry.transform != "dct"):
+    geometry = band.geometry
+    axes = len(band_frequency(geometry.transform, geometry.factor, 0))
+    if not 0 <= band.band < geometry.factor or len(band.frequency) != axes:
         raise ValueError(f"there is no band {band.band} of frequency {list(band.frequency)}")
     for name in ("step", "mean", "std"):
         values = getattr(band, name)

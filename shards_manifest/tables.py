@@ -22,29 +22,29 @@ _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 def samples_name(part: str) -> str:
-    """The file name of a part's sample table."""
+    """Return the file name of the sample table of a part."""
     return f"samples-{part}.tsv.gz"
 
 
 def escape(text: str) -> str:
-    """`text` on one line: backslash, tab, newline and return escaped, undecodable bytes as \\xNN."""
+    """Return `text` on one line: backslash, tab, newline and return escaped, undecodable bytes as \\xNN."""
     if text.isascii() and text.isprintable() and "\\" not in text:
         return text  # nearly all: a third of the time of the rest
     return text.translate(_ESCAPES).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def sample_table(samples: Iterable[tuple[str, int]]) -> bytes:
-    """Lines `key<TAB>label` of escaped keys, in stored order: the text whose SHA-256 is the order's digest."""
+    """Return lines `key<TAB>label` of escaped keys, in stored order: the text whose SHA-256 is the order's digest."""
     return "".join(f"{key}\t{label}\n" for key, label in samples).encode()
 
 
 def order_digest(table: bytes) -> str:
-    """SHA-256, in hexadecimal, of the uncompressed sample table."""
+    """Return the SHA-256, in hexadecimal, of the uncompressed sample table."""
     return hashlib.sha256(table).hexdigest()
 
 
 def compress_table(table: bytes) -> bytes:
-    """The table as gzip without name and time, so that equal tables are equal bytes."""
+    """Return the table as gzip without name and time, so that equal tables are equal bytes."""
     stream = _stream()
     return stream.compress(table) + stream.flush()
 
@@ -54,7 +54,7 @@ def _stream() -> zlib._Compress:
 
 
 class TableWriter:
-    """A sample table as it is made, hashed and compressed line by line: at many millions it is never held as text."""
+    """Hashes and compresses a sample table line by line: the text of many millions is never in memory."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -71,13 +71,13 @@ class TableWriter:
         self._packed.append(self._pack.compress(text))
 
     def finish(self) -> tuple[bytes, str]:
-        """The table as `compress_table` gives it, and its digest as `order_digest` gives it."""
+        """Return the table as `compress_table` does, and its digest as `order_digest` does."""
         self._packed.append(self._pack.flush())
         return b"".join(self._packed), self._digest.hexdigest()
 
 
 def read_labels(data: bytes, where: str) -> tuple[NDArray[np.int64], str]:
-    """The labels int64 (n,) of a sample table, and its digest; flat memory. Raises FormatError."""
+    """Return the labels of a sample table, int64 (n,), and its digest. Memory is flat. Raises FormatError."""
     digest = hashlib.sha256()
     labels = array("q")
     try:
@@ -94,7 +94,7 @@ def read_labels(data: bytes, where: str) -> tuple[NDArray[np.int64], str]:
 
 
 def read_samples(data: bytes, where: str) -> tuple[list[tuple[str, int]], str]:
-    """The (key, label) rows of a sample table and its digest. Raises FormatError."""
+    """Return the (key, label) rows of a sample table and its digest. Raises FormatError."""
     try:
         if not data:
             raise EOFError("empty file")
@@ -109,13 +109,13 @@ def read_samples(data: bytes, where: str) -> tuple[list[tuple[str, int]], str]:
 
 
 def class_table(classes: Iterable[str], train: Iterable[int], val: Iterable[int]) -> bytes:
-    """Lines `index, class (escaped), images kept for train, for val`."""
+    """Return lines `index, class (escaped), images in train, in val`."""
     rows = zip(classes, train, val, strict=True)
     return "".join(f"{i}\t{name}\t{t}\t{v}\n" for i, (name, t, v) in enumerate(rows)).encode()
 
 
 def reject_lines(rejects: Iterable[tuple[str, str]]) -> bytes:
-    """One JSON object a line: the (escaped) source of an input that was left out, and the reason."""
+    """Return one JSON object a line: the (escaped) source of an input that was left out, and the reason."""
     return "".join(
         json.dumps({"reason": reason, "source": source}, sort_keys=True, ensure_ascii=False) + "\n"
         for source, reason in rejects

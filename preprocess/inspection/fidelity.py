@@ -31,8 +31,10 @@ WRONG = 15.0  # dB: two different photographs are about 10 apart, the coarsest s
 class Fidelity:
     """What a comparison found.
 
-    psnr: float64 (n,), in dB, 10 log10(255**2 / mean squared error over R, G, B) of each image compared.
-    keys: their keys.  bad: a sentence for each that is not in the source, or is another picture there.
+    Attributes:
+        psnr: In dB, 10 log10(255**2 / mean squared error over R, G, B) of each image compared: float64 (n,).
+        keys: Their keys.
+        bad: A sentence for each that is not in the source, or is another picture there.
     """
 
     psnr: NDArray[np.float64]
@@ -54,8 +56,19 @@ def fidelity(
 ) -> Fidelity:
     """Rebuild `samples` images, drawn at random over all parts, and compare them with the source.
 
-    The source is decoded and resized by PIL alone, so that nothing of the split's own path is its judge.
-    Raises FormatError, ShardError, SourceError.
+    The source is decoded and resized by PIL alone, so that no code of the split checks itself.
+
+    Args:
+        data: The folder or URL of a whole split.
+        source: What it was made from.
+        samples: How many to compare.
+        seed: Of the draw.
+        options: How to read the source.
+
+    Raises:
+        FormatError: The split lacks bands, or is none.
+        ShardError: A shard is missing or damaged.
+        SourceError: The source cannot be read, or has changed.
     """
     store, manifest = open_split(data)
     if len(manifest.bands) != manifest.geometry.factor:
@@ -82,7 +95,7 @@ def fidelity(
 
 
 def _drawn(manifest: SplitManifest, samples: int, seed: int) -> Iterator[tuple[str, list[int]]]:
-    """For each part the positions, in order, that fall to it."""
+    """Yield each part with the positions drawn from it, in order."""
     counts = {part: summary.samples for part, summary in sorted(manifest.parts.items())}
     picked = np.sort(permutation(seed, _DRAWN, sum(counts.values()))[:samples])
     start = 0
@@ -92,7 +105,7 @@ def _drawn(manifest: SplitManifest, samples: int, seed: int) -> Iterator[tuple[s
 
 
 def _places(listing: Listing, origin: str, keys: set[str]) -> dict[str, int]:
-    """Where in the source each of `keys` is."""
+    """Return the place of each of `keys` in the source."""
     entries = listing.parts[origin]
     places = {}
     for start in range(0, len(entries), CHUNK):
@@ -104,20 +117,20 @@ def _places(listing: Listing, origin: str, keys: set[str]) -> dict[str, int]:
 def _rebuilt(
     store: Store, manifest: SplitManifest, part: str, positions: list[int]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """The pixels of samples of a part, float64 (side, side, 3); every block is read once."""
-    blocks = SplitBlocks(store, manifest, part)
-    ends = np.cumsum([shard.samples for shard in blocks.shards])
-    held, block = (-1, -1), np.empty(0, np.float32)
-    for position in positions:
-        shard = int(np.searchsorted(ends, position, side="right"))
-        number, offset = divmod(position - int(ends[shard]) + blocks.shards[shard].samples, blocks.block)
-        if held != (shard, number):
-            held, block = (shard, number), blocks.read(shard, number)
-        yield position, rebuild(block[:, offset], manifest).astype(np.float64)
+    """Yield positions and pixels, float64 (side, side, 3), of samples of a part; every block is read once."""
+    with SplitBlocks(store, manifest, part) as blocks:
+        ends = np.cumsum(blocks.samples)
+        last, coefficients = -1, np.empty(0, np.float32)
+        for position in positions:
+            block = int(np.searchsorted(ends, position, side="right"))
+            if block != last:
+                last, coefficients = block, blocks.read(block)
+            offset = position - int(ends[block] - blocks.samples[block])
+            yield position, rebuild(coefficients[:, offset], manifest).astype(np.float64)
 
 
 def _wanted(source: Source, listing: Listing, origin: str, index: int, manifest: SplitManifest) -> NDArray[np.float64]:
-    """The source's image as the split should have it, by PIL: float64 (side, side, 3)."""
+    """Return the image of the source as the split should have it, by PIL: float64 (side, side, 3)."""
     entries = listing.parts[origin]
     geometry = manifest.geometry
     side = geometry.size + geometry.margin

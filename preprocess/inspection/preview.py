@@ -25,11 +25,10 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     """
     store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
-    samples = (block[:, i] for block in SplitBlocks(store, manifest, part) for i in range(block.shape[1]))
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
-    tiles = []
-    for sample, (key, _) in zip(islice(samples, count), rows, strict=False):
-        tiles.append(_pair(sample, manifest, key))
+    with SplitBlocks(store, manifest, part) as blocks:
+        samples = (block[:, i] for block in blocks for i in range(block.shape[1]))
+        tiles = [_pair(sample, manifest, key) for sample, (key, _) in zip(islice(samples, count), rows, strict=False)]
     width = max(tile.width for tile in tiles)
     sheet = Image.new("RGB", (width, sum(tile.height + GAP for tile in tiles)), "white")
     top = 0

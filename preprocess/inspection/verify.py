@@ -13,16 +13,23 @@ from numpy.typing import NDArray
 from ...shards_manifest import tables
 from ...shards_manifest.dataset import open_data, read_band
 from ...shards_manifest.errors import FormatError, ShardError
-from ...shards_manifest.manifest import MANIFEST, BandManifest, Geometry, Part, Shard, SplitManifest
+from ...shards_manifest.manifest import MANIFEST, BandManifest, Part, Shard, SplitManifest
 from ...shards_manifest.runtime.executors import Backend
-from ...shards_manifest.shard.format import DTYPES, check_bytes, index_shard, read_block
+from ...shards_manifest.shard.format import BlockFormat, check_bytes, index_shard, read_labels
 from ...shards_manifest.shard.index import PartIndex, block_entries, load_index
 from ...shards_manifest.storage.base import Store
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found. bad: one sentence for each shard, table or manifest that is not as it should be."""
+    """What `verify` found.
+
+    Attributes:
+        shards: How many were checked, in all bands.
+        samples: How many the data set holds.
+        bytes: Of all shards.
+        bad: One sentence for each shard, table or manifest that is not as it should be.
+    """
 
     shards: int
     samples: int
@@ -33,7 +40,13 @@ class VerifyReport:
 def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shards: None) -> VerifyReport:
     """Check counts, sizes, SHA-256, that every block decodes, and that all bands hold the same samples.
 
-    Works on a whole split and on a single band. Raises FormatError where nothing can be checked.
+    Args:
+        path: A whole split or a single band, a folder or a URL.
+        jobs: Processes at work; -1 for one a core.
+        progress: Called with the number of shards that were checked since the last call.
+
+    Raises:
+        FormatError: Nothing can be checked.
     """
     store, manifest = open_data(path)
     bad: list[str] = []
@@ -50,6 +63,7 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
         bad += _check_split(manifest, bands, store)
         order = _tables(manifest, store, bad)
     indices = {folder: _indices(store, folder, band, bad) for folder, band in bands.items()}
+    formats = {folder: BlockFormat.of(band) for folder, band in bands.items()}
     work = [
         (folder, band, part, number)
         for folder, band in bands.items()
@@ -62,7 +76,8 @@ def verify(path: str, jobs: int, progress: Callable[[int], object] = lambda shar
             store,
             folder,
             band.parts[part].shards[number],
-            band.geometry,
+            band.block,
+            formats[folder],
             indices[folder][part].of_shard(number) if part in indices[folder] else None,
         )
         for place, (folder, band, part, number) in enumerate(work)
@@ -96,11 +111,27 @@ def _join(folder: str, name: str) -> str:
 
 
 def _check_shard(
-    place: int, store: Store, folder: str, shard: Shard, geometry: Geometry, index: NDArray[np.void] | None
+    place: int,
+    store: Store,
+    folder: str,
+    shard: Shard,
+    block_size: int,
+    block_format: BlockFormat,
+    index: NDArray[np.void] | None,
 ) -> tuple[int, str, str]:
-    """The shard's place in the work, a sentence if it is bad, else nothing, and a digest of its labels.
+    """Check one shard, every byte of it.
 
-    index: ENTRY (blocks,), where that is good.
+    Args:
+        place: Of the shard in the work.
+        store: Of the data set.
+        folder: Of the band in the store.
+        shard: What the manifest says of it.
+        block_size: Samples of every block but the last.
+        block_format: What every block has to be.
+        index: ENTRY (blocks,); None where the index of the part is damaged.
+
+    Returns:
+        The place, a sentence if the shard is bad, else nothing, and a digest of its labels.
     """
     name = _join(folder, shard.name)
     where = f"{store}/{name}"
@@ -111,15 +142,13 @@ def _check_shard(
         blocks = index_shard(view, where)
         if index is not None and not np.array_equal(block_entries(view, blocks), index):
             raise ShardError(f"{where} is not what its index says: the index is damaged")
-        samples = 0
-        for block in blocks:
-            x, y = read_block(view, block, where)
-            if x.dtype != DTYPES[geometry.dtype] or x.shape[1:] != (3, geometry.plane, geometry.plane):
-                raise ShardError(f"{where} holds {x.dtype} samples of {x.shape[1:]}, not what its manifest says")
-            samples += len(y)
-            labels.update(y.tobytes())
-        if (samples, len(blocks)) != (shard.samples, shard.blocks):
+        if len(blocks) != shard.blocks:
+            samples = sum(len(read_labels(view, block, where)) for block in blocks)
             raise ShardError(f"{where} holds {samples} samples in {len(blocks)} blocks, not what its manifest says")
+        for number, block in enumerate(blocks):
+            samples = min(block_size, shard.samples - number * block_size)
+            _, y = block_format.read(view, block, samples, where)
+            labels.update(y.tobytes())
     except FileNotFoundError:
         return place, f"{where} is missing", ""
     except ShardError as error:
@@ -128,7 +157,7 @@ def _check_shard(
 
 
 def _check_split(manifest: SplitManifest, bands: dict[str, BandManifest], store: Store) -> list[str]:
-    """Bands that do not agree with the split's manifest."""
+    """Return a sentence for each band that does not agree with the manifest of the split."""
     bad = []
     for summary in manifest.bands:
         band = bands.get(summary.folder)
@@ -146,7 +175,7 @@ def _check_split(manifest: SplitManifest, bands: dict[str, BandManifest], store:
 
 
 def _tables(manifest: SplitManifest, store: Store, bad: list[str]) -> dict[str, dict[str, str]]:
-    """For each part, the digest of the labels that each shard should hold, by the sample table."""
+    """Return for each part the digest of the labels that each shard should hold, by the sample table."""
     expected: dict[str, dict[str, str]] = {}
     for name, summary in manifest.parts.items():
         table = tables.samples_name(name)
@@ -174,7 +203,7 @@ def _tables(manifest: SplitManifest, store: Store, bad: list[str]) -> dict[str, 
 
 
 def _indices(store: Store, folder: str, band: BandManifest, bad: list[str]) -> dict[str, PartIndex]:
-    """The index of every part that has a good one."""
+    """Return the index of every part that has a good one."""
     found = {}
     for name, part in band.parts.items():
         try:
@@ -185,7 +214,7 @@ def _indices(store: Store, folder: str, band: BandManifest, bad: list[str]) -> d
 
 
 def _extra_shards(store: Store, bands: dict[str, BandManifest]) -> list[str]:
-    """Tars that no manifest lists: a reader that globs would pick them up."""
+    """Return a sentence for each tar that no manifest lists: a reader that globs would pick it up."""
     return [
         f"{store}/{name} is not listed in the manifest"
         for folder, band in bands.items()

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards_manifest.shard.format import DTYPES, NPY_HEADER, npy_header
+from ...shards_manifest.manifest import DTYPES
+from ...shards_manifest.shard.format import NPY_HEADER, npy_header
 from ..config import SplitPlan
 from .coefficients import coefficients
 

@@ -13,7 +13,6 @@ from . import orientation
 from . import pil_decode as pixels
 from .orientation import Box
 
-FITS = ("squash", "crop")
 # A JPEG is decoded to a half or a quarter of its sides where that leaves so many times the pixels that are wanted
 # on each side. The rest of the way is resized; the result is 46.7 dB from that of the full decode (mean over
 # 250 photographs, 45.2 dB at a quarter; benchmarks/scaled.py), where quantising leaves 41 to 42.

@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, TypeVar
 from urllib.parse import quote, unquote
 
-from ...shards_manifest.dataset import open_store
 from ...shards_manifest.storage.address import Address, is_url
 from ...shards_manifest.storage.base import Store
 from ...shards_manifest.storage.local import LocalStore
+from ...shards_manifest.storage.opening import open_store
 from ...shards_manifest.storage.prefetch import ahead
 
 S = TypeVar("S")

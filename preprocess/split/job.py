@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ...shards_manifest.dataset import open_store
 from ...shards_manifest.manifest import MANIFEST, VERSION, band_folder, canonical_json
 from ...shards_manifest.runtime.executors import Backend
 from ...shards_manifest.storage.address import Address, is_url, shown
 from ...shards_manifest.storage.base import TEMPORARY, Store
+from ...shards_manifest.storage.opening import open_store
 from ..config import LATER, Row, SplitPlan, part_entries, rows, stored_order
 from ..errors import DestinationError, PlanError, SourceError
 from ..listing import Listing

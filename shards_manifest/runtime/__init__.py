@@ -1,1 +1,1 @@
-"""How the programs run: their ends, and where their tasks are done."""
+"""How the programs run: how commands end, and where tasks are done."""

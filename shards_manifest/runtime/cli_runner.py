@@ -15,10 +15,15 @@ INTERRUPTED = "Interrupted: run the same command again to go on"
 
 
 def run(command: Callable[..., Any], restart: str = "") -> None:
-    """Run a click command as a program. Exit codes: 0, 2 for bad input, 130 for Ctrl-C, else the command's.
+    """Run a click command as a program.
 
-    143 for a SIGTERM that a command turned into SystemExit, to end as for Ctrl-C.  again: an option with which the same
-    command would not go on.
+    Args:
+        command: Of click.
+        restart: The option with which the same command would begin again rather than go on.
+
+    Raises:
+        SystemExit: Always, with 0, 2 for a problem that the user can act on, 130 for Ctrl-C, 143 for a SIGTERM that
+            the command turned into SystemExit, else with what the command returns.
     """
     interrupted = f"{INTERRUPTED}, without {restart}" if restart in sys.argv[1:] else INTERRUPTED
     try:
@@ -44,12 +49,12 @@ def run(command: Callable[..., Any], restart: str = "") -> None:
 
 
 def counted(count: int, noun: str) -> str:
-    """A count with its noun: 1 reject, 2 rejects."""
+    """Return a count with its noun: 1 reject, 2 rejects."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def human_bytes(count: float) -> str:
-    """A byte count for people, in decimal units: 76.2 kB."""
+    """Return a byte count for people, in decimal units: 76.2 kB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(count) < 1000 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

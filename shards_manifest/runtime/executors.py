@@ -1,4 +1,8 @@
-"""Where tasks are done: by processes of this machine, or by the workers of a cluster, through joblib."""
+"""Where tasks are done: by processes of this machine, or by the workers of a cluster, through joblib.
+
+joblib is imported where it is used, so that the names in BACKENDS cost nothing. What is written by hand here, and
+why, is in docs/decisions/0017-libraries.md.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,15 @@ import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool  # joblib's own is one
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import joblib
-from joblib._multiprocessing_helpers import mp
-from joblib.externals.loky.process_executor import BrokenProcessPool
-
 from ..errors import BackendError, SpectralError, WorkerLostError
 
-BACKENDS = ("loky", "dask", "ray", "spark")
 Result = TypeVar("Result")
 
 
@@ -27,12 +27,17 @@ Result = TypeVar("Result")
 class Backend:
     """A way to run tasks.
 
-    One task at a time is done in this process, but for Dask, and where `isolated` says that none is.
+    For one task at a time no other process is started, except by Dask, or where `isolated` asks for it.
 
-    name: one of BACKENDS.  address: of the cluster's scheduler; empty for what the cluster's own library
-    finds (Ray: RAY_ADDRESS, else a new one on this machine; Dask: a new one on this machine; Spark: the
-    session's master).  jobs: tasks at a time; -1 for all that the cluster has.  gpu: a task takes a GPU where the
-    cluster has some; Ray deals them out, a Dask worker sees those that it was started with.
+    Attributes:
+        name: A name in BACKENDS.
+        address: Of the scheduler of a cluster. Empty for what the library of the cluster finds: Ray takes
+            RAY_ADDRESS, else a new cluster on this machine; Dask a new one on this machine; Spark the master of the
+            session.
+        jobs: Tasks at a time; -1 for all that there is room for.
+        gpu: Whether a task takes a GPU where the cluster has some. Ray deals them out; a Dask worker sees those that
+            it was started with.
+        isolated: Whether every task has to be done by another process than this one.
     """
 
     name: str = "loky"
@@ -50,15 +55,24 @@ class Backend:
     def each(
         self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], count: int
     ) -> Generator[Result, None, None]:
-        """The results of `function` for `count` tuples of arguments, as they come.
+        """Yield the results of `function`, each as it comes, in any order.
 
-        Who ends before its end closes it: tasks under way are ended with it.
+        Close it where you stop before its end: that ends the tasks under way.
 
-        Raises what the function raises below SpectralError, BackendError where the cluster cannot be reached, and
-        WorkerLostError where one of its processes was killed.
+        Args:
+            function: What to do; workers of other processes import or unpickle it.
+            calls: A tuple of arguments for each task; taken as workers need them.
+            count: How many there are.
+
+        Raises:
+            SpectralError: What the function raises of this kind.
+            BackendError: The cluster cannot be reached.
+            WorkerLostError: One of its processes was killed.
         """
+        import joblib
+
         try:
-            with PLACES[self.name](self) as most:
+            with BACKENDS[self.name](self) as most:
                 jobs = self._jobs(most, count)
                 if jobs == 1 and self.isolated and self.name == "ray":
                     yield from _one_by_one(function, calls, self.gpu)
@@ -69,7 +83,7 @@ class Backend:
                     n_jobs=jobs, return_as="generator_unordered", pre_dispatch=given, batch_size=1
                 )
                 tasks = (joblib.delayed(_attempt)(function, *arguments) for arguments in calls)
-                with _ended(parallel(tasks)) as results:
+                with _closing(parallel(tasks)) as results:
                     for result in results:
                         if isinstance(result, SpectralError):
                             raise result
@@ -81,15 +95,15 @@ class Backend:
             ) from None
 
     def _jobs(self, most: int, count: int) -> int:
-        """What joblib is told. most: tasks at a time that there is room for, -1 for what it finds by itself."""
+        """Return n_jobs for joblib. most: tasks at a time that there is room for, -1 for what joblib finds."""
         wanted = most if self.jobs < 0 else self.jobs if most < 0 else min(self.jobs, most)
         least = 2 if self.isolated and self.name == "loky" else 1  # for one joblib starts no process
         return max(min(wanted, count), least) if wanted > 0 else wanted
 
 
 @contextmanager
-def _ended(results: Generator[Result, None, None]) -> Iterator[Iterator[Result]]:
-    """The results of joblib's tasks, which end with the block, whatever ends that."""
+def _closing(results: Generator[Result, None, None]) -> Iterator[Iterator[Result]]:
+    """Give the results of joblib's tasks, and end the tasks with the block."""
     try:
         yield results
     finally:
@@ -99,20 +113,22 @@ def _ended(results: Generator[Result, None, None]) -> Iterator[Iterator[Result]]
 
 
 def _attempt(function: Callable[..., Result], *arguments: Any) -> Result | SpectralError:
-    """Call in a worker. An error for the user comes back as a value: clusters wrap exceptions, each in its way."""
+    """Call in a worker. An error for the user is returned, not raised: every cluster wraps exceptions its own way."""
     try:
         return function(*arguments)
     except SpectralError as error:
         return error
 
 
-# Each of these has joblib's backend in place while it is entered, and gives the tasks at a time that there is room for,
-# -1 for what joblib finds.
+# Each of these sets joblib's backend for its block, and gives the tasks at a time that there is room for, -1 for what
+# joblib finds.
 
 
 @contextmanager
 def _loky(backend: Backend) -> Iterator[int]:
-    if backend.isolated and mp is None:  # joblib would do the tasks by threads
+    import joblib
+
+    if backend.isolated and joblib.effective_n_jobs(2) < 2:  # joblib would do the tasks in this process
         raise BackendError(
             "this machine lets no processes work side by side, perhaps for lack of a /dev/shm: leave out --jobs"
         )
@@ -122,6 +138,8 @@ def _loky(backend: Backend) -> Iterator[int]:
 
 @contextmanager
 def _dask(backend: Backend) -> Iterator[int]:
+    import joblib
+
     try:
         from distributed import Client, LocalCluster
         from distributed.scheduler import KilledWorker
@@ -130,18 +148,18 @@ def _dask(backend: Backend) -> Iterator[int]:
         raise BackendError("--backend dask needs the package distributed: pip install distributed") from None
 
     class Tasks(DaskDistributedBackend):  # type: ignore[misc]
-        """Joblib's own hears of a task's end, but not if that is an error of Dask's: its caller would wait for ever."""
+        """joblib's backend calls back for results, not for errors of Dask itself: its caller would wait for ever."""
 
         def configure(self, **options: Any) -> int:
             return max(int(super().configure(**options)), 2)  # for one slot joblib does the tasks itself
 
         def submit(self, task: Any, callback: Callable[[Any], None]) -> Any:
-            def ended(future: Future[Any]) -> None:
+            def report_error(future: Future[Any]) -> None:
                 if not future.cancelled() and (error := future.exception()) is not None:
                     callback(error)
 
             future = super().submit(task, callback)
-            future.add_done_callback(ended)
+            future.add_done_callback(report_error)
             return future
 
         def retrieve_result_callback(self, out: Any) -> Any:
@@ -177,6 +195,8 @@ def _dask(backend: Backend) -> Iterator[int]:
 
 @contextmanager
 def _ray(backend: Backend) -> Iterator[int]:
+    import joblib
+
     try:
         import ray
         from ray.util.joblib.ray_backend import RayBackend
@@ -184,7 +204,7 @@ def _ray(backend: Backend) -> Iterator[int]:
         raise BackendError("--backend ray needs the package ray: pip install ray") from None
 
     class Tasks(RayBackend):  # type: ignore[misc]
-        supports_return_generator = True  # it does; the class it inherits from, made for pipes, does not
+        supports_return_generator = True  # joblib denies it to the class that this inherits from, made for pipes
 
     address = backend.address
     try:
@@ -209,7 +229,7 @@ def _ray(backend: Backend) -> Iterator[int]:
 
 
 def _one_by_one(function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], gpu: bool) -> Iterator[Result]:
-    """By one worker of Ray after another; joblib would do a single task at a time in this process."""
+    """Yield results of one Ray worker after another; joblib would do a single task at a time in this process."""
     import ray
 
     gpus = 1 if gpu and ray.cluster_resources().get("GPU") else 0
@@ -223,6 +243,8 @@ def _one_by_one(function: Callable[..., Result], calls: Iterable[tuple[Any, ...]
 
 @contextmanager
 def _spark(backend: Backend) -> Iterator[int]:
+    import joblib
+
     try:
         from joblib.parallel import ThreadingBackend
         from joblibspark.backend import SparkDistributedBackend
@@ -235,12 +257,12 @@ def _spark(backend: Backend) -> Iterator[int]:
         ) from None
 
     class Tasks(SparkDistributedBackend):  # type: ignore[misc]
-        # its tasks run in a pool of threads that wait for Spark: they report as those of joblib's own pool do
+        # its tasks are threads that wait for Spark, and report results as those of joblib's own pool of threads do
         supports_retrieve_callback = True
         retrieve_result_callback = ThreadingBackend.retrieve_result_callback
 
         def abort_everything(self, ensure_ready: bool = True) -> None:
-            self.terminate()
+            self.terminate()  # its own then reads an attribute that joblib has renamed
 
     address = backend.address
     if address.startswith("local"):  # workers of this machine: Spark takes another Python unless it is told
@@ -263,7 +285,12 @@ def _spark(backend: Backend) -> Iterator[int]:
         session.stop()
 
 
-PLACES = {"loky": _loky, "dask": _dask, "ray": _ray, "spark": _spark}
+BACKENDS: Mapping[str, Callable[[Backend], AbstractContextManager[int]]] = {
+    "loky": _loky,
+    "dask": _dask,
+    "ray": _ray,
+    "spark": _spark,
+}
 
 
 def _first_line(error: Exception) -> str:

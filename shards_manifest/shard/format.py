@@ -11,6 +11,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,30 +19,33 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from ..errors import ShardError
-from ..manifest import Shard
+from ..manifest import DTYPES, BandManifest, Shard
 from .codec import DecodeBuffer, decompress_block
 
 TAR_BLOCK = 512
 NPY_HEADER = 128
-DTYPES: dict[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _LABEL = np.dtype("<i8")
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
-_KNOWN: dict[bytes, tuple[np.dtype[Any], tuple[int, ...], int]] = {}  # headers read before: nearly all are the same
+
+Samples = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """A version 1.0 .npy header of exactly 128 bytes (NumPy's own varies its padding between releases)."""
+    """Return a version 1.0 .npy header of exactly 128 bytes (NumPy's own varies its padding between releases)."""
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}"
-    room = NPY_HEADER - len(_NPY_MAGIC) - 2
-    assert len(text) < room
-    return _NPY_MAGIC + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
+    size = NPY_HEADER - len(_NPY_MAGIC) - 2
+    assert len(text) < size
+    return _NPY_MAGIC + size.to_bytes(2, "little") + text.ljust(size - 1).encode() + b"\n"
 
 
 class ShardWriter:
-    """Append blocks to an open file, counting and hashing what goes by.
+    """Appends blocks to an open file, and counts and hashes what it writes.
 
-    index: (bytes, CRC-32) of every block's pair of members, as `index.py` has them.
+    Attributes:
+        index: (bytes, CRC-32) of the pair of members of every block, as `index.py` has them.
+        samples: How many were written.
+        bytes: How many were written.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -72,7 +76,7 @@ class ShardWriter:
 
 
 def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Header, data and padding of a member. tarfile takes ten times as long for a header: 1 % of a split."""
+    """Return header, data and padding of a member. tarfile takes ten times as long for a header: 1 % of a split."""
     start = b"%s%011o\0%s" % (name.encode("ascii").ljust(100, b"\0") + _HEADER[100:124], len(data), _HEADER[136:148])
     checksum = sum(start) + 8 * 0x20 + sum(_HEADER[156:])
     return b"%s%06o\0 %s" % (start, checksum, _HEADER[156:]), data, bytes(-len(data) % TAR_BLOCK)
@@ -80,14 +84,19 @@ def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 @dataclass(frozen=True)
 class BlockSpan:
-    """Where a block lies in its shard: the byte ranges of x and of y."""
+    """Where a block is within some bytes of its shard.
+
+    Attributes:
+        x: The bytes of its samples, compressed.
+        y: The bytes of its labels.
+    """
 
     x: slice
     y: slice
 
 
 def index_shard(view: memoryview, where: str) -> list[BlockSpan]:
-    """The blocks of a shard, from its tar headers alone.
+    """Return the blocks of a shard, from its tar headers alone.
 
     Raises ShardError, naming `where`, for anything but pairs x, y in order and a complete archive.
     """
@@ -134,20 +143,27 @@ def _members(view: memoryview, where: str) -> Iterator[tuple[str, slice]]:
 
 
 def read_labels(view: memoryview, block: BlockSpan, where: str) -> NDArray[np.int64]:
-    """The labels of a block: int64, shape (n,). Raises ShardError."""
+    """Return the labels of a block: int64 (n,). Raises ShardError."""
     return _array(view[block.y], where)
 
 
-def read_block(
-    view: memoryview, block: BlockSpan, where: str, room: DecodeBuffer | None = None
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """One block, decompressed: x of shape (n, 3, H, W), read-only, and y of shape (n,).
+def read_block(view: memoryview, block: BlockSpan, where: str, buffer: DecodeBuffer | None = None) -> Samples:
+    """Decompress one block.
 
-    room: where x may lie until the next block takes it; memory of its own otherwise.
-    Raises ShardError, naming `where`, if it does not decode or x and y differ in length.
+    Args:
+        view: The bytes of the shard, or of the block.
+        block: Where the block is in them.
+        where: The name of the shard, for messages.
+        buffer: Where x may lie until the next block takes its place; None for memory of its own.
+
+    Returns:
+        x of shape (n, 3, H, W), read-only, and y int64 of shape (n,).
+
+    Raises:
+        ShardError: It does not decode, or x and y differ in length.
     """
     try:
-        npy = decompress_block(view[block.x], room)
+        npy = decompress_block(view[block.x], buffer)
     except ValueError as error:
         raise ShardError(f"{where} does not decompress at byte {block.x.start} ({error}): copy it again") from None
     x, y = _array(npy, where), read_labels(view, block, where)
@@ -156,24 +172,73 @@ def read_block(
     return x, y
 
 
+@dataclass(frozen=True)
+class BlockFormat:
+    """What every block of a band has to be, by the manifest of the band.
+
+    Attributes:
+        shape: Of a sample, (3, P, P).
+        dtype: Of a sample.
+        classes: How many there are: labels are below that.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    classes: int
+
+    @staticmethod
+    def of(manifest: BandManifest) -> BlockFormat:
+        """Return the format of the blocks of a band."""
+        side = manifest.geometry.plane
+        return BlockFormat((3, side, side), DTYPES[manifest.geometry.dtype], len(manifest.classes))
+
+    def read(
+        self, view: memoryview, block: BlockSpan, samples: int, where: str, buffer: DecodeBuffer | None = None
+    ) -> Samples:
+        """Decompress one block and check that it is what the manifest says.
+
+        Args:
+            view: The bytes of the shard, or of the block.
+            block: Where the block is in them.
+            samples: How many it should hold.
+            where: The name of the shard, for messages.
+            buffer: Where x may lie until the next block takes its place; None for memory of its own.
+
+        Returns:
+            x of shape (samples, 3, P, P), read-only, and y int64 of shape (samples,).
+
+        Raises:
+            ShardError: It does not decode, or holds other samples or labels than it should.
+        """
+        x, y = read_block(view, block, where, buffer)
+        if x.shape != (samples, *self.shape) or x.dtype != self.dtype:
+            raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
+        if len(y) and not 0 <= y.min() <= y.max() < self.classes:
+            wrong = y[(y < 0) | (y >= self.classes)][0]
+            raise ShardError(f"{where} holds the label {wrong}, but there are {self.classes} classes: split again")
+        return x, y
+
+
 def _array(npy: memoryview, where: str) -> NDArray[Any]:
-    """A C-order .npy of a known type, without copying its data."""
-    if (known := _KNOWN.get(head := bytes(npy[:NPY_HEADER]))) is not None and len(npy) == known[2]:
-        return np.frombuffer(npy, known[0], offset=NPY_HEADER).reshape(known[1])
+    """Return a C-order .npy of a known type, without a copy of its data."""
     try:
-        if bytes(npy[:8]) != _NPY_MAGIC:
-            raise ValueError("no version 1.0 .npy header")
-        start = 10 + int.from_bytes(npy[8:10], "little")
-        said = ast.literal_eval(bytes(npy[10:start]).decode("latin-1").strip())
-        dtype, shape = np.dtype(said["descr"]), said["shape"]
-        if said["fortran_order"] or dtype not in (*DTYPES.values(), _LABEL):
-            raise ValueError(f"unexpected array {said}")
-        found = np.frombuffer(npy[start:], dtype).reshape(shape)
-        if start == NPY_HEADER and len(_KNOWN) < 1024:
-            _KNOWN[head] = dtype, shape, len(npy)
-        return found
+        dtype, shape, start = _parse_npy_header(bytes(npy[:NPY_HEADER]))
+        return np.frombuffer(npy, dtype, offset=start).reshape(shape)
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
         raise ShardError(f"{where} has a damaged array ({error}): copy it again") from None
+
+
+@lru_cache(maxsize=1024)  # nearly all are the same
+def _parse_npy_header(data: bytes) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Return the type, the shape and the bytes of a .npy header. Raises ValueError and the like for another."""
+    size = 10 + int.from_bytes(data[8:10], "little")
+    if data[:8] != _NPY_MAGIC or size > len(data):
+        raise ValueError("no version 1.0 .npy header")
+    values = ast.literal_eval(data[10:size].decode("latin-1").strip())
+    dtype, shape = np.dtype(values["descr"]), values["shape"]
+    if values["fortran_order"] or dtype not in (*DTYPES.values(), _LABEL):
+        raise ValueError(f"unexpected array {values}")
+    return dtype, shape, size
 
 
 def check_bytes(view: memoryview, shard: Shard, where: str) -> None:

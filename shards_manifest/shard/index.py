@@ -1,4 +1,4 @@
-"""Where the blocks of a part lie in its shards, and a checksum of each: `train.index`, 8 bytes a block.
+"""Where the blocks of a part are in its shards, and a checksum of each: `train.index`, 8 bytes a block.
 
 With it a block is read by one range, and checked, without the rest of its shard.
 """
@@ -22,7 +22,7 @@ ENTRY = np.dtype([("size", "<u4"), ("crc32", "<u4")])  # of both members with th
 
 
 def index_name(part: str) -> str:
-    """The index of a part, within its band's folder."""
+    """Return the name of the index of a part, within the folder of its band."""
     return f"{part}.index"
 
 
@@ -30,8 +30,13 @@ def index_name(part: str) -> str:
 class PartIndex:
     """The blocks of a part, in stored order. All arrays have the shape (blocks,).
 
-    shard: int32, the number of the block's shard.  start: int64, its first byte there.  size: uint32, its
-    bytes, both members with headers and padding.  crc32: uint32, of these.  samples: int64.
+    Attributes:
+        part: What the manifest says of the part.
+        shard: int32, the number of the shard of the block.
+        start: int64, the first byte of the block in its shard.
+        size: uint32, its bytes, both members with headers and padding.
+        crc32: uint32, of these bytes.
+        samples: int64, how many it holds.
     """
 
     part: Part
@@ -45,11 +50,11 @@ class PartIndex:
         return len(self.shard)
 
     def place(self, block: int) -> tuple[str, int, int]:
-        """The shard's name, the first byte and the count of bytes of a block."""
+        """Return the name of the shard, the first byte and the count of bytes of a block."""
         return self.part.shards[int(self.shard[block])].name, int(self.start[block]), int(self.size[block])
 
     def of_shard(self, number: int) -> NDArray[np.void]:
-        """The entries (blocks of that shard,) of a shard."""
+        """Return the entries of a shard: ENTRY (blocks of that shard,)."""
         chosen = self.shard == number
         entries = np.empty(int(chosen.sum()), ENTRY)
         entries["size"], entries["crc32"] = self.size[chosen], self.crc32[chosen]
@@ -65,9 +70,16 @@ class PartIndex:
 
 
 def part_index(part: Part, data: bytes, block: int, where: str) -> PartIndex:
-    """The index of a part from its file. block: samples of every block but the last of a shard.
+    """Return the index of a part from its file.
 
-    Raises ShardError, naming `where`, where the file is not the one that the manifest knows.
+    Args:
+        part: What the manifest says of the part.
+        data: The bytes of the file.
+        block: Samples of every block but the last of a shard.
+        where: The name of the file, for messages.
+
+    Raises:
+        ShardError: The file is not the one that the manifest knows.
     """
     if hashlib.sha256(data).hexdigest() != part.index:
         raise ShardError(f"{where} was altered (its SHA-256 is not the manifest's): copy it again")
@@ -103,14 +115,14 @@ def load_index(store: Store, folder: str, name: str, part: Part, block: int) -> 
 
 
 def block_entries(view: memoryview, blocks: list[BlockSpan]) -> NDArray[np.void]:
-    """The entries (blocks,) that the index of a whole shard should have."""
+    """Return the entries that the index should have for a whole shard: ENTRY (blocks,)."""
     starts = [block.x.start - TAR_BLOCK for block in blocks] + [len(view) - 2 * TAR_BLOCK]
     pieces = [view[start:end] for start, end in pairwise(starts)]
     return np.array([(len(piece), isal_zlib.crc32(piece)) for piece in pieces], ENTRY)
 
 
 def block_of(data: memoryview, where: str) -> BlockSpan:
-    """The ranges of x and y within the bytes of one block, which have been checked. Raises ShardError."""
+    """Return the ranges of x and y within the checked bytes of one block. Raises ShardError."""
     try:
         x = slice(TAR_BLOCK, TAR_BLOCK + int(bytes(data[124:135]), 8))
         header = x.stop + -x.stop % TAR_BLOCK

@@ -1,4 +1,4 @@
-"""The blocks of one part of a band: fetched, checked, decompressed."""
+"""The one reader of blocks: fetches, checks and decompresses those of one part of a band."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ShardError
 from ..manifest import BandManifest
 from ..storage.base import Store
 from ..storage.prefetch import ahead
 from .codec import DecodeBuffer
-from .format import DTYPES, read_block
+from .format import BlockFormat, Samples
 from .index import PartIndex, block_of, load_index
 
 MOST_OPEN = 256  # shards that stay open
-
-Samples = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 class Cache(Protocol):
@@ -40,38 +37,72 @@ class Cache(Protocol):
 
 @dataclass(frozen=True)
 class Fetched:
-    """A block's checked bytes, or why there are none."""
+    """A block as it was fetched.
+
+    Attributes:
+        block: Its number in stored order.
+        data: Its checked bytes, or why there are none.
+    """
 
     block: int
     data: bytes | ShardError
 
 
 class BlockReader:
-    """The blocks of one part, by their number in stored order.
+    """Reads the blocks of one part of a band, by their number in stored order.
 
-    name: of the part, for messages.  samples: int64 (blocks,).  shape, dtype: of a sample.  block_bytes: of the
-    samples of a full block.
-    Raises ShardError for a missing or damaged index, StoreError.
+    Attributes:
+        name: Of the part, for messages.
+        index: Where each block is.
+        samples: How many each block holds: int64 (blocks,).
+        block_bytes: Of the samples of a full block.
     """
 
-    def __init__(self, store: Store, manifest: BandManifest, part: str, cache: Cache | None = None) -> None:
+    def __init__(
+        self, store: Store, manifest: BandManifest, part: str, cache: Cache | None = None, folder: str = ""
+    ) -> None:
+        """Read the index of a part.
+
+        Args:
+            store: Of the band, or of the whole split.
+            manifest: Of the band.
+            part: train or val.
+            cache: Where to keep blocks of a server; None for nowhere.
+            folder: Of the band within the store, where that is a whole split.
+
+        Raises:
+            ShardError: The index is missing or damaged.
+            StoreError: The disk or the server refuses.
+        """
         self._store = store
+        self._root = f"{folder}/" if folder else ""
         self.name = f"{part} of {store}"
-        self.index: PartIndex = load_index(store, "", part, manifest.parts[part], manifest.block)
+        self.index: PartIndex = load_index(store, folder, part, manifest.parts[part], manifest.block)
         self.samples = self.index.samples
-        geometry = manifest.geometry
-        self.shape = (3, geometry.plane, geometry.plane)
-        self.dtype = DTYPES[geometry.dtype]
-        self.block_bytes = int(self.samples.max(initial=1)) * int(np.prod(self.shape)) * self.dtype.itemsize
-        self._classes = len(manifest.classes)
+        self._format = BlockFormat.of(manifest)
+        sample_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.block_bytes = int(self.samples.max(initial=1)) * sample_bytes
         self._remote = store.threads > 1
         self._cache = cache if self._remote else None
         self._open: dict[str, tuple[ExitStack, Callable[[int, int], bytes]]] = {}
         self._most = _most_open()
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of a sample, (3, P, P)."""
+        return self._format.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of a sample."""
+        return self._format.dtype
+
     @contextmanager
     def for_reader(self, count: int) -> Iterator[BlockReader]:
-        """The same blocks for one of `count` readers, which may be threads: with open files of its own, and closed."""
+        """Read the same blocks for one of `count` readers, which may be threads, and close its files at the end.
+
+        Each has open files of its own, and no more than its share.
+        """
         own = copy(self)
         own._open, own._most = {}, max(_most_open() // count, 1)
         try:
@@ -81,36 +112,38 @@ class BlockReader:
                 own._open.popitem()[1][0].close()
 
     def where(self, block: int) -> str:
-        """The shard of a block, for messages."""
-        return f"{self._store}/{self.index.place(block)[0]}"
+        """Return the shard of a block, for messages."""
+        return f"{self._store}/{self._root}{self.index.place(block)[0]}"
 
     def read(self, block: int) -> Samples:
-        """One block. Raises ShardError, StoreError."""
+        """Return one block: x (n, 3, P, P), read-only, and labels (n,). Raises ShardError, StoreError."""
         return self.decoded(self._attempt(block))
 
     def stream(self, blocks: Iterable[int]) -> Generator[Fetched, None, None]:
-        """Every block, in order, as `decoded` takes it; from a server fetched ahead of use. Raises StoreError.
+        """Yield every block, in order, as `decoded` takes it; from a server they are fetched ahead of use.
 
-        Who ends before its end closes it: threads wait for that.
+        Close it where you stop before its end: its threads wait for that. Raises StoreError.
         """
         items = ((block, int(self.index.size[block])) for block in blocks)
         return ahead(self._attempt, items, self._store.threads)
 
-    def decoded(self, fetched: Fetched, room: DecodeBuffer | None = None) -> Samples:
-        """x (n, 3, H, W), read-only, and labels (n,) of a block. Raises ShardError, naming its shard.
+    def decoded(self, fetched: Fetched, buffer: DecodeBuffer | None = None) -> Samples:
+        """Decompress and check a block.
 
-        room: where x may lie until the next block takes it.
+        Args:
+            fetched: From `stream`.
+            buffer: Where x may lie until the next block takes its place; None for memory of its own.
+
+        Returns:
+            x (n, 3, P, P), read-only, and labels int64 (n,).
+
+        Raises:
+            ShardError: It is missing or damaged; the sentence names its shard.
         """
         if isinstance(fetched.data, ShardError):
             raise fetched.data
         where, view = self.where(fetched.block), memoryview(fetched.data)
-        x, y = read_block(view, block_of(view, where), where, room)
-        if x.shape != (self.samples[fetched.block], *self.shape) or x.dtype != self.dtype:
-            raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
-        if len(y) and not 0 <= y.min() <= y.max() < self._classes:
-            wrong = y[(y < 0) | (y >= self._classes)][0]
-            raise ShardError(f"{where} holds the label {wrong}, but there are {self._classes} classes: split again")
-        return x, y
+        return self._format.read(view, block_of(view, where), int(self.samples[fetched.block]), where, buffer)
 
     def _attempt(self, block: int) -> Fetched:
         try:
@@ -119,7 +152,7 @@ class BlockReader:
             return Fetched(block, error)
 
     def _fetched(self, block: int) -> bytes:
-        """The checked bytes of a block. Raises ShardError, StoreError."""
+        """Return the checked bytes of a block. Raises ShardError, StoreError."""
         data = None if self._cache is None else self._cache.get(self.index, block)
         if data is not None:
             return data
@@ -135,9 +168,10 @@ class BlockReader:
 
     def _checked(self, block: int) -> bytes:
         name, start, size = self.index.place(block)
-        where = f"{self._store}/{name}"
+        path = f"{self._root}{name}"
+        where = f"{self._store}/{path}"
         try:
-            data = self._range(name, start, size)
+            data = self._range(path, start, size)
         except FileNotFoundError:
             raise ShardError(f"{where} is missing: copy the band again") from None
         except OSError as error:
@@ -148,7 +182,7 @@ class BlockReader:
         return data
 
     def _range(self, name: str, start: int, size: int) -> bytes:
-        """Some bytes of a shard. A local one stays open; the one that was opened first is closed for one too many."""
+        """Return some bytes of a shard. Local shards stay open, up to a limit; then the first opened is closed."""
         if self._remote:
             with self._store.ranges(name) as part:
                 return part(start, size)
@@ -161,5 +195,5 @@ class BlockReader:
 
 
 def _most_open() -> int:
-    """Shards that stay open: MOST_OPEN, or a quarter of the files that this process may have."""
+    """Return how many shards may stay open: MOST_OPEN, or a quarter of the files that this process may open."""
     return min(MOST_OPEN, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)

@@ -7,47 +7,80 @@ s*j + q). A K x K orthonormal matrix mixes the phases into K bands.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-TRANSFORMS = ("dct", "dct2", "none")
+
+@dataclass(frozen=True)
+class Transform:
+    """One way to mix K phases into K bands.
+
+    Attributes:
+        help: What it is, in one line.
+        matrix: Returns the orthonormal matrix for K: float64 (K, K), one row for each band.
+        frequency: Returns what a band is, from K and the number of the band.
+        mean_band: True where band 0 is the mean of the phases and the others hold what they differ by.
+    """
+
+    help: str
+    matrix: Callable[[int], NDArray[np.float64]]
+    frequency: Callable[[int, int], tuple[int, ...]]
+    mean_band: bool = True
 
 
 def dct_matrix(count: int) -> NDArray[np.float64]:
-    """The orthonormal DCT-II of `count` points: float64, (count, count), row k is frequency k."""
+    """Return the orthonormal DCT-II of `count` points: float64 (count, count), row k is frequency k."""
     k, n = np.arange(count)[:, None], np.arange(count)[None, :]
     matrix = np.cos(np.pi * k * (2 * n + 1) / (2 * count)) * math.sqrt(2 / count)
     matrix[0] = 1 / math.sqrt(count)
     return np.asarray(matrix, np.float64)
 
 
-def band_matrix(transform: str, factor: int) -> NDArray[np.float64]:
-    """The orthonormal matrix that takes K phases to K bands: float64, (K, K).
+def _separable_matrix(count: int) -> NDArray[np.float64]:
+    """Return the separable s x s DCT-II: row v*s + u has vertical frequency v, horizontal u."""
+    axis = dct_matrix(math.isqrt(count))
+    return np.asarray(np.kron(axis, axis), np.float64)
 
-    dct: a one-dimensional DCT-II over the phases in raster order, as published.
-    dct2: the separable s x s DCT-II; band v*s + u has vertical frequency v, horizontal u.
-    none: the phases themselves.
-    Raises ValueError for another name.
+
+def _one_index(factor: int, band: int) -> tuple[int]:
+    return (band,)
+
+
+def _row_and_column(factor: int, band: int) -> tuple[int, int]:
+    return divmod(band, math.isqrt(factor))
+
+
+TRANSFORMS: Mapping[str, Transform] = {
+    "dct": Transform("a DCT over the phases in raster order, as published", dct_matrix, _one_index),
+    "dct2": Transform("a separable DCT over rows and columns of phases", _separable_matrix, _row_and_column),
+    "none": Transform("the phases themselves", np.eye, _row_and_column, mean_band=False),
+}
+
+
+def band_matrix(transform: str, factor: int) -> NDArray[np.float64]:
+    """Return the orthonormal matrix that takes K phases to K bands.
+
+    Args:
+        transform: A name in TRANSFORMS.
+        factor: K.
+
+    Returns:
+        float64 (K, K), one row for each band.
     """
-    if transform == "dct":
-        return dct_matrix(factor)
-    if transform == "dct2":
-        axis = dct_matrix(math.isqrt(factor))
-        return np.asarray(np.kron(axis, axis), np.float64)
-    if transform == "none":
-        return np.eye(factor)
-    raise ValueError(f"unknown transform {transform!r}")
+    return TRANSFORMS[transform].matrix(factor)
 
 
 def band_frequency(transform: str, factor: int, band: int) -> tuple[int, ...]:
-    """What a band is: (k,) for dct, (v, u) for dct2, the phase (p, q) for none."""
-    return (band,) if transform == "dct" else divmod(band, math.isqrt(factor))
+    """Return what a band is: (k,) for dct, (v, u) for dct2, the phase (p, q) for none."""
+    return TRANSFORMS[transform].frequency(factor, band)
 
 
 def phase_view(plane: NDArray[Any], grid: int) -> NDArray[Any]:
-    """The phases of planes (..., P*s, P*s) as a strided view (..., s, s, P, P); nothing is copied."""
+    """Return the phases of planes (..., P*s, P*s) as a strided view (..., s, s, P, P); nothing is copied."""
     *lead, height, width = plane.shape
     split = plane.reshape(*lead, height // grid, grid, width // grid, grid)
     axes = len(lead)
@@ -55,7 +88,7 @@ def phase_view(plane: NDArray[Any], grid: int) -> NDArray[Any]:
 
 
 def forward(planes: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Bands of planes (..., P*s, P*s): float32, (..., K, P, P). The reference, exact to float32."""
+    """Return the bands of planes (..., P*s, P*s): float32 (..., K, P, P). The reference, exact to float32."""
     grid = math.isqrt(len(matrix))
     phases = phase_view(np.asarray(planes, np.float64), grid)
     *lead, _, _, height, width = phases.shape
@@ -64,7 +97,7 @@ def forward(planes: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def inverse(bands: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Planes (..., P*s, P*s), float32, of bands (..., K, P, P): undoes `forward`."""
+    """Return the planes, float32 (..., P*s, P*s), of bands (..., K, P, P): undoes `forward`."""
     count = len(matrix)
     grid = math.isqrt(count)
     *lead, _, height, width = bands.shape
@@ -76,27 +109,43 @@ def inverse(bands: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.floa
 
 
 def band_steps(step: float, dtype: str, color: str, transform: str, factor: int) -> NDArray[np.float64]:
-    """The quantising step of each band and channel: float64 (K, 3).
+    """Return the quantising step of each band and channel.
 
-    It is `step`, but for int8 never so small that the mean band can clip (band 0 of dct and dct2; every
-    band of none). Centred luma, R, G, B lie in -128..127, chroma in -127.5..127.5, and the mean band in s
-    times that: a step of s fills int8 exactly for the former, 128/127 of that holds the latter.
+    It is `step`, but for int8 never so small that the mean band can clip (band 0; without a mean band, every band).
+    Centred luma, R, G, B lie in -128..127, chroma in -127.5..127.5, and the mean band in s times that: a step of s
+    fills int8 exactly for the former, 128/127 of that holds the latter.
+
+    Args:
+        step: In grey levels.
+        dtype: int8 or float16, whose step is 1.
+        color: ycbcr or rgb.
+        transform: A name in TRANSFORMS.
+        factor: K.
+
+    Returns:
+        float64 (K, 3), in grey levels.
     """
     if dtype == "float16":
         return np.ones((factor, 3))
     steps = np.full((factor, 3), step)
     chroma = 128 / 127 if color == "ycbcr" else 1.0
-    mean, scale = (slice(None), 1) if transform == "none" else (slice(1), math.isqrt(factor))
+    mean, scale = (slice(1), math.isqrt(factor)) if TRANSFORMS[transform].mean_band else (slice(None), 1)
     steps[mean] = np.maximum(steps[mean], scale * np.array([1.0, chroma, chroma]))
     return steps
 
 
 def exact_weights(matrix: NDArray[np.float64], peak: int) -> NDArray[np.float32]:
-    """`matrix` with each row rounded to multiples of some 2**-f, such that products with integers are exact.
+    """Round each row of a matrix to multiples of some 2**-f, such that products with integers are exact.
 
-    peak: the largest absolute value of an input. With |partial sum| * 2**f <= 2**24 every partial sum
-    is a float32, so the product is the same for any order of summation, with or without fused
-    multiply-add: the same bytes from any BLAS on any machine (docs/decisions/0001).
+    With |partial sum| * 2**f <= 2**24 every partial sum is a float32, so the product is the same for any order of
+    summation, with or without fused multiply-add: the same bytes from any BLAS on any machine (docs/decisions/0001).
+
+    Args:
+        matrix: float64 (rows, inputs).
+        peak: The largest absolute value of an input.
+
+    Returns:
+        float32 (rows, inputs).
     """
     bound = peak * np.abs(matrix).sum(axis=1, keepdims=True) * (1 + 2**-10)  # room for the rounded entries
     fraction = 24 - np.ceil(np.log2(bound)).astype(np.int64)
@@ -104,7 +153,7 @@ def exact_weights(matrix: NDArray[np.float64], peak: int) -> NDArray[np.float32]
 
 
 def reach(weights: NDArray[np.float32], limits: tuple[int, int]) -> tuple[float, float]:
-    """The least and the largest product of any row with inputs within `limits` (one below, one above 0)."""
+    """Return the least and the largest product of any row with inputs within `limits` (one below, one above 0)."""
     low, high = limits
     positive = np.maximum(weights, 0).sum(axis=1, dtype=np.float64)
     negative = np.minimum(weights, 0).sum(axis=1, dtype=np.float64)

@@ -9,26 +9,30 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from ..errors import StoreError
+from .providers import BUCKET_SCHEMES, BY_SCHEME, WEB_SCHEMES, url_choices
+from .redact import hidden
 
-BUCKETS = ("s3", "gs", "az")
-WEB = ("http", "https")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://|(s3|gs|az|https?):", re.IGNORECASE)
+_URL = re.compile(rf"[a-z][a-z0-9+.-]*://|({'|'.join(BY_SCHEME)}):", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
-_KEPT = "/%:@!$&'()*+,;=~|^{}[]"  # of a web path: the rest is sent as %XX
+_LITERAL = "/%:@!$&'()*+,;=~|^{}[]"  # sent as they are in a web path; the rest is sent as %XX
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """True for what is not meant as a local path: scheme://..., and s3: or https: with slashes missing."""
+    """Return True for what is not meant as a local path: scheme://..., and s3: or https: without the slashes."""
     return _URL.match(os.fspath(path)) is not None
 
 
 @dataclass(frozen=True)
 class Address:
-    """A URL in parts. str() shows no credentials and no query: it may be printed. Pickles with both.
+    """A URL in parts. str() shows no credentials and no query: it may be printed. Pickles have both.
 
-    scheme: in lower case.  host: the bucket, or the server with its port.  path: without a slash before or after it;
-    of a web server percent-encoded, as it is sent, of a bucket the key itself.  query: with its question mark.
-    authorization: the header's value for a user name and a password.
+    Attributes:
+        scheme: In lower case.
+        host: The bucket, or the server with its port.
+        path: Without a slash before or after it. Of a web server it is percent-encoded, as it is sent; of a bucket
+            it is the key itself.
+        query: With its question mark.
+        authorization: The value of the header for a user name and a password.
     """
 
     scheme: str
@@ -39,26 +43,26 @@ class Address:
 
     @staticmethod
     def parse(url: str) -> Address:
-        """The address that a user wrote. Raises StoreError, without printing what is secret."""
+        """Return the address that a user wrote. Raises StoreError, without printing what is secret."""
         scheme, _, rest = url.partition(":")
         scheme = scheme.lower()
         printed = hidden(url) if "@" not in url else f"{scheme}:..."  # what is before an @ may be a password
-        if scheme not in (*BUCKETS, *WEB):
-            raise StoreError(f"{printed}: choose a local path or s3://, gs://, az://, http:// or https://")
+        if scheme not in BY_SCHEME:
+            raise StoreError(f"{printed}: choose a local path or {url_choices((*BUCKET_SCHEMES, *WEB_SCHEMES))}")
         if url != url.strip() or not url.isprintable():
             raise StoreError(f"{printed!r} has white space at an end, or a line break or the like within: remove it")
         if not rest.startswith("//"):
             raise StoreError(f"{printed}: write {scheme}:// with two slashes, or ./{scheme}: for a local path")
-        return _web(scheme, rest[2:]) if scheme in WEB else _bucket(scheme, rest[2:])
+        return _web(scheme, rest[2:]) if BY_SCHEME[scheme].web else _bucket(scheme, rest[2:])
 
     @property
     def web(self) -> bool:
         """True for a web server."""
-        return self.scheme in WEB
+        return BY_SCHEME[self.scheme].web
 
     @property
     def root(self) -> Address:
-        """The bucket or the server alone, with the same query and credentials."""
+        """The bucket or the server without a path, with the same query and credentials."""
         return replace(self, path="")
 
     def __str__(self) -> str:
@@ -75,7 +79,7 @@ class Address:
         return f"{self.scheme}://{self.host}/{self.path}{self.query}"
 
     def at(self, name: str) -> Address:
-        """What is called `name` below this."""
+        """Return the address of `name` below this one."""
         return replace(self, path=f"{self.path}/{name}" if self.path and name else self.path or name)
 
 
@@ -85,12 +89,10 @@ def _bucket(scheme: str, rest: str) -> Address:
     if not bucket:
         raise StoreError(f"{url} names no bucket: write {scheme}://bucket/folder")
     if not _BUCKET.fullmatch(bucket):
-        server = ""
-        if scheme == "s3" and re.fullmatch(r"[^@]*:\d+", bucket):
-            server = ", and the address of a server in AWS_ENDPOINT_URL"
+        hint = BY_SCHEME[scheme].bucket_hint if re.fullmatch(r"[^@]*:\d+", bucket) else ""
         raise StoreError(
             f"{hidden(url)}: the name of a bucket has only letters, digits, dots, hyphens and underscores: "
-            f"write {scheme}://bucket/folder{server}"
+            f"write {scheme}://bucket/folder{hint}"
         )
     key = key.rstrip("/")
     odd = next((piece for piece in key.split("/") if piece in ("", ".", "..")), None) if key else None
@@ -122,33 +124,27 @@ def _web(scheme: str, rest: str) -> Address:
         name, _, password = user.partition(":")
         pair = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
         authorization = f"Basic {b64encode(pair).decode()}"
-    path = quote(path.rstrip("/"), safe=_KEPT)
+    path = quote(path.rstrip("/"), safe=_LITERAL)
     return Address(scheme, host, path, mark + query if query else "", authorization)
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path or URL as it may be printed: without user name, password and query. Raises StoreError."""
+    """Return a path or URL as it may be printed: without user name, password and query. Raises StoreError."""
     text = os.fspath(path)
     return Address.parse(text).shown if is_url(text) else text
 
 
 def joined(path: str, name: str) -> str:
-    """What is called `name` in the folder `path`, a local path or a URL, whose credentials and query it keeps."""
+    """Return the path or URL of `name` in the folder `path`; it has the credentials and the query of that."""
     base, mark, query = path, "", ""
-    if path.lower().startswith(WEB) and is_url(path):
+    if path.lower().startswith(WEB_SCHEMES) and is_url(path):
         base, mark, query = path.partition("#")[0].partition("?")
     return f"{base.rstrip('/')}/{name}{mark}{query}"
 
 
 def url_names(url: str) -> list[str]:
-    """The names that a URL consists of, decoded, without the server; of a bucket with the bucket. Raises StoreError."""
+    """Return the decoded names in a URL, without a web server's but with a bucket's. Raises StoreError."""
     address = Address.parse(url)
     if not address.web:
         return [address.host, *(part for part in address.path.split("/") if part)]
     return [unquote(part) for part in address.path.split("/") if part] or [address.host]
-
-
-def hidden(text: str) -> str:
-    """`text` without the user names, passwords and queries of the URLs in it."""
-    text = re.sub(r"(\w+:/{0,2})[^\s/\"'<>]*@", r"\1", text)
-    return re.sub(r"(https?:[^\s?\"'<>]*)\?[^\s\"'<>]*", r"\1?...", text, flags=re.IGNORECASE)

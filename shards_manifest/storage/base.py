@@ -1,7 +1,7 @@
-"""The one seam for bytes in and out: names relative to a root, read and written whole.
+"""The one place for bytes in and out: names relative to a root, read and written whole.
 
-`LocalStore` (local.py) keeps them in a folder, `RemoteStore` (remote.py) in a bucket; `open_store` (opening.py)
-chooses by the URL. Both pickle, so that workers open what the run opened.
+`LocalStore` (local.py) keeps them in a folder, `RemoteStore` (object_store.py) in a bucket; `open_store` (opening.py)
+chooses by the URL. Both can be pickled, so that workers open what the run opened.
 """
 
 from __future__ import annotations
@@ -15,71 +15,73 @@ TEMPORARY = ".tmp"  # ends the names that a killed process may leave behind
 
 
 def no_space(error: OSError) -> bool:
-    """True where `error` says that the disk, the quota or the file size limit is used up."""
+    """Return True where `error` says that the disk, the quota or the file size limit is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Store(Protocol):
-    """What is read and written below one root. Names are relative, with slashes; str() is the root.
+    """Reads and writes what is below one root. Names are relative, with slashes; str() is the root.
 
-    threads: requests that are worth having under way at once.
-    web: whether it is a web server, which lists nothing, and whose names are percent-encoded as in its addresses.
-    Raises StoreError, in one sentence, where the disk or the object store refuses.
+    Methods raise StoreError, in one sentence, where the disk or the server refuses.
+
+    Attributes:
+        threads: Requests that are worth having under way at once.
+        web: Whether it is a web server, which lists nothing, and whose names are percent-encoded as in its addresses.
     """
 
     threads: int
     web: bool
 
     def exists(self, name: str) -> bool:
-        """True if `name` has been committed."""
+        """Return True if `name` has been committed."""
         ...
 
     def size(self, name: str) -> int:
-        """Bytes of `name`. Raises FileNotFoundError."""
+        """Return the bytes of `name`. Raises FileNotFoundError."""
         ...
 
     def stamp(self, name: str) -> str:
-        """What is another when the file or folder `name` has changed; empty where that cannot be told."""
+        """Return a text that differs when the file or folder `name` has changed; empty where that is not known."""
         ...
 
     def is_folder(self, name: str) -> bool:
-        """True if there is a folder `name`."""
+        """Return True if there is a folder `name`."""
         ...
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names of the files directly in `folder`; none where it is missing."""
+        """Return the sorted names of the files directly in `folder`; none where it is missing."""
         ...
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
+        """Return names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
         ...
 
     def folders(self, folder: str = "") -> list[str]:
-        """Sorted names of the folders directly in `folder`; none where it is missing."""
+        """Return the sorted names of the folders directly in `folder`; none where it is missing."""
         ...
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Names, in any order, of the files at any depth below `folder`, and their bytes, or -1 for not known."""
+        """Yield names, in any order, of the files at any depth below `folder`, and their bytes, or -1 for not known."""
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable reader of `name`. Raises FileNotFoundError."""
+        """Return a seekable reader of `name`. Raises FileNotFoundError."""
         ...
 
     def range(self, name: str, start: int, length: int) -> bytes:
-        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        """Return `length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
         ...
 
     def ranges(self, name: str) -> AbstractContextManager[Callable[[int, int], bytes]]:
-        """A function (start, length) that does what `range` does, for many ranges of one file."""
+        """Give a function (start, length) that does what `range` does, for many ranges of one file."""
         ...
 
     def read(self, name: str) -> bytes:
-        """The whole of `name`. Raises FileNotFoundError."""
+        """Return the whole of `name`. Raises FileNotFoundError."""
         ...
 
     def view(self, name: str) -> memoryview:
-        """The whole of `name`, read-only: mapped where that is possible. Raises FileNotFoundError."""
+        """Return the whole of `name`, read-only: mapped where that is possible. Raises FileNotFoundError."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
@@ -99,16 +101,16 @@ class Store(Protocol):
         ...
 
     def flush(self, folders: list[str]) -> None:
-        """Return when the names in `folders` are as safe as what they name."""
+        """Return when the names in `folders` are as safe as the files."""
         ...
 
     def owning(self, records: str) -> AbstractContextManager[None]:
-        """Hold the store for one run, whose workers are at work `working(records)`.
+        """Keep the store for one run, whose workers write within `working(records)`.
 
-        Raises BlockingIOError if another run holds it.
+        Raises BlockingIOError if another run has it.
         """
         ...
 
     def working(self, records: str) -> AbstractContextManager[None]:
-        """What a worker of the owning run is in while it writes."""
+        """Mark a worker of the run that owns the store while it writes."""
         ...

@@ -24,14 +24,19 @@ ORPHANS = 30.0  # seconds that workers of a killed run get to end with their row
 class LocalStore:
     """Files below one folder.
 
-    then: how the sentence about a full disk ends, after "make room and run the same command again".
-    Raises StoreError, naming the file, where the operating system refuses a write.
+    Methods raise StoreError, which names the file, where the operating system refuses a write.
     """
 
     web = False
     threads = 1  # what is not in the page cache, the system reads ahead of itself
 
     def __init__(self, root: str | os.PathLike[str], then: str = KEPT) -> None:
+        """Open the store; the folder may be missing.
+
+        Args:
+            root: The folder.
+            then: How the sentence about a full disk ends, after "make room and run the same command again".
+        """
         self.root, self._then = Path(root), then
         self._prefix = os.path.join(os.fspath(root), "")
 
@@ -42,41 +47,41 @@ class LocalStore:
         return LocalStore, (self.root.absolute(), self._then)  # a worker of a cluster starts in another folder
 
     def path(self, name: str) -> Path:
-        """The path of `name`, whether it exists or not."""
+        """Return the path of `name`, whether it exists or not."""
         return self.root / name
 
     def exists(self, name: str) -> bool:
-        """True if `name` has been committed."""
+        """Return True if `name` has been committed."""
         return self.path(name).is_file()
 
     def size(self, name: str) -> int:
-        """Bytes of `name`. Raises FileNotFoundError."""
+        """Return the bytes of `name`. Raises FileNotFoundError."""
         return os.stat(f"{self._prefix}{name}").st_size
 
     def stamp(self, name: str) -> str:
-        """Size and time of change. It misses bytes that were rewritten in place with the time put back."""
+        """Return size and time of change. They miss bytes that were rewritten in place with the time put back."""
         found = self.path(name).stat()
-        size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size  # a folder's size is the file system's affair
+        size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size  # a folder's size is not of its contents
         return f"{size} {found.st_mtime_ns}"
 
     def is_folder(self, name: str) -> bool:
-        """True if there is a folder `name`."""
+        """Return True if there is a folder `name`."""
         return self.path(name).is_dir()
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names of the files directly in `folder`; none where it is missing."""
+        """Return the sorted names of the files directly in `folder`; none where it is missing."""
         return sorted(name for name, entry in self._entries(folder) if entry.is_file())
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
+        """Return names, sorted, and bytes of the files directly in `folder`; none where it is missing."""
         return dict(sorted((name, entry.stat().st_size) for name, entry in self._entries(folder) if entry.is_file()))
 
     def folders(self, folder: str = "") -> list[str]:
-        """Sorted names of the folders directly in `folder`; none where it is missing."""
+        """Return the sorted names of the folders directly in `folder`; none where it is missing."""
         return sorted(name for name, entry in self._entries(folder) if entry.is_dir())
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Names of the files at any depth below `folder`, and -1; links to folders are followed, but not in circles."""
+        """Yield the names of the files at any depth below `folder`, and -1. Links are followed, but not in circles."""
         seen = set()
 
         def stop(error: OSError) -> None:
@@ -92,11 +97,11 @@ class LocalStore:
             yield from ((os.path.join(below, name), -1) for name in files)
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable reader of `name`. Raises FileNotFoundError."""
+        """Return a seekable reader of `name`. Raises FileNotFoundError."""
         return self.path(name).open("rb")
 
     def range(self, name: str, start: int, length: int) -> bytes:
-        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        """Return `length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
         descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)  # 20 us: nothing beside decoding
         try:
             length = max(min(length, os.fstat(descriptor).st_size - start), 0)
@@ -109,7 +114,7 @@ class LocalStore:
 
     @contextmanager
     def ranges(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
-        """A function (start, length) that does what `range` does, on one open file."""
+        """Give a function (start, length) that does what `range` does, on one open file."""
         descriptor = os.open(f"{self._prefix}{name}", os.O_RDONLY)
         try:
             yield lambda start, length: os.pread(descriptor, length, start)
@@ -117,11 +122,11 @@ class LocalStore:
             os.close(descriptor)
 
     def read(self, name: str) -> bytes:
-        """The whole of `name`. Raises FileNotFoundError."""
+        """Return the whole of `name`. Raises FileNotFoundError."""
         return self.path(name).read_bytes()
 
     def view(self, name: str) -> memoryview:
-        """The whole of `name`, mapped read-only instead of copied. Raises FileNotFoundError."""
+        """Return the whole of `name`, mapped read-only instead of copied. Raises FileNotFoundError."""
         with self.path(name).open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return memoryview(b"")
@@ -140,7 +145,7 @@ class LocalStore:
             os.link(self.path(temporary), self.path(name))
         except FileExistsError:
             raise
-        except OSError:  # a file system without hard links: nothing but the lock of `owning` keeps others away
+        except OSError:  # a file system without hard links: only the lock of `owning` keeps others away
             if self.exists(name):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path(name))) from None
             os.replace(self.path(temporary), self.path(name))
@@ -183,9 +188,9 @@ class LocalStore:
 
     @contextmanager
     def owning(self, records: str) -> Iterator[None]:
-        """Hold the folder for this process alone; workers of a killed run, in `records`, are waited for.
+        """Keep the folder for this process; wait for workers of a killed run, in `records`, to end.
 
-        Raises BlockingIOError if another process holds it.
+        Raises BlockingIOError if another process has it.
         """
         with self.locked("", exclusive=True):
             if self.path(records).is_dir():
@@ -194,15 +199,22 @@ class LocalStore:
             yield
 
     def working(self, records: str) -> AbstractContextManager[None]:
-        """What a worker is in from its first shard to its record: a run that takes over waits for its end."""
+        """Mark a worker from its first shard to its record: a run that takes over waits for its end."""
         return self.locked(records, exclusive=False, patience=60)
 
     @contextmanager
     def locked(self, folder: str, exclusive: bool, patience: float = 0.0) -> Iterator[None]:
-        """Hold a lock on a folder, shared or exclusive; the system lets go of it however the process ends.
+        """Lock a folder for the block; the system unlocks it however the process ends.
 
-        patience: seconds to wait. Raises BlockingIOError if others still hold it then. A file system without
-        locks is taken as it is: commits are whole files, and equal for equal runs.
+        A file system without locks is taken as it is: commits are whole files, and equal for equal runs.
+
+        Args:
+            folder: What to lock.
+            exclusive: Whether to share it with no other process.
+            patience: Seconds to wait.
+
+        Raises:
+            BlockingIOError: Others have it after that time.
         """
         self.path(folder).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path(folder), os.O_RDONLY)
@@ -223,14 +235,14 @@ class LocalStore:
             os.close(descriptor)
 
     def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """What lies directly in `folder`, with its name relative to the root; nothing where that is missing."""
+        """Yield what is directly in `folder`, with its name relative to the root; nothing where that is missing."""
         base = self.path(folder)
         if base.is_dir():
             prefix = f"{folder}/" if folder else ""
             yield from ((prefix + entry.name, entry) for entry in os.scandir(base))
 
     def refused(self, error: OSError, name: str = "") -> StoreError:
-        """The sentence for a write that the operating system refused. name: of the file; empty for several."""
+        """Return the error for a write that the system refused. name: of the file; empty for several files."""
         where = self.path(name) if name else self.root
         if no_space(error):
             reason = error.strerror or str(error)

@@ -1,27 +1,48 @@
-"""Files of a RemoteStore: read by ranges, written in parts."""
+"""Objects as files: read by ranges, written in parts."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import obstore
 
 from ..errors import StoreError
 
 if TYPE_CHECKING:
-    from .object_store import RemoteStore
+    from obstore.store import ObjectStore
+
+T = TypeVar("T")
 
 PART = 5 << 20  # bytes of a part, S3's least; at most two parts of a file are in memory
 
 
-class Reader(io.RawIOBase):
-    """A seekable reader of `size` bytes of an object; wrap it to have it buffered."""
+class UploadStore(Protocol):
+    """What an upload needs of the store that it goes to."""
 
-    def __init__(self, store: RemoteStore, name: str, size: int) -> None:
-        self._store, self._name, self._size, self._at = store, name, size, 0
+    def ask(self, name: str, request: Callable[[ObjectStore, str], T], tries: int = ...) -> T:
+        """Return what `request` returns of a client and the key of `name`. Raises StoreError."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove `name` if it is there."""
+        ...
+
+
+class Reader(io.RawIOBase):
+    """A seekable reader of an object; wrap it to have it buffered."""
+
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+        """Begin at the first byte.
+
+        Args:
+            read_range: Returns so many bytes from a start, as (start, length).
+            size: Bytes of the object.
+        """
+        self._read_range, self._size, self._at = read_range, size, 0
 
     def readable(self) -> bool:
         """True."""
@@ -39,7 +60,7 @@ class Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer`, less only at the end. Raises StoreError."""
-        data = self._store.range(self._name, self._at, min(len(buffer), self._size - self._at))
+        data = self._read_range(self._at, min(len(buffer), self._size - self._at))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -48,7 +69,7 @@ class Reader(io.RawIOBase):
 class Upload(io.RawIOBase):
     """An object that is uploaded as it is written, and appears when it is committed."""
 
-    def __init__(self, store: RemoteStore, name: str) -> None:
+    def __init__(self, store: UploadStore, name: str) -> None:
         self._store, self._name = store, name
         # one part under way while the next fills: obstore waits in `write` when both are full
         self._file = store.ask(
@@ -66,12 +87,12 @@ class Upload(io.RawIOBase):
         return len(data)
 
     def commit(self) -> None:
-        """Upload what is left: the object is there when this returns. Raises StoreError."""
+        """Upload the rest; the object is there when this returns. Raises StoreError."""
         self._store.ask(self._name, lambda *_: self._file.close(), tries=1)
         self._committed = True
 
-    def tried_to_commit(self) -> StoreError | None:
-        """Commit; the error where that fails."""
+    def try_commit(self) -> StoreError | None:
+        """Commit, and return the error where that fails."""
         try:
             self.commit()
         except StoreError as error:

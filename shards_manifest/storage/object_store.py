@@ -1,4 +1,4 @@
-"""A store in a bucket (s3://, gs://, az://), by way of obstore; web.py makes of it one on a web server."""
+"""A store in a bucket (s3://, gs://, az://), by way of obstore; web_server.py has the one for web servers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError,
 from ..errors import StoreError
 from .address import Address
 from .clients import connect, panic, panicked, refusal
+from .environment import seconds
 from .lease import Lease, Version, version_of
 from .object_file import Reader, Upload
 from .prefetch import ahead, call_in_thread
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 FIRST = 6.0  # seconds to go on asking a server that has never answered
 HASTE = 2.0  # seconds to go on renewing a lease, before it is tried again
-PATIENCE = float(os.environ.get("SPECTRAL_RETRY_SECONDS", 90))  # seconds to go on asking one that has
+PATIENCE = 90.0  # seconds to go on asking one that has; SPECTRAL_RETRY_SECONDS is another number, for tests
 FETCH = 8 << 20  # bytes asked for at once when reading
 PAGE = 1000  # objects listed at once
 SLOW = 180.0  # seconds that a single request may take, once the server has answered
@@ -40,8 +41,8 @@ SLOW_READ = 30.0  # the same for what reads, FETCH bytes at most
 class RemoteStore:
     """Objects below one prefix of a bucket.
 
-    patience: seconds to go on asking, with growing pauses, while the server fails or is away; by default FIRST until
-    it answers, then PATIENCE.  Raises StoreError, naming the URL, when they are over, or at once where it refuses.
+    Where the server fails or is away, requests are repeated, with growing pauses: for FIRST seconds if it has never
+    answered, else for PATIENCE. After that, or at once where it refuses, StoreError is raised, which names the URL.
     """
 
     threads = 16
@@ -54,8 +55,20 @@ class RemoteStore:
         reached: bool = False,
         lease: tuple[str, str] | None = None,
     ) -> None:
+        """Open the store; nothing is asked of the server yet.
+
+        Args:
+            address: The bucket with the prefix.
+            patience: Seconds to go on asking, in place of FIRST and PATIENCE.
+            reached: Whether the server has answered before.
+            lease: Name and token of the lease of the run that this process works for.
+
+        Raises:
+            StoreError: SPECTRAL_RETRY_SECONDS is no number.
+        """
         self.address = address
         self._patience, self._reached, self._lease = patience, reached, lease
+        self._longest = patience or seconds("SPECTRAL_RETRY_SECONDS", PATIENCE, os.environ)
         self._clients: dict[tuple[Address, float, float], ObjectStore] = {}
 
     def __str__(self) -> str:
@@ -65,7 +78,7 @@ class RemoteStore:
         return type(self), (self.address, self._patience, self._reached, self._lease)
 
     def exists(self, name: str) -> bool:
-        """True if `name` is there."""
+        """Return True if `name` is there."""
         try:
             self.meta(name)
         except FileNotFoundError:
@@ -73,11 +86,11 @@ class RemoteStore:
         return True
 
     def size(self, name: str) -> int:
-        """Bytes of `name`. Raises FileNotFoundError."""
+        """Return the bytes of `name`. Raises FileNotFoundError."""
         return self.meta(name)["size"]
 
     def stamp(self, name: str) -> str:
-        """Size, version and time of change as the server tells them; empty for a folder, which has none."""
+        """Return size, version and time of change by the server; empty for a folder, which has none."""
         try:
             found = self.meta(name)
         except FileNotFoundError:
@@ -85,27 +98,27 @@ class RemoteStore:
         return f"{found['size']} {found['e_tag']} {found['last_modified'].isoformat()}"
 
     def is_folder(self, name: str) -> bool:
-        """True if there are objects below `name`."""
+        """Return True if there are objects below `name`."""
         return next(self.walk(name), None) is not None
 
     def names(self, folder: str = "") -> list[str]:
-        """Sorted names of the objects directly in `folder`; none where it is missing."""
+        """Return the sorted names of the objects directly in `folder`; none where it is missing."""
         return list(self.sizes(folder))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names, sorted, and bytes of the objects directly in `folder`; none where it is missing."""
+        """Return names, sorted, and bytes of the objects directly in `folder`; none where it is missing."""
         listed = self.ask(folder, lambda client, key: obstore.list_with_delimiter(client, key or None))
         found = ((entry["path"], entry["size"]) for entry in listed["objects"])
         marked = {folder, *listed["common_prefixes"]}  # some keep an empty object for a folder
         return dict(sorted((name, size) for name, size in found if size or name not in marked))
 
     def folders(self, folder: str = "") -> list[str]:
-        """Sorted names of the prefixes directly in `folder`; none where it is missing."""
+        """Return the sorted names of the prefixes directly in `folder`; none where it is missing."""
         listed = self.ask(folder, lambda client, key: obstore.list_with_delimiter(client, key or None))
         return sorted(listed["common_prefixes"])
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Names and bytes of the objects at any depth below `folder`, as the server lists them."""
+        """Yield names and bytes of the objects at any depth below `folder`, as the server lists them."""
         after: str | None = None
         pages: Iterator[Sequence[ObjectMeta]] | None = None
 
@@ -124,26 +137,26 @@ class RemoteStore:
             after = found[-1]["path"]
 
     def open(self, name: str) -> BinaryIO:
-        """A seekable, buffered reader of `name`. Raises FileNotFoundError."""
-        return cast(BinaryIO, io.BufferedReader(Reader(self, name, self.size(name)), 1 << 20))
+        """Return a seekable, buffered reader of `name`. Raises FileNotFoundError."""
+        return cast(BinaryIO, io.BufferedReader(Reader(partial(self.range, name), self.size(name)), 1 << 20))
 
     def range(self, name: str, start: int, length: int) -> bytes:
-        """`length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
+        """Return `length` bytes of `name` from `start`; fewer where it ends before. Raises FileNotFoundError."""
         if length <= 0:
             return b""
         return self._fetch(name, start, length)[0][:length]
 
     @contextmanager
     def ranges(self, name: str) -> Iterator[Callable[[int, int], bytes]]:
-        """A function (start, length) that does what `range` does; StoreError where a server sends whole files only."""
+        """Give a function (start, length) like `range`; it raises StoreError where a server sends whole files only."""
         yield lambda start, length: self._fetch(name, start, length, in_parts=True)[0]
 
     def read(self, name: str) -> bytes:
-        """The whole of `name`. Raises FileNotFoundError."""
+        """Return the whole of `name`. Raises FileNotFoundError."""
         return bytes(self.view(name))
 
     def view(self, name: str) -> memoryview:
-        """The whole of `name`, in memory; large objects are fetched in pieces. Raises FileNotFoundError."""
+        """Return the whole of `name`, in memory; large objects are fetched in pieces. Raises FileNotFoundError."""
         first, size = self._fetch(name, 0, FETCH)
         if len(first) == size:
             return memoryview(first)
@@ -168,7 +181,7 @@ class RemoteStore:
     def create(self, name: str, data: bytes) -> None:
         """Put `data` under `name`, which must be new. Raises FileExistsError.
 
-        That may be of our own making where the server's answer was lost: compare what is there.
+        Where the answer of the server was lost, the object may be our own: compare what is there.
         """
         self._check_own()
         if self.put_if(name, data, None) is None:
@@ -180,7 +193,7 @@ class RemoteStore:
             self.ask(name, lambda client, key: obstore.delete(client, key))
 
     def flush(self, folders: list[str]) -> None:
-        """Nothing: what a bucket has taken is safe."""
+        """Do nothing: what a bucket has taken is safe."""
 
     @contextmanager
     def writing(self, names: list[str]) -> Iterator[list[BinaryIO]]:
@@ -194,7 +207,7 @@ class RemoteStore:
         try:
             yield [cast(BinaryIO, upload) for upload in uploads]
             self._check_own()
-            failures = list(ahead(Upload.tried_to_commit, each, self.threads))  # all have ended before any is aborted
+            failures = list(ahead(Upload.try_commit, each, self.threads))  # all have ended before any is aborted
             if failure := next(filter(None, failures), None):
                 raise failure
         except BaseException:
@@ -203,14 +216,14 @@ class RemoteStore:
 
     @contextmanager
     def owning(self, records: str) -> Iterator[None]:
-        """Hold the store for one run by a lease, an object in `records` (docs/decisions/0007).
+        """Keep the store for one run by a lease, an object in `records` (docs/decisions/0007).
 
-        Raises BlockingIOError if another run holds it. Waits for the lease of a killed run to end.
+        Waits for the lease of a killed run to end. Raises BlockingIOError if another run has the store.
         """
         self._read_only()
         patient, hasty = (RemoteStore(self.address, patience) for patience in (FIRST, HASTE))
         lease = Lease(patient, f"{records}/lease.json", hasty)
-        with lease.held():
+        with lease.hold():
             self._lease = lease.name, lease.token
             try:
                 yield
@@ -218,15 +231,15 @@ class RemoteStore:
                 self._lease = None
 
     def working(self, records: str) -> AbstractContextManager[None]:
-        """Nothing: every commit asks for the lease."""
+        """Do nothing: every commit asks for the lease."""
         return nullcontext()
 
     def meta(self, name: str) -> ObjectMeta:
-        """Size, version and the server's time of the last change. Raises FileNotFoundError."""
+        """Return size, version and the server's time of the last change. Raises FileNotFoundError."""
         return self.ask(name, obstore.head)
 
     def read_version(self, name: str) -> tuple[bytes, ObjectMeta]:
-        """The whole of a small object and what `meta` says of it, of one version. Raises FileNotFoundError."""
+        """Return a small object and what `meta` says of it, of one version. Raises FileNotFoundError."""
 
         def get(client: ObjectStore, key: str) -> tuple[bytes, ObjectMeta]:
             found = obstore.get(client, key)
@@ -236,7 +249,7 @@ class RemoteStore:
         return self.ask(name, get)
 
     def put_if(self, name: str, data: bytes, version: Version | None) -> Version | None:
-        """Put `data` over `version` of an object, or None of it, and return the new version; None if it is another.
+        """Put `data` over `version` of an object, or None of it, and return the new one; None if it is another.
 
         Never tried again here: the first try may have changed what the second finds.
         """
@@ -253,12 +266,12 @@ class RemoteStore:
             return None
 
     def _target(self, name: str) -> tuple[Address, str]:
-        """What to connect to for `name`, and its key there."""
+        """Return what to connect to for `name`, and its key there."""
         return self.address, name
 
     def _client(self, address: Address, slow: float, left: float | None = None) -> ObjectStore:
-        """slow: seconds of a single try.  left: seconds to go on, where that is less than what is usual."""
-        patience = self._patience or (PATIENCE if self._reached else FIRST)
+        """Return a client for single tries of `slow` seconds, which goes on for `left` seconds, or as long as usual."""
+        patience = self._patience or (self._longest if self._reached else FIRST)
         timeout = slow if patience > FIRST else FIRST
         if left is not None and left < patience:
             return connect(address, max(left, 1.0), timeout)
@@ -267,13 +280,22 @@ class RemoteStore:
         return self._clients[address, patience, timeout]
 
     def ask(self, name: str, request: Callable[[ObjectStore, str], T], tries: int = 5, slow: float = SLOW) -> T:
-        """What `request` returns of a client and the key of `name`. Raises FileNotFoundError, StoreError.
+        """Return what `request` returns of a client and the key of `name`. A signal ends the wait.
 
-        obstore itself tries again, but not where an answer breaks off in its body.
-        slow: seconds that one try may take.  A signal ends the wait.
+        obstore itself tries again, but not where an answer breaks off in its body: this does.
+
+        Args:
+            name: Of an object.
+            request: Takes a client of obstore and the key.
+            tries: How often to ask, at most.
+            slow: Seconds that one try may take.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            StoreError: The server refuses, or does not answer in time.
         """
         address, key = self._target(name)
-        deadline = time.monotonic() + (self._patience or PATIENCE)
+        deadline = time.monotonic() + self._longest
         for attempt in range(1, tries + 1):
             client = self._client(address, slow, deadline - time.monotonic() if attempt > 1 else None)
             try:
@@ -299,9 +321,9 @@ class RemoteStore:
         raise AssertionError
 
     def _fetch(self, name: str, start: int, length: int, in_parts: bool = False) -> tuple[bytes, int]:
-        """`length` bytes of `name` from `start`, all that follow where the server cannot end there; its whole size.
+        """Return `length` bytes of `name` from `start`, and the size of the whole.
 
-        in_parts: raise StoreError for such a server, instead of fetching the whole for a part of it.
+        A server without ranges gives all bytes that follow; with `in_parts` StoreError is raised for it.
         """
 
         def get(client: ObjectStore, key: str) -> tuple[bytes, int]:
@@ -327,7 +349,7 @@ class RemoteStore:
         """Raise StoreError where nothing can be written."""
 
     def _check_own(self) -> None:
-        """Refuse to commit what a run began that has lost the store to another since."""
+        """Raise StoreError where another run has taken the store since this one began."""
         self._read_only()
         if self._lease is not None:
             Lease.check(self, *self._lease)

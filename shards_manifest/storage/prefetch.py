@@ -1,6 +1,6 @@
 """Calls made by other threads: ahead of the use of their results, or to be left when a signal comes.
 
-Their threads do not keep a process alive: one that waits for a server that is silent has to be able to end.
+The threads do not keep a process alive: a process whose server does not answer has to be able to end.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-AHEAD = 4  # calls asked for at once, for each thread
-AHEAD_BYTES = 64 << 20  # of their results, but for a single one that is larger
+AHEAD = 4  # calls under way at once, for each thread
+AHEAD_BYTES = 64 << 20  # of their results; more only for a single result that is larger
 
 
 def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: int) -> Generator[T, None, None]:
-    """What `function` returns for every item, in order, with up to AHEAD calls for each thread under way.
+    """Yield what `function` returns for every item, in order, with up to AHEAD calls for each thread under way.
 
-    items: with the bytes that each result takes; taken as they are needed, so there may be any number.
-    With one thread nothing runs ahead: then every call is made when its result is asked for.
+    Args:
+        function: What to call.
+        items: Each with the bytes that its result takes; taken as they are needed, so there may be any number.
+        threads: How many call. With one, nothing runs ahead: every call is made when its result is asked for.
     """
     if threads == 1:
         yield from (function(item) for item, _ in items)
         return
     waiting: deque[tuple[int, Future[T]]] = deque()
     asked: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
-    held = 0
+    under_way = 0  # bytes
     for _ in range(threads):
         threading.Thread(target=_answer, args=(asked,), daemon=True).start()
     try:
@@ -38,11 +40,11 @@ def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: i
             future: Future[T] = Future()
             asked.put((future, lambda item=item: function(item)))  # type: ignore[misc]
             waiting.append((size, future))
-            held += size
-            while len(waiting) >= AHEAD * threads or (held > AHEAD_BYTES and len(waiting) > 1):
+            under_way += size
+            while len(waiting) >= AHEAD * threads or (under_way > AHEAD_BYTES and len(waiting) > 1):
                 first, oldest = waiting.popleft()
                 yield oldest.result()
-                held -= first
+                under_way -= first
         for _, future in waiting:
             yield future.result()
     finally:
@@ -53,10 +55,10 @@ def ahead(function: Callable[[S], T], items: Iterable[tuple[S, int]], threads: i
 
 
 def call_in_thread(function: Callable[[], T]) -> T:
-    """What `function` returns, called by another thread where this is the main one.
+    """Return what `function` returns, called by another thread where this is the main one.
 
-    A signal is heard by the main thread, and not before the call that it is in returns: a wait for another thread
-    does so at once, that for a server may not.
+    Python handles a signal in the main thread, when the call that this is in returns. A wait for another thread
+    returns at once; a wait for a server may not.
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
@@ -77,4 +79,4 @@ def _answer(asked: SimpleQueue[tuple[Future[T], Callable[[], T]] | None]) -> Non
             future.set_result(function())
         except BaseException as error:
             future.set_exception(error)
-        del call, future, function  # or a thread that waits would keep an error, whose frames keep who asks
+        del call, future, function  # or a waiting thread would keep an error, whose frames keep their caller

@@ -13,6 +13,7 @@ from obstore.exceptions import BaseError, NotSupportedError
 from ..errors import StoreError
 from .address import Address
 from .object_store import RemoteStore
+from .providers import BUCKET_SCHEMES, url_choices
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -32,19 +33,19 @@ class WebStore(RemoteStore):
     _heads = True  # until the server refuses one, and answers a GET
 
     def meta(self, name: str) -> ObjectMeta:
-        """Size, and the time of the last change as far as the server tells it. Raises FileNotFoundError."""
+        """Return the size, and the time of the last change where the server gives it. Raises FileNotFoundError."""
         return self.ask(name, self._head)
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """None."""
+        """Return nothing: a web server lists nothing."""
         return {}
 
     def folders(self, folder: str = "") -> list[str]:
-        """None."""
+        """Return nothing: a web server lists nothing."""
         return []
 
     def walk(self, folder: str) -> Iterator[tuple[str, int]]:
-        """None."""
+        """Yield nothing: a web server lists nothing."""
         return iter(())
 
     def _head(self, client: ObjectStore, key: str) -> ObjectMeta:
@@ -66,7 +67,7 @@ class WebStore(RemoteStore):
         return meta
 
     def _target(self, name: str) -> tuple[Address, str]:
-        """The folder and the name in it where obstore writes the name as it was written; else all as the address.
+        """Return the folder and the name in it where obstore sends the name as it was written; else the whole address.
 
         Files of one folder share a client and so its connections.
         """
@@ -79,12 +80,12 @@ class WebStore(RemoteStore):
         return self.address.root.at(folder), literal
 
     def _read_only(self) -> None:
-        raise StoreError(f"{self} can only be read: write to a folder or to s3://, gs:// or az://")
+        raise StoreError(f"{self} can only be read: write to a folder or to {url_choices(BUCKET_SCHEMES)}")
 
 
 def _refused(text: str) -> bool:
-    """True where it is the method that may be refused, not the file that is missing or the server that is away."""
+    """Return True where the method may be refused, rather than the file missing or the server away."""
     status = re.search(r"status code: (\d{3})", text)
     if status is None:
-        return "header" in text.lower()  # a size that HEAD does not tell
+        return "header" in text.lower()  # the answer to HEAD has no size
     return status[1] == "501" or (status[1][0] == "4" and status[1] not in ("404", "410", "408", "429"))

@@ -15,9 +15,11 @@ import pytest
 from spectral_shards.preprocess.errors import SourceError
 from spectral_shards.preprocess.sources import SourceOptions, find_source
 from spectral_shards.preprocess.sources.path import Place
-from spectral_shards.shards_manifest.dataset import open_data, open_store
+from spectral_shards.shards_manifest.dataset import open_data
 from spectral_shards.shards_manifest.errors import StoreError
-from spectral_shards.shards_manifest.storage.address import Address, hidden, is_url, joined, shown, url_names
+from spectral_shards.shards_manifest.storage.address import Address, is_url, joined, shown, url_names
+from spectral_shards.shards_manifest.storage.opening import open_store
+from spectral_shards.shards_manifest.storage.redact import hidden
 from spectral_shards.shards_manifest.storage.web_server import WebStore
 from support import forms
 from support.buckets import BUCKET, Server, environment

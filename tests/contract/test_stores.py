@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.shards_manifest.dataset import open_band, open_store
+from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import FormatError, StoreError
 from spectral_shards.shards_manifest.storage.base import Store
 from spectral_shards.shards_manifest.storage.local import LocalStore
+from spectral_shards.shards_manifest.storage.opening import open_store
 from support.buckets import BUCKET, FaultProxy, Server, environment, wait_for
 
 LARGE = 12_000_000  # bytes: more than two parts of an upload, more than one piece of a download
@@ -196,9 +197,9 @@ def test_large_objects_through_faults(server: Server, tmp_path: Path, monkeypatc
 
 HOLD = """
 import sys, time
-from spectral_shards.shards_manifest.dataset import open_store
+from spectral_shards.shards_manifest.storage.opening import open_store
 with open_store(sys.argv[1]).owning("rows"):
-    print("held", flush=True)
+    print("owned", flush=True)
     time.sleep(60)
 """
 
@@ -208,7 +209,7 @@ def test_the_lease_of_a_killed_run_runs_out_and_what_is_left_of_it_cannot_commit
     url = f"{cloud}/leases/{tmp_path.name}"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, url], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    assert holder.stdout.readline() == "owned\n"
     holder.kill()
     holder.wait()
     holder.stdout.close()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from spectral_shards.preprocess.config import SplitPlan
 from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks, moments
 from spectral_shards.preprocess.pipeline.coefficients import Compiled, Portable, kernel_name
-from spectral_shards.shards_manifest.spectral.color import PEAK, UNIT, color_matrix, to_rgb
+from spectral_shards.shards_manifest.manifest import FACTORS
+from spectral_shards.shards_manifest.spectral.color import COLORS, PEAK, UNIT, color_matrix, to_rgb
 from spectral_shards.shards_manifest.spectral.transform import (
     TRANSFORMS,
     band_frequency,
@@ -22,8 +23,6 @@ from spectral_shards.shards_manifest.spectral.transform import (
     phase_view,
 )
 from support.pictures import picture
-
-FACTORS = (1, 4, 16, 36)
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -60,7 +59,7 @@ def test_phases_and_bands_by_hand() -> None:
     assert band_frequency("dct", 36, 35) == (35,)
 
 
-@given(st.sampled_from(TRANSFORMS), st.sampled_from(FACTORS), st.floats(0.25, 128), st.integers(0, 2**32))
+@given(st.sampled_from(tuple(TRANSFORMS)), st.sampled_from(FACTORS), st.floats(0.25, 128), st.integers(0, 2**32))
 def test_products_are_exact_in_any_order(transform: str, factor: int, step: float, seed: int) -> None:
     """The bytes of a split cannot depend on how a BLAS sums: float32 gives what integers give."""
     weights = exact_weights(band_matrix(transform, factor) / (UNIT * step), PEAK)
@@ -98,7 +97,7 @@ def coefficients(plan: SplitPlan, blocks: BandBlocks, pixels: np.ndarray) -> np.
     return stored.astype(np.float32) * steps[:, :, None, None].astype(np.float32)
 
 
-@pytest.mark.parametrize("color", ["ycbcr", "rgb"])
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize(
     ("factor", "size", "dtype"),
@@ -123,7 +122,7 @@ def test_stored_coefficients_are_the_transform_rounded(
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("factor", FACTORS)
 def test_the_mean_band_never_clips(factor: int, transform: str) -> None:
-    for color in ("ycbcr", "rgb"):
+    for color in COLORS:
         for step in (0.25, 1.0, 6.0):
             _, blocks = splitter(factor=factor, size=12, transform=transform, color=color, step=step)
             for rgb in [(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.shards_manifest.dataset import open_store
 from spectral_shards.shards_manifest.errors import StoreError
 from spectral_shards.shards_manifest.storage.address import Address
 from spectral_shards.shards_manifest.storage.clients import connect
 from spectral_shards.shards_manifest.storage.environment import settings
 from spectral_shards.shards_manifest.storage.object_store import RemoteStore
+from spectral_shards.shards_manifest.storage.opening import open_store
 from support.buckets import BUCKET, HOST, Server, environment, free_ports
 from support.forms import SPLIT
 from support.hubs import Hub, secret
@@ -105,6 +105,17 @@ def test_values_that_can_be() -> None:
         assert settings("s3", {"AWS_REGION": value}) == {}
 
 
+def test_time_limits_are_read_when_a_store_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, use in (
+        ("SPECTRAL_RETRY_SECONDS", lambda: open_store("s3://b/x")),
+        ("SPECTRAL_LEASE_SECONDS", lambda: open_store("s3://b/x").owning("rows").__enter__()),
+    ):
+        monkeypatch.setenv(name, "soon")
+        with pytest.raises(StoreError, match=f"{name}='soon' is no number of seconds"):
+            use()
+        monkeypatch.setenv(name, "2")
+
+
 def test_every_program_names_the_variable(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -177,7 +188,7 @@ def test_what_a_client_cannot_be_made_with_is_named(
 def test_a_panic_is_a_sentence_and_an_interrupt_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     from spectral_shards.shards_manifest.storage import clients
 
-    monkeypatch.setattr(clients.settings, "settings", lambda scheme, environ: {})
+    monkeypatch.setattr(clients.environment, "settings", lambda scheme, environ: {})
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "key")
     store = open_store(f"s3://{BUCKET}/x")

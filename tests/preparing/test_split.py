@@ -224,8 +224,9 @@ def test_images_come_back_from_their_bands(factor: int, transform: str, photos: 
     found = fidelity(out, photos, 100)
     assert (len(found.psnr), found.bad) == (96, ())
     assert found.psnr.min() > 41
-    assert sum(block.shape[1] for block in SplitBlocks(store, manifest, "train")) == 96
-    sample = next(iter(SplitBlocks(store, manifest, "train")))[:, 5]
+    with SplitBlocks(store, manifest, "train") as blocks:
+        assert sum(block.shape[1] for block in blocks) == 96
+        sample = next(iter(blocks))[:, 5]
     assert rebuild(sample, manifest).shape == (48, 48, 3)
 
 

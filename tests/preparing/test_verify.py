@@ -97,6 +97,18 @@ def test_swapped_shards_with_a_forged_manifest(copy: Path) -> None:
     assert f"{second} holds other samples" in found
 
 
+def test_blocks_of_another_size_than_the_manifest_says(photos: Path, tmp_path: Path) -> None:
+    options = {"factor": 4, "size": 16, "samples_per_block": 8, "samples_per_shard": 24, "val_per_class": 0}
+    out = make_split(photos, tmp_path / "out", **options)
+    path = out / "01" / MANIFEST
+    path.write_text(path.read_text().replace('"block": 8,', '"block": 9,'))  # three blocks of 24 samples either way
+    bad = verify(str(out), 1).bad
+    assert len(bad) == 4
+    for number, sentence in enumerate(bad):
+        shard = f"{out}/01/train-{number:06d}.tar"
+        assert sentence == f"{shard} holds a block of int8 (8, 3, 8, 8), not what its manifest says"
+
+
 def test_damaged_tables_and_manifests(copy: Path) -> None:
     (copy / "samples-val.tsv.gz").write_bytes(b"junk")
     (copy / "03" / MANIFEST).write_text("{")

@@ -25,11 +25,12 @@ def test_preparing_never_loads_torch_or_training(module: str) -> None:
     assert not found & {*HEAVY, f"{OURS}.train"}
 
 
-def test_the_contract_loads_neither_program() -> None:
+def test_the_contract_loads_neither_program_nor_clients() -> None:
     found = loaded(
-        f"from {OURS}.shards_manifest import dataset, tables\nimport {OURS}.shards_manifest.runtime.cli_runner"
+        f"from {OURS}.shards_manifest import dataset, tables\n"
+        f"from {OURS}.shards_manifest.runtime import cli_runner, executors"
     )
-    assert not found & {*HEAVY, f"{OURS}.preprocess", f"{OURS}.train", "PIL", "joblib"}
+    assert not found & {*HEAVY, f"{OURS}.preprocess", f"{OURS}.train", "PIL", "joblib", "obstore"}
 
 
 def test_training_never_loads_preparing() -> None:
