@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards_manifest.dataset import read_band
+from ...shards_manifest.dataset import Split, open_split, read_band
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import SplitManifest
 from ...shards_manifest.shard.reader import BlockReader
@@ -80,3 +81,27 @@ def rebuild(coefficients: NDArray[np.float32], manifest: SplitManifest) -> NDArr
     geometry = manifest.geometry
     planes = inverse(coefficients.transpose(1, 0, 2, 3), band_matrix(geometry.transform, geometry.factor))
     return to_rgb(planes, geometry.color).transpose(1, 2, 0)
+
+
+def reconstruct_images(data: str | os.PathLike[str] | Split, part: str = "val") -> Iterator[NDArray[np.uint8]]:
+    """Yield the images of a part of a split, in stored order, rebuilt from all its bands.
+
+    Args:
+        data: The folder or the URL of the split, or what `open_split` returned.
+        part: train or val.
+
+    Returns:
+        An iterator of uint8 (P*s, P*s, 3), R, G, B.
+
+    Raises:
+        FormatError: It is no split, or has no such part.
+        ShardError: A shard is missing or damaged.
+        StoreError: The disk or the server refuses.
+    """
+    store, manifest = data if isinstance(data, Split) else open_split(data)
+    if part not in manifest.parts:
+        raise FormatError(f"{store} has no {part} part: choose {', '.join(manifest.parts)}")
+    with SplitBlocks(store, manifest, part) as blocks:
+        for block in blocks:
+            for sample in range(block.shape[1]):
+                yield rebuild(block[:, sample], manifest)

@@ -107,13 +107,13 @@ def test_what_the_user_set_is_checked_against_what_it_meets(name: str, given: di
 
 def test_a_file_gives_way_too_and_must_not_contradict_itself(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text("epochs = 20\nwarmup = 5\nbatch_size = 64\naccumulate = 16\nlr = 0.1\nlr_min = 0.01\n")
+    mine.write_text("epochs = 20\nwarmup = 5\nbatch_size = 64\ngrad_accum_steps = 16\nlr = 0.1\nlr_min = 0.01\n")
     recipe, notes = recipes.resolve(str(mine), epochs=2, batch_size=8, lr=0.001)
     assert (recipe.warmup, recipe.grad_accum_steps, recipe.lr_min) == (0.5, 2, 0.0001)
     assert notes == [
         f"warmup = 5 of {mine} does not fit --epochs 2: it is 0.5 here",
         f"lr_min = 0.01 of {mine} does not fit --lr 0.001: it is 0.0001 here",
-        f"accumulate = 16 of {mine} does not fit --batch-size 8: it is 2 here",
+        f"grad_accum_steps = 16 of {mine} does not fit --batch-size 8: it is 2 here",
     ]
     mine.write_text("epochs = 4\nwarmup = 8\n")
     with pytest.raises(TrainError, match=re.escape(f"--recipe {mine}: warmup = 8 is longer than epochs = 4: choose 4")):
@@ -124,7 +124,10 @@ def test_a_file_gives_way_too_and_must_not_contradict_itself(tmp_path: Path) -> 
         recipes.load(str(mine), warmup=9.0)
     for text, said in (
         ("lr = 0.1\nlr_min = 0.2\n", "lr_min = 0.2 is larger than lr = 0.1: choose 0.1 or less"),
-        ("batch_size = 2\naccumulate = 2\n", "accumulate = 2 leaves less than two samples for each part of batch_size"),
+        (
+            "batch_size = 2\ngrad_accum_steps = 2\n",
+            "grad_accum_steps = 2 leaves less than two samples for each part of batch_size",
+        ),
         ("momentum = -1\n", "momentum = -1 is out of range: choose 0 or more, and less than 1"),
     ):
         mine.write_text(text)
@@ -190,8 +193,8 @@ def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
     kept = recipes.load(str(tmp_path / "run" / "recipe.toml"))
     assert kept.warmup == 0.2
     again = program(*command, "--epochs", "1")
-    assert again.returncode == 2  # another hold-out
-    assert "hold-out 20 there, 10000 here" in again.stderr
+    assert again.returncode == 2  # another holdout-samples
+    assert "holdout-samples 20 there, 10000 here" in again.stderr
     again = program(*command, "--epochs", "1", "--holdout-samples", "20")
     assert "is finished" in again.stdout
     assert fails(*command, "--epochs", "1", "--warmup", "8") == (
@@ -492,7 +495,7 @@ def test_other_runs_are_told_apart_in_words(runs: Path, sub4: Path, tmp_path: Pa
     for shards, options, said in (
         (other / "00", quick(), "other samples, or the same in another order"),
         (sub4 / "00", plan, "recipe lr 0.1 there, 0.3 here"),
-        (sub4 / "00", replace(quick(), holdout_samples=3), "hold-out 10000 there, 3 here"),
+        (sub4 / "00", replace(quick(), holdout_samples=3), "holdout-samples 10000 there, 3 here"),
         (sub4 / "01", quick(), "band 0 there, 1 here"),
     ):
         with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):

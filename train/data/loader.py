@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...shards_manifest.dataset import open_band, open_data
+from ...shards_manifest.dataset import Band, Split, open_data, read_band
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.shard.reader import BlockReader
-from ...shards_manifest.storage.address import joined
-from ...shards_manifest.storage.base import Store
 from ..errors import TrainError
 from .block_cache import BlockCache
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
@@ -61,7 +59,7 @@ class BandLoader:
     that got the `state_dict` of another one continues in the middle of the epoch, with any number of ranks and workers.
 
     Args:
-        data: A band, or a split: its folder, its URL, or what `open_band` returned.
+        data: A band or a split: its folder, its URL, or what `open_band` or `open_split` returned.
         part: 'train', 'holdout' or 'val'.
         batch_size: Samples of a batch, over all ranks; fewer where a training part has fewer.
         seed: Seed of the training order.
@@ -85,7 +83,7 @@ class BandLoader:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | tuple[Store, BandManifest],
+        data: str | os.PathLike[str] | Band | Split,
         part: str = "train",
         batch_size: int = 256,
         seed: int = 0,
@@ -118,7 +116,7 @@ class BandLoader:
         self.lost = 0
 
     @property
-    def sampler(self) -> EpochSampler:
+    def epoch_sampler(self) -> EpochSampler:
         """Which samples come in which batch. For 'train' only."""
         assert isinstance(self._order, _TrainOrder)
         return self._order.sampler
@@ -297,23 +295,23 @@ def _check(part: str, batch_size: int, rank: int, world_size: int, options: Load
 
 
 def _open(
-    data: str | os.PathLike[str] | tuple[Store, BandManifest], part: str, cache: BlockCache | None
+    data: str | os.PathLike[str] | Band | Split, part: str, cache: BlockCache | None
 ) -> tuple[list[BlockReader], list[BandManifest]]:
     """Open the part of a band, or of every band of a split, all of which have to hold the same samples."""
-    if isinstance(data, tuple):
-        found = [data]
+    opened = data if isinstance(data, (Band, Split)) else open_data(data)
+    store = opened.store
+    if isinstance(opened, Band):
+        bands = {"": opened.manifest}
     else:
-        store, manifest = open_data(data)
-        if isinstance(manifest, BandManifest):
-            found = [(store, manifest)]
-        else:
-            found = [open_band(joined(os.fspath(data), band.folder)) for band in manifest.bands]
-    for store, band in found:
+        bands = {band.folder: read_band(store, band.folder) for band in opened.manifest.bands}
+    first = next(iter(bands.values()))
+    for folder, band in bands.items():
+        where = f"{store}/{folder}" if folder else str(store)
         if part not in band.parts:
-            raise FormatError(f"{store} has no {part} part: choose {', '.join(band.parts)}")
-        if band.parts[part].digest != found[0][1].parts[part].digest:
-            raise FormatError(f"{store} has another sample order than {found[0][0]}: copy the split again")
-    readers = [BlockReader(store, band, part, cache) for store, band in found]
+            raise FormatError(f"{where} has no {part} part: choose {', '.join(band.parts)}")
+        if band.parts[part].digest != first.parts[part].digest:
+            raise FormatError(f"{where} has another sample order than the first band: copy the split again")
+    readers = [BlockReader(store, band, part, cache, folder) for folder, band in bands.items()]
     if any(not np.array_equal(reader.samples, readers[0].samples) for reader in readers[1:]):
-        raise FormatError(f"the bands of {data} have blocks of other sizes than each other: split again")
-    return readers, [band for _, band in found]
+        raise FormatError(f"the bands of {store} have blocks of other sizes than each other: split again")
+    return readers, list(bands.values())

@@ -125,7 +125,8 @@ def evaluate_checkpoint(
         TrainError: The checkpoint is damaged, or of other data, or there is no val part.
         FormatError, ShardError, StoreError: The band cannot be read.
     """
-    store, manifest = open_band(shards)
+    band = open_band(shards)
+    manifest = band.manifest
     found = checkpoint.load(path)
     if differences := _differences(found.band, manifest):
         raise TrainError(
@@ -144,7 +145,7 @@ def evaluate_checkpoint(
         raise TrainError(f"{path} does not fit its network ({str(error).splitlines()[0]}): copy it again") from None
     reading = plan.reading
     loader = BandLoader(
-        (store, manifest),
+        band,
         "val",
         eval_batch_size(plan.recipe, ranks.size),
         rank=ranks.rank,

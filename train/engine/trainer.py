@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from tqdm import tqdm
 
-from ...shards_manifest.dataset import open_band
+from ...shards_manifest.dataset import Band, open_band
 from ...shards_manifest.errors import SpectralError
 from ...shards_manifest.manifest import BandManifest
-from ...shards_manifest.storage.base import Store
 from .. import networks
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
@@ -62,7 +61,8 @@ def train_band(
         TrainError, FormatError, ShardError, StoreError: The run cannot be done.
         KeyboardInterrupt, SystemExit: It was stopped, after a checkpoint.
     """
-    store, manifest = open_band(shards)
+    band = open_band(shards)
+    manifest = band.manifest
     run = RunFolder(out, bool(plan.restart))
     with ExitStack() as stack:
         ranks.broadcast_from_rank0(lambda: stack.enter_context(run.owning()))
@@ -70,11 +70,11 @@ def train_band(
         if earlier is not None:
             return earlier
         if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
-            raise TrainError(f"{store} has fewer than two training samples")
+            raise TrainError(f"{band.store} has fewer than two training samples")
         checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifest, plan))
         if checkpoint is not None:  # auto may mean another precision here than where the run was started
             plan = replace(plan, precision=checkpoint.identity.options.precision)
-        trainer = Trainer((store, manifest), plan, run, ranks, stop or Stop(), quiet or not ranks.first)
+        trainer = Trainer(band, plan, run, ranks, stop or Stop(), quiet or not ranks.first)
         stack.callback(trainer.loader.close)
         if checkpoint is not None:
             trainer.resume(checkpoint)
@@ -109,7 +109,7 @@ class Trainer:
     """A run under way in one rank.
 
     Args:
-        band: The band's store and manifest.
+        band: The band.
         plan: What to do.
         run: The run folder, which this process owns.
         ranks: The processes that train together.
@@ -124,16 +124,14 @@ class Trainer:
         TrainError: The plan does not fit the band.
     """
 
-    def __init__(
-        self, band: tuple[Store, BandManifest], plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: Stop, quiet: bool
-    ) -> None:
-        self._manifest, self._plan, self._run, self._stop, self._quiet = band[1], plan, run, stop, quiet
+    def __init__(self, band: Band, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: Stop, quiet: bool) -> None:
+        self._manifest, self._plan, self._run, self._stop, self._quiet = band.manifest, plan, run, stop, quiet
         loaders = _loaders(band, plan, ranks)
         self.loader = loaders.pop("train")
-        check_fits(band[1], plan, self.loader.batch_size, ranks.size)
-        model = Model(band[1], plan, ranks)
-        self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.sampler.partners)
-        self._evaluate = Evaluator(model, loaders, run, len(band[1].classes))
+        check_fits(band.manifest, plan, self.loader.batch_size, ranks.size)
+        model = Model(band.manifest, plan, ranks)
+        self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.epoch_sampler.partners)
+        self._evaluate = Evaluator(model, loaders, run, len(band.manifest.classes))
         self._timer = CheckpointTimer(plan.save_every)
         self._failure: SpectralError | None = None  # of reading, which ends the run after the steps so far
         self.state = TrainState()
@@ -150,7 +148,7 @@ class Trainer:
         """Go on from a checkpoint. Raises TrainError if it does not fit."""
         progress, state = checkpoint.progress, self.state
         self.loader.load_state_dict(dict(progress.loader))
-        state.epoch, state.batch = self.loader.sampler.position(dict(progress.loader))
+        state.epoch, state.batch = self.loader.epoch_sampler.position(dict(progress.loader))
         state.totals = EpochTotals(**progress.totals)
         state.train_top1, state.seconds = progress.train_top1, progress.seconds
         state.best_top1, state.best_epoch = progress.best_top1, progress.best_epoch
@@ -353,7 +351,7 @@ class Trainer:
             tqdm.write(text)
 
 
-def _loaders(band: tuple[Store, BandManifest], plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]:
+def _loaders(band: Band, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]:
     """Return the loaders of train, and of what is there of the holdout and val."""
     reading = plan.reading
     options = LoaderOptions(
@@ -367,7 +365,7 @@ def _loaders(band: tuple[Store, BandManifest], plan: TrainPlan, ranks: Ranks) ->
     sizes = {"train": plan.recipe.batch_size}
     if plan.holdout_samples:
         sizes["holdout"] = eval_batch_size(plan.recipe, ranks.size)
-    if "val" in band[1].parts:
+    if "val" in band.manifest.parts:
         sizes["val"] = eval_batch_size(plan.recipe, ranks.size)
     loaders = {
         part: BandLoader(band, part, size, plan.seed, ranks.rank, ranks.size, reading.workers, options)
