@@ -1,9 +1,9 @@
-/* Quantised coefficients to a DEFLATE stream (RFC 1951) that any inflate reads; `compress.py` says what for.
+/* Compress quantised coefficients to a DEFLATE stream (RFC 1951) that any inflate reads; docs/decisions/0006 says why.
  *
- * What is searched for is only what such data has: bytes of very unequal frequency, and runs of one byte. A run is
- * taken where eight bytes in a row, at a place counted by eights, equal those before them. Huffman codes are made
- * for groups of planes: a plane starts a group of its own where the codes it saves outweigh BLOCK_COST. Integers
- * alone decide, so the bytes are the same on every machine.
+ * It looks only for what such data has: bytes of very unequal frequency, and runs of one byte. A run starts where
+ * eight bytes in a row, at a multiple of eight bytes, equal the byte before them. Huffman codes are made for groups of
+ * planes: a plane starts a new group if codes of its own save more than BLOCK_COST. Only integers decide, so the bytes
+ * are the same on every machine.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -19,21 +19,23 @@ enum {
     END = 256, /* the symbol that ends a block */
     SYMBOLS = 286,
     LONGEST = 258, /* bytes of the longest run that one symbol stands for */
-    LIMIT = 12,    /* bits of the longest code: four fit into a word, and inflate decodes them in one step */
-    HEADER = 400   /* more bytes than the description of the codes of a block takes */
+    LIMIT = 12,    /* bits of the longest code: four fit into a word, and one look-up of our inflate reads each */
+    HEADER = 400   /* bytes: more than the description of the codes of a block takes */
 };
 
-/* Bits that a block has to save: its own description, and about 9 us to build the reader's tables. */
+/* Bits that a block has to save: for its own description, and for the time to build the reader's tables. Another
+   number makes other bytes. */
 #define BLOCK_COST 4096
 
 static const uint16_t RUN_BASE[29] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
                                       31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
-static const uint8_t RUN_EXTRA[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
+static const uint8_t RUN_EXTRA[29] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2,
+                                      2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0};
 static const uint8_t LENGTH_ORDER[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
 
 static uint8_t run_code[LONGEST + 1]; /* length of a run -> its code, less 257 */
 
-/* So many literals from the input, then a run of the last of them; a run of 0 ends a plane. */
+/* A number of literals from the input, then a run of the last of them; a run of 0 ends a plane. */
 typedef struct {
     uint32_t literals, run;
 } Step;
@@ -41,13 +43,13 @@ typedef struct {
 typedef struct {
     uint32_t counts[SYMBOLS];
     const uint8_t *data;
-    Step *first, *last; /* last: one behind */
+    Step *first, *last; /* last: one after the end */
 } Group;
 
 typedef struct {
     uint8_t *next;
-    uint64_t bits; /* not written yet, the first in the lowest place */
-    unsigned held; /* how many: at most 7 between two calls */
+    uint64_t bits;    /* not written yet, the first in the lowest place */
+    unsigned pending; /* how many: at most 7 between two calls */
 } Writer;
 
 static void make_tables(void)
@@ -57,8 +59,8 @@ static void make_tables(void)
             run_code[run] = (uint8_t)code;
 }
 
-/* 256 * log2(x), to 3 or so, x > 0: the exponent and mantissa of x as a float, which is exact, and a parabola for
-   the mantissa. Plain arithmetic, so that a compiler makes vectors of it. */
+/* Return 256 * log2(x) for x > 0, with an error of about 3: the exponent and mantissa of x as a float, which is exact,
+   and a parabola for the mantissa. Plain arithmetic, so that a compiler can use vectors. */
 static inline uint32_t log2_256(uint32_t x)
 {
     const float as_float = (float)(int32_t)x;
@@ -69,12 +71,12 @@ static inline uint32_t log2_256(uint32_t x)
 }
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("avx2", "default"))) /* the processor chooses when it runs */
+#define CLONES __attribute__((target_clones("avx2", "default"))) /* chosen by the processor at run time */
 #else
 #define CLONES
 #endif
 
-/* The bits that the literals and runs of some counts take with codes of their own, at the least. */
+/* Return the least bits that literals and runs with these counts take with codes of their own. */
 CLONES static uint64_t cost(const uint32_t *counts)
 {
     uint32_t total = 0;
@@ -86,12 +88,12 @@ CLONES static uint64_t cost(const uint32_t *counts)
     return ((uint64_t)total * log2_256(total) - saved) >> 8;
 }
 
-/* Lengths of a Huffman code in which none is longer than `limit`; 0 for what does not occur. */
+/* Compute the lengths of a Huffman code of `limit` bits at most; 0 for symbols that do not occur. */
 static void code_lengths(const uint32_t *counts, int symbols, int limit, uint8_t *lengths)
 {
     int order[SYMBOLS], used = 0;
     memset(lengths, 0, (size_t)symbols);
-    for (int s = 0; s < symbols; s++) { /* by count, then by symbol: insertion, there are few */
+    for (int s = 0; s < symbols; s++) { /* sort by count, then by symbol; by insertion, as there are few */
         int at = used;
         if (!counts[s])
             continue;
@@ -123,7 +125,7 @@ static void code_lengths(const uint32_t *counts, int symbols, int limit, uint8_t
         if (i < used)
             of_length[depth[i] < limit ? depth[i] : limit]++;
     }
-    /* cutting to the limit overfills the code: lengthen the longest that can be, until it fits (Kraft) */
+    /* cutting to the limit overfills the code: lengthen the longest codes below the limit until it fits (Kraft) */
     uint32_t filled = 0;
     for (int length = 1; length <= limit; length++)
         filled += (uint32_t)of_length[length] << (limit - length);
@@ -140,7 +142,7 @@ static void code_lengths(const uint32_t *counts, int symbols, int limit, uint8_t
             lengths[order[i++]] = (uint8_t)length;
 }
 
-/* The canonical codes for some lengths, their first bit in the lowest place. */
+/* Compute the canonical codes for these lengths, the first bit in the lowest place. */
 static void assign_codes(const uint8_t *lengths, int symbols, uint32_t *codes)
 {
     uint32_t of_length[16] = {0}, next[16], code = 0;
@@ -157,18 +159,18 @@ static void assign_codes(const uint8_t *lengths, int symbols, uint32_t *codes)
     }
 }
 
-/* At most 56 bits; eight bytes behind `next` are overwritten. */
+/* Write at most 56 bits; eight bytes after `next` are overwritten. */
 static inline void put(Writer *w, uint64_t bits, unsigned count)
 {
-    w->bits |= bits << w->held;
-    w->held += count;
+    w->bits |= bits << w->pending;
+    w->pending += count;
     memcpy(w->next, &w->bits, 8);
-    w->next += w->held >> 3;
-    w->bits >>= w->held & ~7u;
-    w->held &= 7;
+    w->next += w->pending >> 3;
+    w->bits >>= w->pending & ~7u;
+    w->pending &= 7;
 }
 
-/* The head of a block: the code lengths of its symbols, and of its one distance. */
+/* Write the head of a block: the code lengths of its symbols, and of its one distance. */
 static void put_header(Writer *w, uint8_t *lengths, int final)
 {
     int used = SYMBOLS, count = 0, described = 19;
@@ -221,7 +223,7 @@ static void put_block(Writer *writer, Group *group, int final)
     const uint8_t *data = group->data;
     for (const Step *step = group->first; step < group->last; step++) {
         const uint8_t *end = data + step->literals;
-        for (; end - data >= 4; data += 4) { /* two and two: a shorter chain of shifts */
+        for (; end - data >= 4; data += 4) { /* in pairs: a shorter chain of shifts */
             const unsigned a = lengths[data[0]], b = lengths[data[1]], c = lengths[data[2]], d = lengths[data[3]];
             const uint64_t ab = codes[data[0]] | (uint64_t)codes[data[1]] << a;
             const uint64_t cd = codes[data[2]] | (uint64_t)codes[data[3]] << c;
@@ -240,10 +242,10 @@ static void put_block(Writer *writer, Group *group, int final)
     *writer = w;
 }
 
-/* Count the literals and runs of data[0:size], and note the steps. first: nothing stands before it. */
+/* Count the literals and runs of data[0:size], and write down the steps. first: no byte comes before it. */
 static void scan(const uint8_t *data, size_t size, int first, Group *plane)
 {
-    uint32_t counts[4][LITERALS] = {{0}}; /* four: equal bytes in a row need not wait for each other */
+    uint32_t counts[4][LITERALS] = {{0}}; /* four, so that equal bytes in a row do not wait for each other */
     const uint8_t *end = data + size, *start = data, *p = data;
     Step *step = plane->first;
     memset(plane->counts, 0, sizeof plane->counts);
@@ -277,7 +279,7 @@ static void scan(const uint8_t *data, size_t size, int first, Group *plane)
         plane->counts[s] = counts[0][s] + counts[1][s] + counts[2][s] + counts[3][s];
 }
 
-/* Compress data[0:size] to `out`; the number of bytes. The first plane takes what is left over. */
+/* Compress data[0:size] to `out`; return the number of bytes. The first plane is what is left over of whole ones. */
 static size_t compress(const uint8_t *data, size_t size, size_t plane_size, Step *steps, uint8_t *out)
 {
     Writer writer = {out, 0, 0};
@@ -303,7 +305,7 @@ static size_t compress(const uint8_t *data, size_t size, size_t plane_size, Step
         }
     }
     put_block(&writer, &group, 1);
-    if (writer.held)
+    if (writer.pending)
         *writer.next++ = (uint8_t)writer.bits;
     return (size_t)(writer.next - out);
 }
@@ -320,7 +322,7 @@ static PyObject *deflate(PyObject *Py_UNUSED(self), PyObject *args)
         return NULL;
     }
     const size_t size = (size_t)data.len, planes = size / (size_t)plane + 1;
-    /* a code has at most 12 bits; a step stands for 8 bytes or more, but for the one at the end of a plane */
+    /* a code has at most 12 bits; a step stands for 8 bytes or more, except the last of a plane */
     uint8_t *out = PyMem_Malloc(size + size / 2 + HEADER * planes + 16);
     Step *steps = PyMem_Malloc((size / 8 + planes + 1) * sizeof *steps);
     PyObject *result = NULL;

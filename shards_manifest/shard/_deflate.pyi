@@ -1,4 +1,15 @@
 from typing import Any
 
 def deflate(data: Any, plane: int) -> bytes:
-    """The bytes of a buffer as a raw DEFLATE stream; planes of `plane` bytes may get codes of their own."""
+    """Compress a buffer to a raw DEFLATE stream.
+
+    Args:
+        data: The bytes (any buffer), less than 2 GiB.
+        plane: Bytes of one plane, at least 1; planes may get codes of their own.
+
+    Returns:
+        The stream, without header and checksum.
+
+    Raises:
+        ValueError: If `plane` or the data have another size.
+    """
