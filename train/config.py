@@ -89,7 +89,7 @@ class TrainPlan:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
-    reading: Reading = Reading()
+    reading: ReadOptions = ReadOptions()
     save_every: float = 600.0
     holdout_samples: int = 10_000
     tensorboard: bool = False

@@ -104,4 +104,4 @@ class Ranks:
         return values or []
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()

@@ -2,7 +2,7 @@
 
 from spectral_shards.shards_manifest.manifest import BandManifest
 from spectral_shards.train import recipes
-from spectral_shards.train.config import Reading, TrainPlan
+from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.model import Model
 from spectral_shards.train.engine.train_step import TrainStep
 
@@ -11,7 +11,7 @@ QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size
 
 def quick(**fields: object) -> TrainPlan:
     recipe = recipes.load("quick", **{"epochs": 2, "batch_size": 16, **fields})
-    return TrainPlan("cnn", recipe, reading=Reading(workers=0))
+    return TrainPlan("cnn", recipe, reading=ReadOptions(workers=0))
 
 
 def train_step(manifest: BandManifest, plan: TrainPlan) -> TrainStep:

@@ -12,7 +12,7 @@ import torch
 
 from spectral_shards.shards_manifest.storage.base import TEMPORARY
 from spectral_shards.train.runs import checkpoint
-from spectral_shards.train.shutdown import Stop
+from spectral_shards.train.shutdown import StopRequest
 from support.buckets import WebServer, wait_for
 from support.slow_runs import alive, close, command, lines, train, under_way
 
@@ -52,7 +52,7 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
 
 
 def test_a_second_signal_ends_it_at_once_but_for_an_echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = Stop(tmp_path / "stop")
+    found = StopRequest(tmp_path / "stop")
     with found.listening(), found.deferred():
         (tmp_path / "stop").touch()
         assert found.asked
@@ -61,7 +61,7 @@ def test_a_second_signal_ends_it_at_once_but_for_an_echo(monkeypatch: pytest.Mon
         monkeypatch.setattr("spectral_shards.train.shutdown.ECHO", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    outside = Stop()
+    outside = StopRequest()
     with outside.listening(), pytest.raises(SystemExit, match="143"):
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -226,9 +226,9 @@ def test_the_best_epoch_is_kept(sub4: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     accuracy = [line["val_top1"] for line in lines]
     assert result.best_epoch == 1 + accuracy.index(max(accuracy))
-    progress = checkpoint.load(tmp_path / "run" / "best.pt")["progress"]
-    assert progress["reader"] == {"seed": 0, "epoch": result.best_epoch, "samples": 0}
-    assert progress["best"] == max(accuracy)
+    progress = checkpoint.load(tmp_path / "run" / "best.pt").progress
+    assert progress.loader == {"seed": 0, "epoch": result.best_epoch, "samples": 0}
+    assert progress.best_top1 == max(accuracy)
 
 
 def test_a_run_is_begun_anew_on_demand(runs: Path, sub4: Path, tmp_path: Path) -> None:

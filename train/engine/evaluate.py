@@ -14,7 +14,7 @@ from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.storage.address import shown
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..recipes import Recipe
 from ..runs import checkpoint
@@ -48,7 +48,7 @@ def evaluate(
         ShardError: A shard is damaged.
     """
     network, augmentation, ranks = model.eval_model.eval(), model.augmentation.eval(), model.ranks
-    ranks.align(network)
+    ranks.broadcast_buffers(network)
     lost = loader.lost
     if writer is not None:
         writer.begin(loader.rank_starts)
@@ -100,7 +100,7 @@ class Evaluator:
         if not last:
             return evaluate(model, loader)
         writer = PredictionWriter(model.ranks, model.device)
-        if not model.ranks.first:
+        if not model.ranks.is_rank0:
             return evaluate(model, loader, writer=writer)
         with self._run.predictions(part, loader.samples, self._classes) as (writer.logits, writer.labels):
             found = evaluate(model, loader, writer=writer)
@@ -110,7 +110,7 @@ class Evaluator:
 
 
 def evaluate_checkpoint(
-    shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = ALONE
+    shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = SINGLE_PROCESS
 ) -> Evaluation:
     """Evaluate the network of a checkpoint on the val part of its band, wherever that lies.
 
@@ -147,9 +147,9 @@ def evaluate_checkpoint(
     loader = BandLoader(
         band,
         "val",
-        eval_batch_size(plan.recipe, ranks.size),
+        eval_batch_size(plan.recipe, ranks.world_size),
         rank=ranks.rank,
-        world_size=ranks.size,
+        world_size=ranks.world_size,
         workers=reading.workers,
         options=LoaderOptions(cache=reading.open_cache(), skip_bad_shards=reading.skip),
     )
@@ -161,7 +161,7 @@ def _differences(there: BandManifest, here: BandManifest) -> list[str]:
     found = []
     if there.band != here.band:
         found.append(f"band {there.band} there, {here.band} here")
-    for name, value in asdict(here.geometry).items():
+    for name, value in sorted(asdict(here.geometry).items()):
         if getattr(there.geometry, name) != value:
             found.append(f"{name} {getattr(there.geometry, name)} there, {value} here")
     if len(there.classes) != len(here.classes):

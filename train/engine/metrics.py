@@ -79,4 +79,4 @@ class EpochTotals:
 def summed(ranks: Ranks, device: torch.device, values: Mapping[str, torch.Tensor | float]) -> dict[str, float]:
     """Return the sums of scalars over all ranks. This waits for the device."""
     tensors = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values.values()]
-    return dict(zip(values, ranks.sum(torch.stack(tensors)).tolist(), strict=True))
+    return dict(zip(values, ranks.all_reduce_sum(torch.stack(tensors)).tolist(), strict=True))

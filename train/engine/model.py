@@ -12,7 +12,7 @@ from ...shards_manifest.manifest import BandManifest
 from .. import networks
 from ..augment.planes import BandAugmentation
 from ..config import TrainPlan
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from .ema import ExponentialMovingAverage
 
 
@@ -28,16 +28,16 @@ class Model:
         TrainError: An unknown network, or a device that is not there.
     """
 
-    def __init__(self, manifest: BandManifest, plan: TrainPlan, ranks: Ranks = ALONE) -> None:
+    def __init__(self, manifest: BandManifest, plan: TrainPlan, ranks: Ranks = SINGLE_PROCESS) -> None:
         torch.manual_seed(plan.seed)
         self.ranks = ranks
-        self.device = plan.torch_device(ranks.local)
+        self.device = plan.torch_device(ranks.local_rank)
         self.dtype = plan.dtype(self.device)
         self.augmentation = BandAugmentation(manifest, plan.recipe.flip, plan.recipe.random_shift).to(self.device)
         self.network = networks.build(plan.network, manifest.geometry.crop, len(manifest.classes))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._train_model: nn.Module = self.network
-        if ranks.size > 1:
+        if ranks.world_size > 1:
             self._train_model = nn.parallel.DistributedDataParallel(self.network)
         if plan.compile:
             self._train_model = torch.compile(self._train_model)  # type: ignore[assignment]

@@ -89,7 +89,7 @@ class TrainStep:
                 losses = torch.lerp(self._criterion(logits, mixed.other), losses, mixed.share)
         loss = losses.sum()
         # the ranks' gradients are averaged: the sums over all samples have to come out divided by the total
-        self._scaler.scale(loss * (self.model.ranks.size / total)).backward()
+        self._scaler.scale(loss * (self.model.ranks.world_size / total)).backward()
         return torch.stack([loss.detach().double(), (logits.detach().argmax(1) == y).sum().double()])
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ...shards_manifest.manifest import BandManifest
 from .. import networks
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..networks.profile import multiply_adds
 from ..recipes import remarks
@@ -26,7 +26,7 @@ from ..runs.checkpoint import Checkpoint, CheckpointTimer, Progress
 from ..runs.metrics_log import EpochLine, StepLine
 from ..runs.run_folder import RunFolder
 from ..runs.run_record import Result, RunIdentity
-from ..shutdown import Stop
+from ..shutdown import StopRequest
 from .evaluate import Evaluator, eval_batch_size
 from .lr_schedule import learning_rate
 from .metrics import EpochTotals, Evaluation, summed
@@ -41,8 +41,8 @@ def train_band(
     out: str | os.PathLike[str],
     plan: TrainPlan,
     quiet: bool = False,
-    ranks: Ranks = ALONE,
-    stop: Stop | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
+    stop: StopRequest | None = None,
 ) -> Result:
     """Train the network of a band, unless that is done. An unfinished run goes on from its checkpoint.
 
@@ -74,7 +74,7 @@ def train_band(
         checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifest, plan))
         if checkpoint is not None:  # auto may mean another precision here than where the run was started
             plan = replace(plan, precision=checkpoint.identity.options.precision)
-        trainer = Trainer(band, plan, run, ranks, stop or Stop(), quiet or not ranks.first)
+        trainer = Trainer(band, plan, run, ranks, stop or StopRequest(), quiet or not ranks.is_rank0)
         stack.callback(trainer.loader.close)
         if checkpoint is not None:
             trainer.resume(checkpoint)
@@ -124,11 +124,11 @@ class Trainer:
         TrainError: The plan does not fit the band.
     """
 
-    def __init__(self, band: Band, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: Stop, quiet: bool) -> None:
+    def __init__(self, band: Band, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: StopRequest, quiet: bool) -> None:
         self._manifest, self._plan, self._run, self._stop, self._quiet = band.manifest, plan, run, stop, quiet
         loaders = _loaders(band, plan, ranks)
         self.loader = loaders.pop("train")
-        check_fits(band.manifest, plan, self.loader.batch_size, ranks.size)
+        check_fits(band.manifest, plan, self.loader.batch_size, ranks.world_size)
         model = Model(band.manifest, plan, ranks)
         self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.epoch_sampler.partners)
         self._evaluate = Evaluator(model, loaders, run, len(band.manifest.classes))
@@ -162,7 +162,7 @@ class Trainer:
             TrainError, ShardError, StoreError: It cannot go on.
             KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after a checkpoint.
         """
-        with self._stop.listening():
+        with self._stop.catching_signals():
             found: dict[str, Evaluation] = {}
             for _ in range(self.state.epoch, self._plan.recipe.epochs):
                 with self._stop.deferred():  # a signal while the epoch is saved takes effect before the next step
@@ -175,12 +175,12 @@ class Trainer:
     def _epoch(self) -> dict[str, Evaluation]:
         """Do the rest of an epoch, its evaluations, its line and its checkpoint."""
         self._train_epoch()
-        state, rank0 = self.state, self._step.model.ranks.first
+        state, rank0 = self.state, self._step.model.ranks.is_rank0
         begun = time.perf_counter()
         try:
             with self._stop.deferred(False):
-                if self._stop.asked:
-                    self._stop.now()
+                if self._stop.requested:
+                    self._stop.end_now()
                 found = self._evaluate(last=state.epoch + 1 == self._plan.recipe.epochs)
         except BaseException:  # a damaged shard of val, another rank, a signal: the epoch was trained
             if rank0:
@@ -227,7 +227,7 @@ class Trainer:
             lr = learning_rate(step, len(loader), recipe)
             step_loss, right = self._step(*batch, step, lr, loader.positions.first, loader.batch_size)
             loss, correct, done = loss + step_loss, correct + right, done + 1
-        stop = float(self._stop.asked or self._failure is not None)
+        stop = float(self._stop.requested or self._failure is not None)
         sums: dict[str, torch.Tensor | float] = {
             "loss": loss,
             "correct": correct,
@@ -241,24 +241,24 @@ class Trainer:
         seconds = time.perf_counter() - begun
         self.state.seconds += seconds
         self.state.totals.add(EpochTotals(**totals, data_wait=data_wait, seconds=seconds))
-        if model.ranks.first:
+        if model.ranks.is_rank0:
             self._log_steps(totals["loss"], samples, stopping)
         if self._failure is not None:
             raise self._failure
         if stopping:
-            self._stop.now()
+            self._stop.end_now()
 
     def _next(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return the next batch; None where the run is to stop here. Several ranks stop where they meet."""
-        if self._step.model.ranks.size > 1:
+        if self._step.model.ranks.world_size > 1:
             return next(batches)
-        if self._stop.asked:
+        if self._stop.requested:
             return None
         try:
             with self._stop.deferred(False):  # a server may take its time
                 return next(batches)
         except (KeyboardInterrupt, SystemExit):
-            if not self._stop.asked:
+            if not self._stop.requested:
                 raise
         except SpectralError as error:  # raised when the steps so far have been saved
             self._failure = error
@@ -339,7 +339,7 @@ class Trainer:
             parameter_bytes=networks.parameter_bytes(self._step.model.network),
             multiply_adds=multiply_adds(self._plan.network, manifest.geometry.crop, len(manifest.classes)),
         )
-        if self._step.model.ranks.first:
+        if self._step.model.ranks.is_rank0:
             for part, use in (("val", "be fused"), ("holdout", "be ranked by its holdout")):
                 if part in found and found[part].lost:
                     self._say(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
@@ -360,15 +360,15 @@ def _loaders(band: Band, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]
         epochs=plan.recipe.epochs,
         cache=reading.open_cache(),
         skip_bad_shards=reading.skip,
-        pin_memory=plan.torch_device(ranks.local).type == "cuda",
+        pin_memory=plan.torch_device(ranks.local_rank).type == "cuda",
     )
     sizes = {"train": plan.recipe.batch_size}
     if plan.holdout_samples:
-        sizes["holdout"] = eval_batch_size(plan.recipe, ranks.size)
+        sizes["holdout"] = eval_batch_size(plan.recipe, ranks.world_size)
     if "val" in band.manifest.parts:
-        sizes["val"] = eval_batch_size(plan.recipe, ranks.size)
+        sizes["val"] = eval_batch_size(plan.recipe, ranks.world_size)
     loaders = {
-        part: BandLoader(band, part, size, plan.seed, ranks.rank, ranks.size, reading.workers, options)
+        part: BandLoader(band, part, size, plan.seed, ranks.rank, ranks.world_size, reading.workers, options)
         for part, size in sizes.items()
     }
     return {part: loader for part, loader in loaders.items() if loader.samples or part == "train"}

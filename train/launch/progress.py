@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TextIO
 
 from ..runs.metrics_log import METRICS, STEPS, last_line
-from ..shutdown import Stop
+from ..shutdown import StopRequest
 
 REFRESH, LOG_REFRESH = 2.0, 60.0  # seconds between two tables on a terminal, and in a log
 HEAD = f"{'band':>4}  {'epoch':>9}  {'loss':>7}  {'train':>7}  {'val':>7}  {'waiting':>7}  state"
@@ -55,7 +55,7 @@ class Board:
     runs: the run folder of each band.  stop_file: what the bands look for.  stop: of this process.
     """
 
-    def __init__(self, runs: Mapping[str, Path], epochs: int, stop: Stop, stop_file: Path) -> None:
+    def __init__(self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path) -> None:
         self._runs, self._epochs, self._stop, self._stop_file = runs, epochs, stop, stop_file
         self._states: dict[str, str] = {}
         self._began = time.time()
