@@ -122,19 +122,22 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
 
     _, manifest = open_data(shards)
     options["recipe"] = options["recipe"] or recipes.of_dataset(manifest.dataset)
-    (plan, notes), ranks = _plan(where["backend"] == "loky", manifest.geometry.crop, **options), Ranks.of_environment()
+    (plan, notes), ranks = (
+        _plan(where["backend"] == "loky", manifest.geometry.crop, **options),
+        Ranks.from_environment(),
+    )
     if ten_crop and not path:
         raise click.UsageError("--ten-crop belongs to --evaluate")
     if path:
         _check_evaluating(click.get_current_context())
-    if ranks.first and not path:
+    if ranks.is_rank0 and not path:
         for note in (*notes, *_hold_out_note(manifest, plan.holdout_samples)):
             click.echo(note)
     if describe:
         click.echo(_card(shards, plan))
         return
     here = where["backend"] == "loky" or path  # a cluster has devices of its own
-    with ranks.joined(plan.torch_device(ranks.local)) if here else nullcontext():
+    with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
         if path:
             _evaluate(shards, path, plan, ten_crop, ranks)
             return
@@ -144,7 +147,7 @@ def cli(shards: str, out: str | None, describe: bool, path: str | None, ten_crop
         root = local_folder(out) if out else split_runs_path(shards)
         bands = [(joined(shards, band.folder), root / band.folder) for band in manifest.bands]
         _train_bands(bands, plan, ranks, **where)
-        if ranks.first:
+        if ranks.is_rank0:
             click.echo(f"all {len(manifest.bands)} bands are in {root}: fuse them with spectral-ensemble {root}")
 
 
@@ -159,7 +162,7 @@ def _evaluate(shards: str, path: str, plan: TrainPlan, ten_crop: bool, ranks: Ra
     from .engine.evaluate import evaluate_checkpoint
 
     found = evaluate_checkpoint(shards, Path(path), plan, ten_crop, ranks)
-    if ranks.first:
+    if ranks.is_rank0:
         lost = f", {found.lost} samples lost" if found.lost else ""
         crops = "ten crops" if ten_crop else "centre crop"
         click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
@@ -199,12 +202,12 @@ def _plan(
 
     here: it is for this machine, and not for a cluster's.  side: of the planes, without their margin.
     """
-    from .config import Reading, TrainPlan
+    from .config import ReadOptions, TrainPlan
     from .errors import TrainError
     from .networks import check
 
     check(network)
-    reading = Reading(
+    reading = ReadOptions(
         workers=rest.pop("workers"),
         last_batch=rest.pop("last_batch"),
         cache=rest.pop("cache"),
@@ -266,7 +269,7 @@ def _train_bands(
 
     work = [BandJob(out.name, shards, out, plan) for shards, out in bands]
     where = _backend(plan, len(work), jobs, backend, address)
-    if ranks.size > 1:
+    if ranks.world_size > 1:
         if jobs or backend != "loky":
             raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
         where = None
@@ -275,27 +278,27 @@ def _train_bands(
         out = work[0].out.parent / outcome.band
         if outcome.result is None:
             click.echo(f"{out} failed: {outcome.failure}", err=True)
-        elif ranks.first:
+        elif ranks.is_rank0:
             how = "is finished" if outcome.earlier else f"took {outcome.result.seconds:.0f} s"
             click.echo(f"{out} {how}: {_summary(outcome.result)}")
 
     def here() -> Iterator[BandOutcome]:
         for job in work:
-            if ranks.first:
+            if ranks.is_rank0:
                 click.echo(_heading([job]))
-            outcome = train_one(job, quiet=not ranks.first, ranks=ranks)
-            if outcome.failure and (len(work) == 1 or ranks.size > 1):  # ranks have lost each other
+            outcome = train_one(job, quiet=not ranks.is_rank0, ranks=ranks)
+            if outcome.failure and (len(work) == 1 or ranks.world_size > 1):  # ranks have lost each other
                 raise TrainError(outcome.failure)
             on_outcome(outcome)
             yield outcome
 
-    if ranks.first:
+    if ranks.is_rank0:
         click.echo(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
     if where is not None:
         click.echo(_heading(work))
     outcomes = list(here() if where is None else train_bands(work, where, plan.recipe.epochs, on_outcome))
     failed = [outcome for outcome in outcomes if outcome.failure]
-    if where is None and ranks.first and len(work) > 1:
+    if where is None and ranks.is_rank0 and len(work) > 1:
         states = {outcome.band: "failed" if outcome.failure else "done" for outcome in outcomes}
         click.echo(table({job.band: job.out for job in work}, plan.recipe.epochs, states), err=True)
     if failed:

@@ -20,7 +20,7 @@ from spectral_shards.shards_manifest.storage.local import LocalStore
 from spectral_shards.train.launch import progress as board
 from spectral_shards.train.launch.launcher import INTERRUPTED, BandJob, train_isolated
 from spectral_shards.train.runs import checkpoint
-from spectral_shards.train.shutdown import Stop
+from spectral_shards.train.shutdown import StopRequest
 from support.band_runs import BANDS, fails_alone, results
 from support.buckets import wait_for
 from support.programs import fails, program
@@ -273,7 +273,7 @@ def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys, "stderr", out)
     monkeypatch.setattr(board, "LOG_REFRESH", 0.3)
     run = tmp_path / "00"
-    with board.Board({"00": run, "01": tmp_path / "01"}, 4, Stop(), tmp_path / "stop"):
+    with board.Board({"00": run, "01": tmp_path / "01"}, 4, StopRequest(), tmp_path / "stop"):
         run.mkdir()
         for loss in (2.5, 1.5):  # shown again when it has changed
             (run / "steps.jsonl").write_text(f'{{"loss": {loss}}}\n')
@@ -290,5 +290,5 @@ def test_a_table_that_cannot_be_shown_hides_nothing(tmp_path: Path, monkeypatch:
     out = io.StringIO()
     monkeypatch.setattr(out, "write", gone)
     monkeypatch.setattr(sys, "stderr", out)
-    with pytest.raises(KeyboardInterrupt), board.Board({"00": tmp_path / "00"}, 4, Stop(), tmp_path / "stop"):
+    with pytest.raises(KeyboardInterrupt), board.Board({"00": tmp_path / "00"}, 4, StopRequest(), tmp_path / "stop"):
         raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import Inputs
-from spectral_shards.train.config import Reading, TrainPlan
+from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.trainer import train_band
 from spectral_shards.train.ensemble.export import Split
 from spectral_shards.train.ensemble.members import find_runs
@@ -57,7 +57,9 @@ def trained(pictures: Path, folder: Path, **options: object) -> Path:
     split = make_split(pictures, folder / "sub", **{**SUB4, "size": SIDE, **options})
     recipe = recipes.load("quick", epochs=1, batch_size=8, ema=0.5)
     for band in sorted(split.glob("[0-9]*")):
-        train_band(str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=Reading(workers=0)), True)
+        train_band(
+            str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), True
+        )
     return folder / "runs"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from spectral_shards.train.distributed import ALONE, Ranks
+from spectral_shards.train.distributed import SINGLE_PROCESS, Ranks
 from spectral_shards.train.runs.predictions import Recorder
 from spectral_shards.train.runs.run_folder import RunFolder
 
@@ -33,7 +33,7 @@ def record(ranks: Ranks, counts: tuple[tuple[int, ...], ...], folder: Path) -> N
             first += count
         recorder.end()
 
-    if not ranks.first:
+    if not ranks.is_rank0:
         add()
         return
     with RunFolder(folder).recording("val", starts[-1], CLASSES) as (recorder.logits, recorder.labels):
@@ -54,7 +54,7 @@ def test_three_ranks_with_none_three_and_one_batch(tmp_path: Path) -> None:
 
 
 def test_the_files_are_those_that_numpy_writes(tmp_path: Path) -> None:
-    record(ALONE, ((7, 5),), tmp_path / "run")
+    record(SINGLE_PROCESS, ((7, 5),), tmp_path / "run")
     np.save(tmp_path / "logits.npy", logits(slice(12)))
     np.save(tmp_path / "labels.npy", np.arange(12))
     assert (tmp_path / "run" / "val-logits.npy").read_bytes() == (tmp_path / "logits.npy").read_bytes()

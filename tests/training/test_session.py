@@ -11,7 +11,7 @@ from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, loa
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import networks, recipes
 from spectral_shards.train.augment.planes import Inputs
-from spectral_shards.train.config import Reading, TrainPlan
+from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.data.stream import Batch
 from spectral_shards.train.engine.train_step import Session
 from spectral_shards.train.engine.trainer import train_band
@@ -79,7 +79,7 @@ def test_averaged_weights_follow(manifest: BandManifest) -> None:
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: Path) -> None:
     recipe = recipes.load("quick", epochs=2, batch_size=16, ema=0.95)
-    train_band(str(sub4 / "02"), tmp_path / "run", TrainPlan("cnn", recipe, reading=Reading(workers=0)), quiet=True)
+    train_band(str(sub4 / "02"), tmp_path / "run", TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), quiet=True)
     network = checkpoint.load_network(tmp_path / "run" / "checkpoint.pt")
     store, manifest = open_band(str(sub4 / "02"))
     val = BlockReader(store, manifest, "val")

@@ -20,7 +20,7 @@ from ..config import TrainPlan
 from ..data.sampler import evaluation_blocks
 from ..data.stream import EvalStream, reported
 from ..data.worker_pool import loader
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..recipes import Recipe
 from ..runs import checkpoint
@@ -54,18 +54,18 @@ def evaluate(
     not all.  record: takes the outputs, in stored order; of no use where samples were lost.
     """
     network = session.eval_model.eval()
-    session.ranks.align(network)
+    session.ranks.broadcast_buffers(network)
     inputs = session.inputs.eval()
     ranks, reading, lost = session.ranks, session.plan.reading, 0
     # loss, top-1, top-5, samples, lost
     sums = torch.zeros(5, dtype=torch.float64, device=session.device)
     said: set[str] = set()
     every = range(len(blocks.samples)) if chosen is None else chosen
-    mine = evaluation_blocks(every, ranks.rank, ranks.size)
+    mine = evaluation_blocks(every, ranks.rank, ranks.world_size)
     if record is not None:
-        firsts = (evaluation_blocks(every, rank, ranks.size).start for rank in range(ranks.size))
+        firsts = (evaluation_blocks(every, rank, ranks.world_size).start for rank in range(ranks.world_size))
         record.begin([int(blocks.samples[every.start : first].sum()) for first in firsts])
-    batch_size = max(session.recipe.batch_size // (session.recipe.grad_accum_steps * ranks.size), 256)
+    batch_size = max(session.recipe.batch_size // (session.recipe.grad_accum_steps * ranks.world_size), 256)
     stream = EvalStream(blocks, mine, batch_size, reading.skip)
     with closing(loader(stream, min(reading.workers, 1), session.device.type == "cuda")) as batches:
         for batch in batches:
@@ -88,7 +88,7 @@ def evaluate(
     if record is not None:
         record.end()
     sums[4] = lost
-    *means, samples, all_lost = ranks.sum(sums).tolist()
+    *means, samples, all_lost = ranks.all_reduce_sum(sums).tolist()
     if not samples:
         raise TrainError(f"no sample of {blocks.name} can be read: copy the band again")
     loss, top1, top5 = (value / samples for value in means)
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def evaluate_checkpoint(
-    shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = ALONE
+    shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = SINGLE_PROCESS
 ) -> Evaluation:
     """Evaluate the network of a checkpoint on the val part of its band, wherever that lies.
 

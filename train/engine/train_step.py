@@ -16,7 +16,7 @@ from ..augment.mixup import Mixed, Mixing
 from ..augment.planes import Inputs, draws
 from ..config import TrainPlan
 from ..data.stream import Batch
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..recipes import Recipe
 from .ema import Average
@@ -33,19 +33,19 @@ class Session:
         self,
         manifest: BandManifest,
         plan: TrainPlan,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         partners: NDArray[np.int64] | None = None,
     ) -> None:
         recipe = plan.recipe
         torch.manual_seed(plan.seed)
         self.plan, self.recipe, self.ranks = plan, recipe, ranks
-        self.device = plan.torch_device(ranks.local)
+        self.device = plan.torch_device(ranks.local_rank)
         self.dtype = plan.dtype(self.device)
         self.inputs = Inputs(manifest, recipe.flip, recipe.random_shift).to(self.device)
         self.network = networks.build(plan.network, manifest.geometry.crop, len(manifest.classes))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._running: nn.Module = self.network
-        if ranks.size > 1:
+        if ranks.world_size > 1:
             self._running = nn.parallel.DistributedDataParallel(self.network)
         if plan.compile:
             self._running = torch.compile(self._running)  # type: ignore[assignment]
@@ -108,7 +108,7 @@ class Session:
                 losses = torch.lerp(self.criterion(logits, mixed.other), losses, mixed.share)
         loss = losses.sum()
         # the ranks' gradients are averaged: those of the sums over all samples have to come out divided by the total
-        self.scaler.scale(loss * (self.ranks.size / total)).backward()
+        self.scaler.scale(loss * (self.ranks.world_size / total)).backward()
         return torch.stack([loss.detach().double(), (logits.detach().argmax(1) == y).sum().double()])
 
     def _without_sync(self) -> AbstractContextManager[object]:

@@ -24,14 +24,14 @@ from ..data.block_cache import BlockCache
 from ..data.sampler import Epochs, Span, trained_blocks
 from ..data.stream import Batch, TrainStream, reported
 from ..data.worker_pool import loader
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..networks.profile import multiply_adds
 from ..recipes import remarks
 from ..runs.checkpoint import Progress, content
 from ..runs.predictions import Recorder
 from ..runs.run_folder import STEPS, Result, RunFolder, identity
-from ..shutdown import Stop
+from ..shutdown import StopRequest
 from .evaluate import Evaluation, evaluate
 from .lr_schedule import learning_rate
 from .train_step import Session
@@ -44,8 +44,8 @@ def train_band(
     out: str | os.PathLike[str],
     plan: TrainPlan,
     quiet: bool = False,
-    ranks: Ranks = ALONE,
-    stop: Stop | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
+    stop: StopRequest | None = None,
 ) -> Result:
     """Train the network of the band in folder `shards` into run folder `out`, unless it is finished.
 
@@ -58,11 +58,11 @@ def train_band(
     run = RunFolder(out, bool(plan.restart))
     with ExitStack() as held:
         ranks.broadcast_from_rank0(lambda: held.enter_context(run.owning()))
-        return _train(store, manifest, plan, run, quiet or not ranks.first, ranks, stop or Stop())
+        return _train(store, manifest, plan, run, quiet or not ranks.is_rank0, ranks, stop or StopRequest())
 
 
 def _train(
-    store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks, stop: Stop
+    store: Store, manifest: BandManifest, plan: TrainPlan, run: RunFolder, quiet: bool, ranks: Ranks, stop: StopRequest
 ) -> Result:
     earlier = ranks.broadcast_from_rank0(lambda: run.finished(manifest, plan))
     if earlier is not None:
@@ -93,7 +93,7 @@ class Training:
         run: RunFolder,
         quiet: bool,
         ranks: Ranks,
-        stop: Stop,
+        stop: StopRequest,
     ) -> None:
         self.manifest, self.plan, self.run, self.quiet, self.ranks = manifest, plan, run, quiet, ranks
         cache = plan.reading.open_cache()
@@ -104,9 +104,9 @@ class Training:
         self.epochs = Epochs.of(
             blocks[:trained], plan.recipe.batch_size, self.blocks.block_bytes, plan.seed, plan.reading.last_batch
         )
-        check_fits(manifest, plan, self.epochs.batch_size, ranks.size)
+        check_fits(manifest, plan, self.epochs.batch_size, ranks.world_size)
         self.session = Session(manifest, plan, ranks, self.epochs.partners)
-        self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.size)
+        self.span = Span(0, self.epochs.batch_size).share(ranks.rank, ranks.world_size)
         self.val = self._val(store, cache)
         self.epoch = self.batch = 0
         self.sums = dict.fromkeys(("loss", "correct", "lost", "data_wait", "seconds"), 0.0)
@@ -140,7 +140,7 @@ class Training:
 
         Ctrl-C and SIGTERM end it after a checkpoint.
         """
-        with self.stop.listening():
+        with self.stop.catching_signals():
             return self._run_epochs()
 
     def _run_epochs(self) -> Result:
@@ -167,7 +167,7 @@ class Training:
             parameter_bytes=networks.parameter_bytes(self.session.network),
             multiply_adds=multiply_adds(self.plan.network, self.manifest.geometry.crop, len(self.manifest.classes)),
         )
-        if self.ranks.first:
+        if self.ranks.is_rank0:
             for part, use in (("val", "be fused"), ("holdout", "be ranked by what it held out")):
                 if part in found and found[part].lost and not self.quiet:
                     tqdm.write(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
@@ -192,11 +192,11 @@ class Training:
         begun = time.perf_counter()
         try:
             with self.stop.deferred(False):
-                if self.stop.asked:
-                    self.stop.now()
+                if self.stop.requested:
+                    self.stop.end_now()
                 found = self._evaluations(last=self.epoch + 1 == self.plan.recipe.epochs)
         except BaseException:  # a shard of val that is damaged, another rank, a signal: the epoch was trained
-            if self.ranks.first:
+            if self.ranks.is_rank0:
                 self._save()
             raise
         self._check_evaluations(found)
@@ -210,7 +210,7 @@ class Training:
         better = judge is not None and (judge.top1 > self.best or not self.best_epoch)
         if judge is not None and better:
             self.best, self.best_epoch = judge.top1, self.epoch
-        if self.ranks.first:
+        if self.ranks.is_rank0:
             self.run.log(line)
             self._save(better)
         if not self.quiet:
@@ -242,7 +242,7 @@ class Training:
         if not last:
             return evaluate(self.session, blocks, chosen=chosen)
         record = Recorder(self.ranks, self.session.device)
-        if not self.ranks.first:
+        if not self.ranks.is_rank0:
             return evaluate(self.session, blocks, chosen=chosen, record=record)
         samples = int(blocks.samples[chosen.start : chosen.stop].sum())
         with self.run.recording(part, samples, len(self.manifest.classes)) as (record.logits, record.labels):
@@ -278,22 +278,22 @@ class Training:
                     sums[0] += loss
                     sums[1] += right
                 sums[2] += lost
-                sums[3] += self.stop.asked or self.failure is not None
+                sums[3] += self.stop.requested or self.failure is not None
                 bar.update(end - self.batch)
                 self._report(end, sums, data_wait, begun)
                 bar.set_postfix(loss=f"{self.sums['loss'] / max(self.batch * total, 1):.3f}")
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch; None where the run is to stop here. One that has ranks stops where they meet."""
-        if self.ranks.size > 1:
+        if self.ranks.world_size > 1:
             return next(batches)
-        if self.stop.asked:
+        if self.stop.requested:
             return None
         try:
             with self.stop.deferred(False):  # a server may take its time
                 return next(batches)
         except (KeyboardInterrupt, SystemExit):
-            if not self.stop.asked:
+            if not self.stop.requested:
                 raise
         except SpectralError as error:  # raised when the steps so far have been saved
             self.failure = error
@@ -302,19 +302,19 @@ class Training:
     def _report(self, end: int, sums: torch.Tensor, data_wait: float, begun: float) -> None:
         """Add the steps up to batch `end` up over the ranks, log them, and save when it is time to."""
         samples = (end - self.batch) * self.epochs.batch_size
-        loss, correct, lost, stop = self.ranks.sum(sums).tolist()
+        loss, correct, lost, stop = self.ranks.all_reduce_sum(sums).tolist()
         self._check_finite(loss, "loss")
         self.batch = end
         seconds = time.perf_counter() - begun
         self.seconds += seconds
         for name, value in zip(self.sums, (loss, correct, lost, data_wait, seconds), strict=True):
             self.sums[name] += value
-        if self.ranks.first:
+        if self.ranks.is_rank0:
             self._keep(end, loss, samples, stop > 0)
         if self.failure is not None:
             raise self.failure
         if stop:
-            self.stop.now()
+            self.stop.end_now()
 
     def _keep(self, end: int, loss: float, samples: int, stop: bool) -> None:
         """A line of the loss of `samples`, and a checkpoint when it is time for one."""

@@ -23,10 +23,10 @@ from ...shards_manifest.runtime.executors import Backend
 from ...shards_manifest.storage.address import is_url
 from ...shards_manifest.storage.local import LocalStore
 from ..config import TrainPlan
-from ..distributed import ALONE, Ranks
+from ..distributed import SINGLE_PROCESS, Ranks
 from ..engine.trainer import train_band
 from ..runs.run_folder import ERROR, Result, RunFolder
-from ..shutdown import Stop
+from ..shutdown import StopRequest
 from .progress import Board, reached
 
 STOP = ".spectral-stop"  # file beside the run folders, in that of a single one: who finds it ends after a checkpoint
@@ -61,7 +61,9 @@ class BandOutcome:
     failure: str = ""
 
 
-def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks: Ranks = ALONE) -> BandOutcome:
+def train_one(
+    job: BandJob, quiet: bool = True, stop: StopRequest | None = None, ranks: Ranks = SINGLE_PROCESS
+) -> BandOutcome:
     """Train a band, or find it finished. What goes wrong with it is its outcome; Ctrl-C and SIGTERM are not."""
     try:
         _, manifest = open_band(job.shards)
@@ -76,7 +78,7 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
             raise
         return BandOutcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
     except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
-        if ranks.size > 1:
+        if ranks.world_size > 1:
             raise
         text, reason = traceback.format_exc(), (str(error).splitlines() or [""])[0]
         try:
@@ -90,11 +92,11 @@ def train_one(job: BandJob, quiet: bool = True, stop: Stop | None = None, ranks:
 
 def train_isolated(job: BandJob) -> BandOutcome:
     """`train_one` in a process made for such work; an interruption is an outcome there."""
-    stop = Stop(job.stop, job.parent)
+    stop = StopRequest(job.stop, job.parent)
     if job.parent and threading.current_thread() is threading.main_thread():
         # a terminal sends Ctrl-C to all: the parent hands it on, and between two bands no one here would catch it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if stop.asked:
+    if stop.requested:
         return BandOutcome(job.band, failure=INTERRUPTED)
     try:
         with _on_gpu(job) as placed:
@@ -134,11 +136,11 @@ def train_bands(
     does it again is known, and the others are not its victims.
     """
     root = jobs[0].out.parent if len(jobs) > 1 else jobs[0].out
-    stop, stop_file = Stop(), (root / STOP).absolute()
+    stop, stop_file = StopRequest(), (root / STOP).absolute()
     _prepare(root, stop_file)
     with (
         _removed(stop_file, backend),
-        stop.listening(),
+        stop.catching_signals(),
         stop.deferred(),
         Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
         TemporaryDirectory() as gpu_locks,
@@ -163,10 +165,10 @@ def train_bands(
             stop_file.unlink(missing_ok=True)
         for job in suspects:
             yield from _alone(job, backend, done, stop)
-        if not stop.asked:
+        if not stop.requested:
             stop_file.unlink(missing_ok=True)
         else:  # elsewhere bands may be under way that have still to find the file
-            stop.now()
+            stop.end_now()
 
 
 @contextmanager
@@ -181,17 +183,17 @@ def _removed(stop_file: Path, backend: Backend) -> Iterator[None]:
 
 
 def _together(
-    jobs: list[BandJob], backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: Stop
+    jobs: list[BandJob], backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: StopRequest
 ) -> Generator[BandOutcome, None, list[BandJob]]:
     """Train bands at once; returns those that were under way when a process was killed."""
     left: dict[str, BandJob] = {job.band: job for job in jobs}
     begun = time.time()
     suspects: list[BandJob] = []
-    while left and not stop.asked:
+    while left and not stop.requested:
         try:
             with closing(backend.each(train_isolated, [(job,) for job in left.values()], len(left))) as outcomes:
                 for outcome in outcomes:
-                    if not (outcome.failure == INTERRUPTED and stop.asked):
+                    if not (outcome.failure == INTERRUPTED and stop.requested):
                         yield done(outcome)
                     del left[outcome.band]
         except WorkerLostError:
@@ -204,17 +206,17 @@ def _together(
 
 
 def _alone(
-    job: BandJob, backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: Stop
+    job: BandJob, backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: StopRequest
 ) -> Iterator[BandOutcome]:
-    if stop.asked:
+    if stop.requested:
         return
     try:
         with closing(backend.each(train_isolated, [(job,)], 1)) as outcomes:
             for outcome in outcomes:
-                if not (outcome.failure == INTERRUPTED and stop.asked):
+                if not (outcome.failure == INTERRUPTED and stop.requested):
                     yield done(outcome)
     except WorkerLostError as error:
-        if not stop.asked:
+        if not stop.requested:
             yield done(BandOutcome(job.band, failure=str(error)))
 
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from ..runs.run_folder import METRICS, STEPS
-from ..shutdown import Stop
+from ..shutdown import StopRequest
 
 TAIL = 4096  # bytes at the end of a file that hold its last line
 REFRESH, LOG_REFRESH = 2.0, 60.0  # seconds between two tables on a terminal, and in a log
@@ -69,7 +69,7 @@ class Board:
     runs: the run folder of each band.  stop_file: what the bands look for.  stop: of this process.
     """
 
-    def __init__(self, runs: Mapping[str, Path], epochs: int, stop: Stop, stop_file: Path) -> None:
+    def __init__(self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path) -> None:
         self._runs, self._epochs, self._stop, self._stop_file = runs, epochs, stop, stop_file
         self._states: dict[str, str] = {}
         self._began = time.time()
@@ -106,7 +106,7 @@ class Board:
         due = time.monotonic() + refresh
         while not self._ended.wait(0.2):
             with suppress(OSError):  # a full disk, or a terminal that is gone: a wish to stop is still handed on
-                if self._stop.asked and not self._stop_file.exists():
+                if self._stop.requested and not self._stop_file.exists():
                     self._stop_file.touch()
                 if time.monotonic() >= due:
                     due = time.monotonic() + refresh

@@ -58,9 +58,9 @@ class Recorder:
         All ranks together.
         """
         some = torch.tensor([rows is not None], dtype=torch.float64, device=self.device)
-        if not self.ranks.sum(some).item():
+        if not self.ranks.all_reduce_sum(some).item():
             return False
-        for rank, found in enumerate(self.ranks.to_first(rows)):
+        for rank, found in enumerate(self.ranks.gather_to_rank0(rows)):
             if found is not None and self.logits is not None and self.labels is not None:
                 self.logits.write(self._next[rank], found[0])
                 self.labels.write(self._next[rank], found[1])
