@@ -106,13 +106,13 @@ def test_what_the_user_set_is_checked_against_what_it_meets(name: str, given: di
 
 def test_a_file_gives_way_too_and_must_not_contradict_itself(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text("epochs = 20\nwarmup = 5\nbatch_size = 64\naccumulate = 16\nlr = 0.1\nlr_min = 0.01\n")
+    mine.write_text("epochs = 20\nwarmup = 5\nbatch_size = 64\ngrad_accum_steps = 16\nlr = 0.1\nlr_min = 0.01\n")
     recipe, notes = recipes.resolve(str(mine), epochs=2, batch_size=8, lr=0.001)
     assert (recipe.warmup, recipe.grad_accum_steps, recipe.lr_min) == (0.5, 2, 0.0001)
     assert notes == [
         f"warmup = 5 of {mine} does not fit --epochs 2: it is 0.5 here",
         f"lr_min = 0.01 of {mine} does not fit --lr 0.001: it is 0.0001 here",
-        f"accumulate = 16 of {mine} does not fit --batch-size 8: it is 2 here",
+        f"grad_accum_steps = 16 of {mine} does not fit --batch-size 8: it is 2 here",
     ]
     mine.write_text("epochs = 4\nwarmup = 8\n")
     with pytest.raises(TrainError, match=re.escape(f"--recipe {mine}: warmup = 8 is longer than epochs = 4: choose 4")):
@@ -123,7 +123,10 @@ def test_a_file_gives_way_too_and_must_not_contradict_itself(tmp_path: Path) -> 
         recipes.load(str(mine), warmup=9.0)
     for text, said in (
         ("lr = 0.1\nlr_min = 0.2\n", "lr_min = 0.2 is larger than lr = 0.1: choose 0.1 or less"),
-        ("batch_size = 2\naccumulate = 2\n", "accumulate = 2 leaves less than two samples for each part of batch_size"),
+        (
+            "batch_size = 2\ngrad_accum_steps = 2\n",
+            "grad_accum_steps = 2 leaves less than two samples for each part of",
+        ),
         ("momentum = -1\n", "momentum = -1 is out of range: choose 0 or more, and less than 1"),
     ):
         mine.write_text(text)
@@ -189,8 +192,8 @@ def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
     kept = recipes.load(str(tmp_path / "run" / "recipe.toml"))
     assert kept.warmup == 0.2
     again = program(*command, "--epochs", "1")
-    assert again.returncode == 2  # another hold-out
-    assert "hold-out 20 there, 10000 here" in again.stderr
+    assert again.returncode == 2  # other holdout samples
+    assert "holdout-samples 20 there, 10000 here" in again.stderr
     again = program(*command, "--epochs", "1", "--holdout-samples", "20")
     assert "is finished" in again.stdout
     assert fails(*command, "--epochs", "1", "--warmup", "8") == (
@@ -404,12 +407,12 @@ def test_no_room_for_an_export(ending: str, tmp_path: Path, monkeypatch: pytest.
 
     program_of = torch.export.export(torch.nn.Linear(200, 200).eval(), (torch.zeros(2, 200),))
     monkeypatch.setattr(export, "_program", lambda _: program_of)
-    target = tmp_path / f"model.{ending}"
+    target, info = tmp_path / f"model.{ending}", export.ModelInfo("photos", ["ant"], [0], [1.0], "probabilities")
     target.write_bytes(b"earlier")
     with room(50_000), pytest.raises(StoreError, match=re.escape(f"no space left to write to {target}")):
-        export.export(None, {}, target)  # type: ignore[arg-type]
+        export.export(None, info, target)  # type: ignore[arg-type]
     assert tree(tmp_path) == {target.name: b"earlier"}
-    export.export(None, {}, target)  # type: ignore[arg-type]
+    export.export(None, info, target)  # type: ignore[arg-type]
     assert target.stat().st_size > 50_000
 
 
@@ -442,7 +445,7 @@ def test_a_real_full_disk(sub4: Path, tmp_path: Path) -> None:
 def test_the_words_for_a_full_disk_are_the_caller_s(tmp_path: Path) -> None:
     import pickle
 
-    store = pickle.block_reads(pickle.dumps(LocalStore(tmp_path, "and so on")))
+    store = pickle.loads(pickle.dumps(LocalStore(tmp_path, "and so on")))
     with room(10), pytest.raises(StoreError, match=re.escape(f"{tmp_path}/a/b (File too large): make room and run")):
         store.write("a/b", bytes(100))
     with room(10), pytest.raises(StoreError, match=r"run the same command again, and so on$"):
@@ -490,7 +493,7 @@ def test_other_runs_are_told_apart_in_words(runs: Path, sub4: Path, tmp_path: Pa
     for shards, options, said in (
         (other / "00", quick(), "other samples, or the same in another order"),
         (sub4 / "00", plan, "recipe lr 0.1 there, 0.3 here"),
-        (sub4 / "00", replace(quick(), holdout_samples=3), "hold-out 10000 there, 3 here"),
+        (sub4 / "00", replace(quick(), holdout_samples=3), "holdout-samples 10000 there, 3 here"),
         (sub4 / "01", quick(), "band 0 there, 1 here"),
     ):
         with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):
