@@ -11,8 +11,8 @@ from .config import ReadOptions
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Options of a run besides its recipe and how it reads.
+class RunSettings:
+    """Options of a run, without its recipe and how it reads.
 
     Attributes:
         seed: of the weights, the order of samples and the augmentation.
@@ -79,7 +79,7 @@ class TrainOptions:
     network: str
     recipe: str | None
     overrides: Mapping[str, Any]
-    run: RunOptions
+    run: RunSettings
     reading: ReadOptions
     launch: LaunchOptions
     describe: bool
@@ -96,7 +96,7 @@ class TrainOptions:
             network=values["network"],
             recipe=values["recipe"],
             overrides={name: values[name] for name in recipes.OPTIONS},
-            run=RunOptions(
+            run=RunSettings(
                 seed=values["seed"],
                 device=values["device"],
                 precision=values["precision"],

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.ensemble import report, rules
 from spectral_shards.train.ensemble.members import find_runs
+from spectral_shards.train.ensemble.report import markdown
 from spectral_shards.train.ensemble.scoring import score_ensemble
 from spectral_shards.train.errors import EnsembleError
 from support.programs import fails, program
@@ -85,6 +87,27 @@ def test_other_ranking_data(runs: Path, rank_on: str) -> None:
     top1 = {band.band: band.top1 for band in report.bands}
     assert report.costs.best.name == f"band {report.order[0]}"
     assert report.costs.best.top1 == top1[report.order[0]]
+
+
+def test_a_rule_is_one_entry(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to the registry is scored in its space and shown in the report; the default stays."""
+    first = rules.FusingRule("first", "first band alone", lambda bands: np.eye(len(bands.order))[0], (rules.LOG,))
+    before = score_ensemble(find_runs(runs), "val")
+    monkeypatch.setitem(rules.RULES, first.name, first)
+    after = score_ensemble(find_runs(runs), "val")
+    assert after.rules[:-1] == before.rules
+    assert after.rules[-1].space == "log"
+    assert after.rules[-1].top1 == after.costs.best.top1
+    assert [after.rules[-1].weights.index(1.0)] == list(after.order[:1])
+    assert f"| first band alone | log-probabilities | {after.costs.best.top1:.2%} |" in markdown(after)
+    assert after.default == before.default
+
+
+def test_a_column_is_one_entry(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    column = report.ReportColumn("wrong", "{:.0f}", lambda entry: entry.samples * (1 - entry.fused))
+    monkeypatch.setattr(report, "CLASSES", (*report.CLASSES, column))
+    text = markdown(score_ensemble(find_runs(runs), "val"))
+    assert "| class | samples | best band | fused | gain | wrong |\n|---|---|---|---|---|---|\n" in text
 
 
 def test_options_that_differ_are_named(runs: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class FinishedRun:
         path: its folder.
         band: number of the band.
         dataset: name of the data set.
+        factor: number of bands of the split.
         geometry: how images became planes, as in the manifest.
         sample_order: digest of the sample order of each part.
         classes: names.
@@ -47,6 +48,7 @@ class FinishedRun:
     path: Path
     band: int
     dataset: str
+    factor: int
     geometry: Mapping[str, Any]
     sample_order: Mapping[str, str]
     classes: tuple[str, ...]
@@ -133,6 +135,7 @@ def open_run(path: Path) -> FinishedRun:
         path=path,
         band=int(band["band"]),
         dataset=str(band["dataset"]),
+        factor=int(band["geometry"]["factor"]),
         geometry=band["geometry"],
         sample_order=band["order"],
         classes=classes,

@@ -171,12 +171,11 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
     rules, default_hits = _score_rules(runs, ranking)
     best_hits = _best_band_hits(ranking, alone)
     order = ranking.order(ranking.all_rows)
-    factor = int(runs[0].geometry["factor"])
     default = default_score(rules)
     best = "best band of the other half" if data.halves else f"band {runs[int(order[0])].band}"
     return EnsembleReport(
         dataset=runs[0].dataset,
-        factor=factor,
+        factor=runs[0].factor,
         samples=alone.shape[1],
         rank_on=data.name,
         bands=tuple(
@@ -184,7 +183,7 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
             for run, (top1, top5) in zip(runs, alone.mean(axis=1), strict=True)
         ),
         order=tuple(runs[i].band for i in order),
-        missing=tuple(sorted(set(range(factor)) - {run.band for run in runs})),
+        missing=tuple(sorted(set(range(runs[0].factor)) - {run.band for run in runs})),
         differing=_differing(runs),
         rules=rules,
         costs=Costs(
