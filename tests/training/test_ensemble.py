@@ -163,7 +163,7 @@ def test_runs_that_do_not_belong_together(runs: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough tiny images that some of train can be held out."""
+    """Enough tiny images for holdout samples."""
     root = tmp_path_factory.mktemp("many")
     random = np.random.default_rng(0)
     for number, name in enumerate(("ant", "bee")):
@@ -177,7 +177,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def with_holdout(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A split of `many`, and runs of its bands that held some of train out."""
+    """A split of `many`, and runs of its bands with holdout samples."""
     root = tmp_path_factory.mktemp("holdout")
     make_split(many, root / "sub4", factor=4, size=8, samples_per_block=8, val_per_class=50)
     for band in range(4):
@@ -226,7 +226,7 @@ def test_bands_are_ranked_and_weighted_on_holdout_samples(with_holdout: Path) ->
 
 def test_halves_of_val_serve_without_holdout_samples(with_holdout: Path, runs: Path) -> None:
     assert score_ensemble(find_runs(runs)).rank_on == "halves"
-    with pytest.raises(EnsembleError, match="held nothing out of train"):
+    with pytest.raises(EnsembleError, match="has no holdout samples"):
         score_ensemble(find_runs(runs), "holdout")
     assert score_ensemble(find_runs(with_holdout / "runs"), "halves").rank_on == "halves"
 

@@ -94,10 +94,10 @@ def _check_holdout(runs: list[FinishedRun]) -> None:
     for run in runs:
         if run.holdout is None:
             raise EnsembleError(
-                f"{run.path} held nothing out of train: use --rank-on halves, or train with --holdout-samples"
+                f"{run.path} has no holdout samples: use --rank-on halves, or train with --holdout-samples"
             )
         if first.holdout is None or not np.array_equal(run.holdout.labels, first.holdout.labels):
-            raise EnsembleError(f"{run.path} held out other samples than {first.path}: use --rank-on halves")
+            raise EnsembleError(f"{run.path} has other holdout samples than {first.path}: use --rank-on halves")
 
 
 def run_hits(run: FinishedRun, part: Outputs) -> NDArray[np.bool_]:
