@@ -1,28 +1,36 @@
-"""What a training run does: options checked once, stored in the checkpoint and in run.json."""
+"""What a training run does: its options, checked once, and written into the checkpoint and run.json.
+
+This module loads no torch by itself, so that the command line can show its choices.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .data.block_cache import BlockCache
 from .data.sampler import LAST_BATCH
 from .errors import TrainError
 from .recipes import Recipe
 
+if TYPE_CHECKING:
+    import torch
+
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+ON_BAD_SHARD = ("stop", "skip")
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How samples are read.
 
-    workers: threads that read ahead and share the work; 0 reads between two steps.  remainder: drop or wrap (order.py).
-    cache: folder for the blocks of a band in a bucket, of about cache_bytes at most; none to fetch them again.
-    skip: go on without shards that are missing or damaged.
+    Attributes:
+        workers: threads that read ahead and share the work; with 0, a step waits while its batch is read.
+        last_batch: one of LAST_BATCH: what becomes of samples that do not fill a batch.
+        cache: folder that keeps the blocks of a band in a bucket; None to fetch them again.
+        cache_bytes: size limit of the cache, about.
+        skip: go on without shards that are missing or damaged.
     """
 
     workers: int = 1
@@ -36,7 +44,11 @@ class Reading:
             raise TrainError(f"--last-batch {self.last_batch}: choose {', '.join(LAST_BATCH)}")
 
     def open_cache(self) -> BlockCache | None:
-        """The cache, if there is to be one. Raises TrainError."""
+        """Open the cache, if there is to be one.
+
+        Raises:
+            TrainError: if its folder cannot be used.
+        """
         try:
             return BlockCache(self.cache, self.cache_bytes) if self.cache else None
         except OSError as error:
@@ -45,12 +57,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options that change the result of a run.
+    """The options that change the result of a run. The recipe has most of them.
 
     Attributes:
-        network, recipe, seed, holdout_samples: As in TrainPlan.
-        last_batch: As in Reading.
-        precision: 'float32', 'bfloat16' or 'float16': what 'auto' came to.
+        network, recipe, seed, holdout_samples: as in TrainPlan.
+        last_batch: as in ReadOptions.
+        precision: float32, bfloat16 or float16: what auto came to.
     """
 
     network: str
@@ -75,12 +87,20 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """The options of one run, apart from the band.
+    """The options of one run; all but the band.
 
-    precision: of the forward pass under autocast; auto takes bfloat16 where the device is faster in it.
-    compile: use torch.compile.  hold_out: samples of train that are not trained on (order.trained_blocks).
-    save_every: seconds between checkpoints within an epoch, about.  tensorboard: write its event files too.  again:
-    names a command that begins again, once, whatever is there; empty to go on with an unfinished run.
+    Attributes:
+        network: one of networks.NETWORKS.
+        recipe: how the network is trained.
+        seed: of the weights, the order of samples and the augmentation.
+        device: auto, cpu, cuda or cuda:N.
+        precision: one of PRECISIONS, of the forward pass under autocast; auto takes bfloat16 where that is faster.
+        compile: use torch.compile.
+        reading: how samples are read.
+        save_every: seconds between checkpoints within an epoch, about.
+        holdout_samples: samples of train that are not trained on; at most a twentieth are taken.
+        tensorboard: write TensorBoard's event files too.
+        restart: name of a command that starts the run from the beginning, once; empty to go on with what is there.
     """
 
     network: str
@@ -95,11 +115,17 @@ class TrainPlan:
     tensorboard: bool = False
     restart: str = ""
 
-    def torch_device(self, local: int = 0) -> torch.device:
-        """The device of process `local` of this machine; auto is a GPU if there is one. Raises TrainError."""
+    def torch_device(self, local_rank: int = 0) -> torch.device:
+        """Return the device of process `local_rank` of this machine; auto is a GPU if there is one.
+
+        Raises:
+            TrainError: if this machine has no such device.
+        """
+        import torch
+
         name = "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device
         try:
-            device = torch.device("cpu" if name == "auto" else f"cuda:{local}" if name == "cuda" else name)
+            device = torch.device("cpu" if name == "auto" else f"cuda:{local_rank}" if name == "cuda" else name)
         except RuntimeError:
             raise TrainError(f"--device {self.device}: write auto, cpu, cuda or cuda:N") from None
         if device.type not in ("cpu", "cuda"):
@@ -109,7 +135,13 @@ class TrainPlan:
         return device
 
     def dtype(self, device: torch.device) -> torch.dtype:
-        """The autocast dtype on `device`; float32 for no autocast. Raises TrainError."""
+        """Return the autocast dtype on `device`; float32 means no autocast.
+
+        Raises:
+            TrainError: if the precision is not one of PRECISIONS.
+        """
+        import torch
+
         if self.precision not in PRECISIONS:
             raise TrainError(f"--precision {self.precision}: choose {', '.join(PRECISIONS)}")
         if self.precision != "auto":
@@ -132,5 +164,7 @@ class TrainPlan:
 
 
 def _cpu_has_amx() -> bool:
+    import torch
+
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.6
     return bool(capabilities.get("amx_bf16"))

@@ -17,20 +17,30 @@ from .errors import TrainError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=30)  # for a rank that waits for a server
+TIMEOUT = timedelta(minutes=30)  # long: a rank may wait for a server
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: of this process, from 0.  size: processes in all.  local: its number on this machine."""
+    """This process among those that train one network together.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        local_rank: number of this process on its machine, from 0.
+    """
 
     rank: int = 0
-    size: int = 1
-    local: int = 0
+    world_size: int = 1
+    local_rank: int = 0
 
     @staticmethod
-    def of_environment() -> Ranks:
-        """What torchrun says in RANK, WORLD_SIZE and LOCAL_RANK; one process without it. Raises TrainError."""
+    def from_environment() -> Ranks:
+        """Read RANK, WORLD_SIZE and LOCAL_RANK, which torchrun sets; without them there is one process.
+
+        Raises:
+            TrainError: if they are not numbers.
+        """
         if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
             return Ranks()
         try:
@@ -40,25 +50,28 @@ class Ranks:
         return Ranks(values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"])
 
     @property
-    def first(self) -> bool:
-        """True for the process that writes files and speaks."""
+    def is_rank0(self) -> bool:
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     @contextmanager
-    def joined(self, device: torch.device) -> Iterator[None]:
-        """Be connected with the other processes: by nccl between GPUs, gloo otherwise.
+    def process_group(self, device: torch.device) -> Iterator[None]:
+        """Connect the processes while the block runs: by nccl between GPUs, by gloo otherwise.
 
-        Raises TrainError when another has ended. After an error the connections end with the process: to take leave
-        of ranks that wait for this one would be to wait for them.
+        After an error the connections end with the process: to close them properly, it would have to wait for ranks
+        that wait for it.
+
+        Raises:
+            TrainError: if another process has ended.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             yield
             return
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # what objects are sent through, too
-            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=device)
+            torch.cuda.set_device(device)  # objects are sent through it, too
+            distributed.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
         else:
-            distributed.init_process_group("gloo", timeout=PATIENCE)
+            distributed.init_process_group("gloo", timeout=TIMEOUT)
         try:
             yield
         except RuntimeError as error:
@@ -67,24 +80,24 @@ class Ranks:
             raise
         distributed.destroy_process_group()
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over the processes, in each of them."""
-        if self.size > 1:
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the processes, in place, and return it in each of them."""
+        if self.world_size > 1:
             distributed.all_reduce(values)
         return values
 
-    def align(self, module: nn.Module) -> None:
-        """Give every process the first one's buffers, such as batch norm's statistics, which each gathers by itself."""
-        if self.size > 1:
+    def broadcast_buffers(self, module: nn.Module) -> None:
+        """Give every process the buffers of rank 0, such as the statistics of batch norm, which each rank gathers."""
+        if self.world_size > 1:
             for buffer in module.buffers():
                 distributed.broadcast(buffer, 0)
 
     def broadcast_from_rank0(self, function: Callable[[], T]) -> T:
-        """What the first process gets from a function, or the SpectralError that it raises, in each of them."""
-        if self.size == 1:
+        """Call a function in rank 0, and return its value, or raise its SpectralError, in every process."""
+        if self.world_size == 1:
             return function()
         outcome: list[Any] = [None, None]
-        if self.first:
+        if self.is_rank0:
             try:
                 outcome = [function(), None]
             except SpectralError as error:
@@ -95,11 +108,11 @@ class Ranks:
             raise failure
         return cast(T, value)
 
-    def to_first(self, value: T) -> list[T]:
-        """What every process gives, in order of ranks, in the first; an empty list in the others."""
-        if self.size == 1:
+    def gather_to_rank0(self, value: T) -> list[T]:
+        """Return the values of all processes, in order of ranks, in rank 0; an empty list in the others."""
+        if self.world_size == 1:
             return [value]
-        values: list[Any] | None = [None] * self.size if self.first else None
+        values: list[Any] | None = [None] * self.world_size if self.is_rank0 else None
         distributed.gather_object(value, values)
         return values or []
 

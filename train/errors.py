@@ -7,7 +7,12 @@ SpectralError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ..shards_manifest.errors import SpectralError
+
+TRAIN_EXTRA = ("torch", "torchvision", "matplotlib", "tomli")  # what `pip install .` alone does not install
 
 
 class TrainError(SpectralError):
@@ -16,3 +21,19 @@ class TrainError(SpectralError):
 
 class EnsembleError(SpectralError):
     """Runs that cannot be fused."""
+
+
+@contextmanager
+def needs_train_extra() -> Iterator[None]:
+    """Run a block that imports packages of the extra `train`.
+
+    Raises:
+        TrainError: if one of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in TRAIN_EXTRA:
+            raise
+        raise TrainError(f"the package {package} is not installed: pip install 'spectral-shards[train]'") from None

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and what else ends a run, granted between two steps."""
+"""Requests to end a run: Ctrl-C, SIGTERM and others, deferred until a step is done."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LOOK = 1.0  # seconds between two looks at the file and the parent
-ECHO = 2.0  # seconds in which signals are one wish: torchrun and `timeout` send one to a process that had it already
+POLL_SECONDS = 1.0  # between two looks at the file and the parent
+REPEAT_SECONDS = 2.0  # signals within this time are one request: torchrun and `timeout` send one twice
 
 
-class Stop:
-    """Whether the run should end soon. A second signal, ECHO later, ends it at once, as does any outside `granting`.
+class StopRequest:
+    """Whether the run was asked to end.
 
-    file: there when the run should end, for processes of other machines that no signal reaches.  parent: the process
-    that this one works for, and ends with; 0 for none.
+    A first signal inside `deferred` only makes `requested` true. Outside of it a signal ends the run at once, and so
+    does a second signal that comes REPEAT_SECONDS after the first.
+
+    Args:
+        file: exists when the run should end; it reaches processes of other machines, which signals do not.
+        parent: id of the process that this one works for, and ends with; 0 for none.
     """
 
     def __init__(self, file: Path | None = None, parent: int = 0) -> None:
         self._file, self._parent = file, parent
-        self._asked = self._granting = False
+        self._requested = self._deferring = False
         self._signal = signal.SIGINT
-        self._first: float | None = None  # when a signal was heard
-        self._looked = 0.0
+        self._first_signal: float | None = None  # the time of it
+        self._polled = 0.0
 
     @property
-    def asked(self) -> bool:
-        """That the run should end."""
-        if not self._asked and (self._file or self._parent) and time.monotonic() - self._looked >= LOOK:
-            self._looked = time.monotonic()
-            alone = self._parent and os.getppid() != self._parent
-            self._asked = bool(alone or (self._file and self._file.exists()))
-        return self._asked
+    def requested(self) -> bool:
+        """Whether the run should end."""
+        if not self._requested and (self._file or self._parent) and time.monotonic() - self._polled >= POLL_SECONDS:
+            self._polled = time.monotonic()
+            orphaned = self._parent and os.getppid() != self._parent
+            self._requested = bool(orphaned or (self._file and self._file.exists()))
+        return self._requested
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch the signals; only the main thread can."""
+    def catching_signals(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM while the block runs, if this is the main thread; no other thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -54,25 +58,29 @@ class Stop:
 
     @contextmanager
     def deferred(self, deferred: bool = True) -> Iterator[None]:
-        """What is in here looks at `asked` itself; with False, within that, it may be left at any point again."""
-        before, self._granting = self._granting, deferred
+        """Defer signals while the block runs: the block looks at `requested` by itself.
+
+        Args:
+            deferred: False, within such a block, lets a signal end the inner block at any point.
+        """
+        before, self._deferring = self._deferring, deferred
         try:
             yield
         finally:
-            self._granting = before
+            self._deferring = before
 
-    def now(self) -> None:
-        """End the run: KeyboardInterrupt for Ctrl-C, SystemExit for SIGTERM."""
+    def end_now(self) -> None:
+        """End the run: raise KeyboardInterrupt after Ctrl-C, SystemExit after SIGTERM."""
         if self._signal == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        now, first = time.monotonic(), self._first
-        if first is not None and now - first < ECHO:
+        now, first = time.monotonic(), self._first_signal
+        if first is not None and now - first < REPEAT_SECONDS:
             return
         self._signal = signal.Signals(number)
-        self._first = now if first is None else first
-        self._asked = True
-        if first is not None or not self._granting:
-            self.now()
+        self._first_signal = now if first is None else first
+        self._requested = True
+        if first is not None or not self._deferring:
+            self.end_now()

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectral_shards.train import networks
 from spectral_shards.train.cli import main
 from spectral_shards.train.data import stream as reader
 from spectral_shards.train.engine.train_step import TrainStep
 from spectral_shards.train.engine.trainer import Trainer
+from spectral_shards.train.networks import cnn
 from spectral_shards.train.runs.run_folder import RunFolder
 from support.without_norm import plain
 
@@ -47,14 +47,14 @@ def broken(training: bool, rank: str = "") -> Any:
 
 
 if __name__ == "__main__":
-    networks.NETWORKS["cnn"] = plain
+    cnn.cnn = plain
     match os.environ.get("FAIL_AT", ""):
         case "network":
-            networks.NETWORKS["cnn"] = broken(training=True)
+            cnn.cnn = broken(training=True)
         case "evaluation":
-            networks.NETWORKS["cnn"] = broken(training=False)
+            cnn.cnn = broken(training=False)
         case "other rank":
-            networks.NETWORKS["cnn"] = broken(training=False, rank="1")
+            cnn.cnn = broken(training=False, rank="1")
         case "step":
             TrainStep.__call__ = raising(BUG)  # type: ignore[method-assign]
         case "reader":

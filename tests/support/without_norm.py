@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from spectral_shards.train import networks
 from spectral_shards.train.cli import main
 from spectral_shards.train.engine import evaluate, trainer
 from spectral_shards.train.engine.train_step import TrainStep
+from spectral_shards.train.networks import cnn
 
 
 def plain(plane: int, classes: int) -> nn.Module:
@@ -47,7 +47,7 @@ def slow_evaluate(*arguments: Any, **options: Any) -> Any:
 
 
 if __name__ == "__main__":
-    networks.NETWORKS["cnn"] = plain
+    cnn.cnn = plain
     if "SLOW_STEPS" in os.environ:
         trainer.TrainStep = SlowStep  # type: ignore[attr-defined]
     if "SLOW_VAL" in os.environ:

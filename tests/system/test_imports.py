@@ -37,6 +37,9 @@ def test_training_never_loads_preparing() -> None:
     found = loaded(f"from {OURS}.train import cli, ensemble_cli\nfrom {OURS}.train.engine import trainer")
     assert "torch" in found
     assert not found & {f"{OURS}.preprocess", "simplejpeg", "joblib"}
+    found = loaded(f"import {OURS}.train.commands")
+    assert "torch" in found
+    assert not found & {f"{OURS}.preprocess", "simplejpeg", "matplotlib"}
 
 
 @pytest.mark.parametrize("module", ["preprocess.cli", "train.cli", "train.ensemble_cli"])

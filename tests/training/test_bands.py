@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from spectral_shards.shards_manifest.storage.local import LocalStore
-from spectral_shards.train.launch import progress as board
-from spectral_shards.train.launch.launcher import INTERRUPTED, BandJob, train_isolated
+from spectral_shards.train.launch import progress
+from spectral_shards.train.launch.launcher import INTERRUPTED, BandJob, train_isolated, train_one
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.shutdown import StopRequest
 from support.band_runs import BANDS, fails_alone, results
@@ -82,7 +82,7 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "runs") == wanted
     table = done.stderr.splitlines()
-    assert table[0].split() == ["band", "epoch", "loss", "train", "val", "waiting", "state"]
+    assert table[0].split() == ["band", "epoch", "loss", "train", "val", "data_wait", "state"]
     assert [line.split()[0] for line in table[1:5]] == BANDS
     assert all(line.split()[1] == "2/2" and line.endswith("done") for line in table[1:5])
     assert table[5] == "4 of 4 bands done"
@@ -96,7 +96,7 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
 
 
 @pytest.mark.parametrize("backend", ["ray", "dask"])
-def test_what_is_to_be_begun_anew_stays_until_it_is(backend: str, runs: Path, sub4: Path, tmp_path: Path) -> None:
+def test_a_run_to_restart_stays_until_a_worker_takes_it(backend: str, runs: Path, sub4: Path, tmp_path: Path) -> None:
     pytest.importorskip({"dask": "distributed"}.get(backend, backend))
     copy = Path(shutil.copytree(runs, tmp_path / "runs"))
     where = ("--backend", backend, "--address", "127.0.0.1:1")
@@ -106,7 +106,7 @@ def test_what_is_to_be_begun_anew_stays_until_it_is(backend: str, runs: Path, su
 
 
 @pytest.mark.slow
-def test_a_busy_band_is_not_begun_anew(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_busy_band_is_not_restarted(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
     command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path, "--no-resume", "--jobs", "2")
     assert program(*command).returncode == 0
     before = tree(tmp_path / "02")
@@ -120,9 +120,7 @@ def test_a_busy_band_is_not_begun_anew(sub4: Path, wanted: dict[str, bytes], tmp
     assert results(tmp_path) == wanted
 
 
-def test_a_band_is_begun_anew_once_for_a_command(runs: Path, sub4: Path, tmp_path: Path) -> None:
-    from spectral_shards.train.launch.launcher import BandJob, train_one
-
+def test_a_band_is_restarted_once_for_a_command(runs: Path, sub4: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(runs / "02", tmp_path / "02"))
     job = BandJob("02", str(sub4 / "02"), out, replace(quick(), restart="one"))
     assert [train_one(job).earlier for _ in range(2)] == [False, True]  # the second finds what the first did
@@ -145,7 +143,7 @@ def test_bands_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     job = bands.BandJob("00", "sub4/00", tmp_path / "00", TrainPlan("cnn", recipes.load("quick")), gpu_locks=tmp_path)
-    first, second, third, fourth = (bands._on_gpu(job) for _ in range(4))
+    first, second, third, fourth = (bands._on_free_gpu(job) for _ in range(4))
     with first as one, third as two:
         assert (one.plan.device, two.plan.device) == ("cuda:0", "cuda:1")
         with second as three:
@@ -239,7 +237,7 @@ def test_a_process_for_bands_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None
     (tmp_path / "stop").touch()
     before = signal.getsignal(signal.SIGINT)
     try:
-        job = BandJob("00", "none", tmp_path / "00", quick(), stop=tmp_path / "stop", parent=os.getppid())
+        job = BandJob("00", "none", tmp_path / "00", quick(), stop_file=tmp_path / "stop", parent=os.getppid())
         assert train_isolated(job).failure == INTERRUPTED
         os.kill(os.getpid(), signal.SIGINT)  # between two bands: no one would catch it
         assert train_isolated(replace(job, parent=0)).failure == INTERRUPTED
@@ -271,9 +269,9 @@ def test_a_reader_that_ends_ends_the_command(bands: list[str], sub4: Path, tmp_p
 def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
-    monkeypatch.setattr(board, "LOG_REFRESH", 0.3)
+    monkeypatch.setattr(progress, "LOG_REFRESH", 0.3)
     run = tmp_path / "00"
-    with board.Board({"00": run, "01": tmp_path / "01"}, 4, StopRequest(), tmp_path / "stop"):
+    with progress.ProgressBoard({"00": run, "01": tmp_path / "01"}, 4, StopRequest(), tmp_path / "stop"):
         run.mkdir()
         for loss in (2.5, 1.5):  # shown again when it has changed
             (run / "steps.jsonl").write_text(f'{{"loss": {loss}}}\n')
@@ -290,5 +288,8 @@ def test_a_table_that_cannot_be_shown_hides_nothing(tmp_path: Path, monkeypatch:
     out = io.StringIO()
     monkeypatch.setattr(out, "write", gone)
     monkeypatch.setattr(sys, "stderr", out)
-    with pytest.raises(KeyboardInterrupt), board.Board({"00": tmp_path / "00"}, 4, StopRequest(), tmp_path / "stop"):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        progress.ProgressBoard({"00": tmp_path / "00"}, 4, StopRequest(), tmp_path / "stop"),
+    ):
         raise KeyboardInterrupt

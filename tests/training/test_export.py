@@ -17,9 +17,9 @@ from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.trainer import train_band
-from spectral_shards.train.ensemble.export import Split
+from spectral_shards.train.ensemble.export import ImageToBands
 from spectral_shards.train.ensemble.members import find_runs
-from spectral_shards.train.ensemble.scoring import ensemble
+from spectral_shards.train.ensemble.scoring import score_ensemble
 from spectral_shards.train.runs import checkpoint
 from support.pictures import encode, picture
 from support.programs import fails, program
@@ -32,7 +32,7 @@ load = runpy.run_path(sys.argv[1])["load"]
 model, about = load(sys.argv[2])
 out = np.concatenate([model(np.load(path)) for path in sys.argv[4:]])
 np.save(sys.argv[3], out)
-strangers = {"train", "shards_manifest", "preprocess", "torchvision"} & set(sys.modules)
+strangers = {"spectral_shards", "torchvision"} & set(sys.modules)
 assert not strangers, strangers
 assert not (sys.argv[2].endswith("onnx") and "torch" in sys.modules)
 """
@@ -57,7 +57,9 @@ def trained(pictures: Path, folder: Path, **options: object) -> Path:
     split = make_split(pictures, folder / "sub", **{**SUB4, "size": SIDE, **options})
     recipe = recipes.load("quick", epochs=1, batch_size=8, ema=0.5)
     for band in sorted(split.glob("[0-9]*")):
-        train_band(str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), True)
+        train_band(
+            str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), True
+        )
     return folder / "runs"
 
 
@@ -66,9 +68,10 @@ def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(pictures, tmp_path_factory.mktemp("sub4"))
 
 
-def separately(runs: Path, space: str, weights: str) -> NDArray[np.float64]:
+def separately(runs: Path, space: str, rule: str) -> NDArray[np.float64]:
     """The fused log-probabilities of val from the stored bands, network by network."""
-    rule = next(r for r in ensemble(find_runs(runs)).rules if (r.weights, r.space) == (weights, space))
+    scores = score_ensemble(find_runs(runs)).rules
+    score = next(each for each in scores if (each.rule, each.space) == (rule, space))
     parts = []
     for run in find_runs(runs):
         store, manifest = open_band(runs.parent / "sub" / run.path.name)
@@ -78,11 +81,11 @@ def separately(runs: Path, space: str, weights: str) -> NDArray[np.float64]:
             logits = checkpoint.load_network(run.path / "checkpoint.pt")(BandAugmentation(manifest).eval()(x))
             parts.append(logits.double().log_softmax(1).numpy())
     each = np.stack(parts)
-    shares = np.array(rule.shares)
+    weights = np.array(score.weights)
     if space == "log":
-        fused = np.einsum("k,knc->nc", shares, each)
+        fused = np.einsum("k,knc->nc", weights, each)
         return np.asarray(fused - np.log(np.exp(fused).sum(1, keepdims=True)))
-    return np.asarray(np.log(np.einsum("k,knc->nc", shares / shares.sum(), np.exp(each))))
+    return np.asarray(np.log(np.einsum("k,knc->nc", weights / weights.sum(), np.exp(each))))
 
 
 def val_pixels(pictures: Path, runs: Path) -> list[NDArray[np.uint8]]:
@@ -193,7 +196,7 @@ def test_the_same_integers_as_a_split(factor: int, transform: str) -> None:
     from spectral_shards.shards_manifest.spectral.transform import band_steps
 
     steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)
-    model = Split(plan.geometry, plan.bands, steps.tolist())
+    model = ImageToBands(plan.geometry, plan.bands, steps.tolist())
     found = model(torch.from_numpy(np.ascontiguousarray(pixels[None, :, :, :3].transpose(0, 3, 1, 2))))
     assert np.array_equal(found.numpy().reshape(factor, 3, -1), stored)
 
@@ -203,6 +206,8 @@ def test_what_cannot_be_exported_is_one_sentence(runs: Path, tmp_path: Path) -> 
         "spectral-ensemble", runs, "--export", tmp_path / "m.pt"
     )
     sentence = fails("spectral-ensemble", runs, "--export", tmp_path / "m.pt2", "--rule", "best")
-    assert sentence == "Error: --rule best: choose mean, geometric, fitted"
+    assert sentence == "Error: Invalid value for '--rule': 'best' is not one of 'mean', 'geometric', 'fitted'."
+    unfit = ("--rank-on", "train", "--export", tmp_path / "m.pt2", "--rule", "fitted")
+    assert fails("spectral-ensemble", runs, *unfit) == "Error: --rule fitted: choose mean, geometric"
     assert program("spectral-ensemble", runs, "--rule", "mean").returncode == 2
     assert json.loads((runs / "ensemble.json").read_text())["factor"] == 4

@@ -78,23 +78,23 @@ def test_signal_and_gradients_reach_the_ends(name: str) -> None:
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in network.parameters())
 
 
-def test_a_card_counts_what_a_step_keeps() -> None:
+def test_a_profile_counts_what_a_step_keeps() -> None:
     """A network that can be counted by hand: 3x3 convolutions and a linear layer on planes of 8."""
-    card = describe("cnn", 8, 10)
+    profile = describe("cnn", 8, 10)
     widths = ((3, 64, 8), (64, 64, 8), (64, 128, 4), (128, 128, 4), (128, 256, 2), (256, 256, 2))  # in, out, side
-    assert card.parameters == sum(9 * a * b + 2 * b for a, b, _ in widths) + 256 * 10 + 10
-    assert card.buffers == sum(2 * b for _, b, _ in widths)
-    assert card.multiply_adds == sum(9 * a * b * side**2 for a, b, side in widths) + 256 * 10
+    assert profile.parameters == sum(9 * a * b + 2 * b for a, b, _ in widths) + 256 * 10 + 10
+    assert profile.buffers == sum(2 * b for _, b, _ in widths)
+    assert profile.multiply_adds == sum(9 * a * b * side**2 for a, b, side in widths) + 256 * 10
     # of each convolution its output, and batch norm's, which the rectifier overwrites; the input; pooled ones
     least = 4 * (3 * 64 + sum(2 * b * side**2 for _, b, side in widths))
-    assert least <= card.activations < 1.4 * least
+    assert least <= profile.activations < 1.4 * least
     recipe = replace(load("quick"), batch_size=10)  # SGD: weights, gradients, momentum
-    assert card.training_bytes(recipe) == 4 * (3 * card.parameters + card.buffers) + 10 * card.activations
+    assert profile.training_bytes(recipe) == 4 * (3 * profile.parameters + profile.buffers) + 10 * profile.activations
     recipe = replace(recipe, optimizer="adamw", momentum=0.0, ema=0.99, grad_accum_steps=3)  # AdamW keeps that as well
-    assert card.training_bytes(recipe) == 4 * (5 * card.parameters + card.buffers) + 4 * card.activations
+    assert profile.training_bytes(recipe) == 4 * (5 * profile.parameters + profile.buffers) + 4 * profile.activations
 
 
-def test_the_card_is_printed(sub4: Path) -> None:
+def test_the_profile_is_printed(sub4: Path) -> None:
     for shards in (sub4, sub4 / "01"):
         done = program("spectral-train", "--shards", shards, "--network", "resnet34", "--describe")
         assert done.returncode == 0, done.stderr

@@ -21,7 +21,9 @@ from support.without_norm import plain
 
 @pytest.fixture
 def manifest(sub4: Path, monkeypatch: pytest.MonkeyPatch) -> BandManifest:
-    monkeypatch.setitem(networks.NETWORKS, "cnn", plain)  # what is compared depends on the samples alone
+    monkeypatch.setattr(
+        "spectral_shards.train.networks.cnn.cnn", plain
+    )  # what is compared depends on the samples alone
     return load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
 
 

@@ -53,16 +53,16 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
 
 def test_a_second_signal_ends_it_at_once_but_for_an_echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = StopRequest(tmp_path / "stop")
-    with found.listening(), found.deferred():
+    with found.catching_signals(), found.deferred():
         (tmp_path / "stop").touch()
-        assert found.asked
+        assert found.requested
         for _ in range(3):  # torchrun and `timeout` pass on what all of a group have had already
             os.kill(os.getpid(), signal.SIGTERM)
-        monkeypatch.setattr("spectral_shards.train.shutdown.ECHO", 0.0)
+        monkeypatch.setattr("spectral_shards.train.shutdown.REPEAT_SECONDS", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     outside = StopRequest()
-    with outside.listening(), pytest.raises(SystemExit, match="143"):
+    with outside.catching_signals(), pytest.raises(SystemExit, match="143"):
         os.kill(os.getpid(), signal.SIGTERM)
 
 

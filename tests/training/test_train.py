@@ -195,13 +195,15 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert "has no manifest.json" in fails(*train, tmp_path)
     assert "choose a local path or s3://" in fails(*train, "ftp://host/sub4/00")
     band = sub4 / "00"
-    networks_named = "alexnet, cnn, resnet18, resnet34, resnet50, vgg16"
-    assert fails(*train, band, "--network", "vgg") == f"Error: --network vgg: choose {networks_named}"
+    named = ", ".join(map(repr, networks.NETWORKS))
+    assert (
+        fails(*train, band, "--network", "vgg") == f"Error: Invalid value for '--network': 'vgg' is not one of {named}."
+    )
     recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick, or a file that ends with .toml"
     assert fails(*train, band, "--recipe", "none") == f"Error: --recipe none: choose {recipes_named}"
     assert fails(*train, band, "--lr", "0") == "Error: --lr 0 is out of range: choose more than 0"
     assert f"this machine has {torch.cuda.device_count()} CUDA devices" in fails(*train, band, "--device", "cuda:99")
-    assert "choose auto, float32, bfloat16, float16" in fails(*train, band, "--precision", "int8")
+    assert "is not one of 'auto', 'float32', 'bfloat16', 'float16'" in fails(*train, band, "--precision", "int8")
     assert "the loss became nan" in fails(*train, band, *QUICK, "--lr", "1e30")
     diverging = ("--lr", "1e5", "--epochs", "1", "--batch-size", "999")  # one step
     assert "the val loss became nan" in fails(*train, band, *QUICK, *diverging)

@@ -124,7 +124,9 @@ class Trainer:
         TrainError: The plan does not fit the band.
     """
 
-    def __init__(self, band: Band, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: StopRequest, quiet: bool) -> None:
+    def __init__(
+        self, band: Band, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: StopRequest, quiet: bool
+    ) -> None:
         self._manifest, self._plan, self._run, self._stop, self._quiet = band.manifest, plan, run, stop, quiet
         loaders = _loaders(band, plan, ranks)
         self.loader = loaders.pop("train")

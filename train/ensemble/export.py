@@ -7,10 +7,9 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +22,67 @@ from ...shards_manifest.storage.local import LocalStore
 from ..errors import EnsembleError
 from ..runs import checkpoint
 from ..runs.run_folder import CHECKPOINT
+from .rules import LOG, Space
 
 FORMATS = (".pt2", ".onnx")
-LARGEST = 8192  # pixels of a side of the images that an exported model takes
-META = "spectral.json"  # in a .pt2 file; the same under that name in an .onnx file's metadata
+LARGEST = 8192  # side of the largest image that an exported model takes, in pixels
+META = "spectral.json"  # name of the model's ModelInfo in a .pt2 file, and in the metadata of an .onnx file
 
 
-class Split(nn.Module):
-    """Images to the coefficients of some bands, as a split stores them: the same integers for the same pixels.
+@dataclass(frozen=True)
+class EnsembleMember:
+    """A network of an ensemble with what its band needs.
 
-    steps: (bands, 3), of each band and channel.  Products are exact in float32 (docs/decisions/0001), so a device that
-    multiplies in less, as GPUs do if they are let, would make others.
+    Attributes:
+        network: logits float32 (N, classes) of inputs float32 (N, 3, P, P).
+        band: number of the band.
+        step: quantisation step of each channel.
+        mean: of each channel, subtracted from its coefficients.
+        std: of each channel, by which they are divided.
+        weight: of the network in the ensemble.
+    """
+
+    network: nn.Module
+    band: int
+    step: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a user of an exported model has to know; written into its file as JSON.
+
+    Attributes:
+        dataset: name of the data set.
+        classes: names, in the order of the outputs.
+        bands: numbers of the bands.
+        weights: one a band.
+        of: what the weights multiply: log-probabilities or probabilities.
+        input: of the model, in words.
+        output: of the model, in words.
+    """
+
+    dataset: str
+    classes: list[str]
+    bands: list[int]
+    weights: list[float]
+    of: str
+    input: str = f"uint8 (N, 3, H, W), RGB, sides up to {LARGEST}"
+    output: str = "float32 (N, classes), log-probabilities"
+
+
+class ImageToBands(nn.Module):
+    """Turns images into the coefficients of some bands, to the very integers that a split stores.
+
+    Products are exact in float32 (docs/decisions/0001). A device that multiplies with less precision, as GPUs do if
+    they are allowed to, would give others.
+
+    Args:
+        geometry: of the split.
+        bands: numbers of the bands.
+        steps: quantisation step of each band and channel: (bands, 3).
     """
 
     color: torch.Tensor
@@ -42,14 +91,21 @@ class Split(nn.Module):
     def __init__(self, geometry: Geometry, bands: Sequence[int], steps: Sequence[Sequence[float]]) -> None:
         super().__init__()
         self.side, self.grid = geometry.size + geometry.margin, geometry.grid
-        self.fit, self.whole = geometry.fit, geometry.dtype == "int8"
+        self.fit, self.stores_integers = geometry.fit, geometry.dtype == "int8"
         matrix = band_matrix(geometry.transform, geometry.factor)[list(bands)]
         self.register_buffer("color", torch.from_numpy(pixel_weights(geometry.color)))
         self.register_buffer("weights", torch.from_numpy(phase_weights(matrix, np.array(steps))))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 (bands, N, 3, P, P), in steps, of uint8 images (N, 3, H, W) in RGB of any size."""
-        pixels = self._resized(images.float())
+        """Transform images of any size.
+
+        Args:
+            images: uint8 (N, 3, H, W), RGB.
+
+        Returns:
+            float32 (bands, N, 3, P, P), in quantisation steps.
+        """
+        pixels = self._resize(images.float())
         count, plane = pixels.shape[0], self.side // self.grid
         grey = torch.full_like(pixels[:, :1], 128)
         channels = torch.einsum("ci,nihw->cnhw", self.color, torch.cat([pixels, grey], 1)).round()
@@ -57,10 +113,10 @@ class Split(nn.Module):
         columns = phases.reshape(3, self.grid**2, count * plane * plane)
         bands = torch.bmm(self.weights, columns).reshape(3, self.weights.shape[1], count, plane, plane)
         bands = bands.permute(1, 2, 0, 3, 4)
-        return bands.round().clamp(-128, 127) if self.whole else bands.half().float()
+        return bands.round().clamp(-128, 127) if self.stores_integers else bands.half().float()
 
-    def _resized(self, pixels: torch.Tensor) -> torch.Tensor:
-        """To the side of a split, by the filter that it uses; whole numbers. What has that size stays as it is."""
+    def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Resize to the side of a split by its filter, to whole numbers; an image of that size does not change."""
         if self.fit == "crop":
             height, width = pixels.shape[2:]
             span = torch.arange(torch.sym_min(height, width), device=pixels.device)  # slices would fix which is less
@@ -72,84 +128,118 @@ class Split(nn.Module):
 
 
 class EnsembleModel(nn.Module):
-    """All of an ensemble. shares: a weight for each band; space: what they weight, as in fuse.py."""
+    """An ensemble as one module.
+
+    Args:
+        geometry: of the split.
+        members: its networks.
+        space: what their weights multiply.
+    """
 
     scale: torch.Tensor
     mean: torch.Tensor
-    shares: torch.Tensor
+    weights: torch.Tensor
 
-    def __init__(
-        self, bands: Sequence[dict[str, Any]], networks: Sequence[nn.Module], shares: Sequence[float], space: str
-    ):
+    def __init__(self, geometry: Geometry, members: Sequence[EnsembleMember], space: Space):
         super().__init__()
-        geometry = Geometry(**bands[0]["geometry"])
-        steps = [band["step"] for band in bands]
-        self.split = Split(geometry, [band["band"] for band in bands], steps)
-        self.networks = nn.ModuleList(networks)
-        self.space, self.crop = space, geometry.crop
+        steps = [member.step for member in members]
+        self.to_bands = ImageToBands(geometry, [member.band for member in members], steps)
+        self.networks = nn.ModuleList(member.network for member in members)
+        self.in_log, self.crop = space is LOG, geometry.crop
         scale, mean, std = (
             torch.tensor(values).view(-1, 1, 3, 1, 1)
-            for values in (steps, [band["mean"] for band in bands], [band["std"] for band in bands])
+            for values in (steps, [member.mean for member in members], [member.std for member in members])
         )
         self.register_buffer("scale", scale / std)
         self.register_buffer("mean", mean / std)
-        self.register_buffer("shares", torch.tensor(shares))
+        self.register_buffer("weights", torch.tensor([member.weight for member in members]))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities float32 (N, classes) of uint8 images (N, 3, H, W) in RGB of any size."""
-        stored = self.split(images)
+        """Classify images of any size.
+
+        Args:
+            images: uint8 (N, 3, H, W), RGB.
+
+        Returns:
+            Log-probabilities float32 (N, classes).
+        """
+        stored = self.to_bands(images)
         corner = (stored.shape[-1] - self.crop) // 2
         planes = stored[..., corner : corner + self.crop, corner : corner + self.crop] * self.scale - self.mean
         outputs = [network(planes[number]).log_softmax(1) for number, network in enumerate(self.networks)]
         together = torch.stack(outputs, -1)
-        if self.space == "log":
-            return (together @ self.shares).log_softmax(1)
-        return (together.exp() @ (self.shares / self.shares.sum())).log()
+        if self.in_log:
+            return (together @ self.weights).log_softmax(1)
+        return (together.exp() @ (self.weights / self.weights.sum())).log()
 
 
-def whole(runs: Sequence[Path], shares: Sequence[float], space: str) -> tuple[EnsembleModel, dict[str, Any]]:
-    """The ensemble of some runs, in evaluation mode, with what its user needs to know. Raises TrainError."""
-    found = [checkpoint.load(run / CHECKPOINT) for run in runs]
-    bands = [asdict(each.band) for each in found]
-    networks = [each.network() for each in found]
-    about = {
-        "dataset": bands[0]["dataset"],
-        "classes": list(bands[0]["classes"]),
-        "bands": [band["band"] for band in bands],
-        "weights": list(shares),
-        "of": "log-probabilities" if space == "log" else "probabilities",
-        "input": "uint8 (N, 3, H, W), RGB, sides up to 8192",
-        "output": "float32 (N, classes), log-probabilities",
-    }
-    return EnsembleModel(bands, networks, shares, space).eval(), about
+def load_ensemble(runs: Sequence[Path], weights: Sequence[float], space: Space) -> tuple[EnsembleModel, ModelInfo]:
+    """Load the networks of some runs as one model.
+
+    Args:
+        runs: their folders, of one split.
+        weights: one a run.
+        space: what the weights multiply.
+
+    Returns:
+        The model in evaluation mode, and what its user has to know.
+
+    Raises:
+        TrainError: if a checkpoint cannot be read.
+    """
+    members, bands = [], []
+    for run, weight in zip(runs, weights, strict=True):
+        found = checkpoint.load(run / CHECKPOINT)
+        band = found.band
+        bands.append(band)
+        members.append(EnsembleMember(found.network(), band.band, band.step, band.mean, band.std, weight))
+    info = ModelInfo(
+        dataset=bands[0].dataset,
+        classes=list(bands[0].classes),
+        bands=[member.band for member in members],
+        weights=list(weights),
+        of=space.title,
+    )
+    return EnsembleModel(bands[0].geometry, members, space).eval(), info
 
 
-def export(model: EnsembleModel, about: dict[str, Any], path: Path) -> int:
-    """Write a model as PyTorch's exported program (.pt2) or as ONNX (.onnx); its bytes. Raises EnsembleError.
+def export(model: EnsembleModel, info: ModelInfo, path: Path) -> int:
+    """Write a model as PyTorch's exported program (.pt2) or as ONNX (.onnx).
 
-    Both take any number of images, with sides of 2 to LARGEST, and need nothing of this package.
+    Both take any number of images, with sides of 2 to LARGEST pixels, and need nothing of this package.
+
+    Returns:
+        The bytes that were written.
+
+    Raises:
+        EnsembleError: as `check_target` does.
+        StoreError: if the disk is full or refuses.
     """
     check_target(path)
     store = LocalStore(path.parent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations within the exporters
         program = _program(model)
-        text = json.dumps(about)
+        text = json.dumps(asdict(info))
         if path.suffix == ".onnx":
             try:
                 _write_onnx(program, text, store.path(path.name))
             except OSError as error:
                 raise store.refused(error, path.name) from error
         else:
-            buffer = io.BytesIO()  # of what a file raises, torch makes a RuntimeError without its reason
+            buffer = io.BytesIO()  # torch would turn the error of a file into a RuntimeError without its reason
             torch.export.save(program, buffer, extra_files={META: text})
             with store.writing([path.name]) as (file,):
                 file.write(buffer.getbuffer())
-    return sum(file.stat().st_size for file in (path, _beside(path)) if file.exists())
+    return sum(file.stat().st_size for file in (path, _weights_file(path)) if file.exists())
 
 
 def check_target(path: Path) -> None:
-    """Raise EnsembleError for what cannot be written."""
+    """Check that a model can be written to a file, and make its folder.
+
+    Raises:
+        EnsembleError: if it cannot.
+    """
     if path.suffix not in FORMATS:
         raise EnsembleError(f"--export {path}: write a name that ends with {' or '.join(FORMATS)}")
     if path.suffix == ".onnx":
@@ -166,8 +256,8 @@ def check_target(path: Path) -> None:
 
 
 def _program(model: EnsembleModel) -> torch.export.ExportedProgram:
-    side = model.split.side
-    images = torch.zeros(2, 3, side + 2, side + 1, dtype=torch.uint8)  # sizes of their own, or they count as one
+    side = model.to_bands.side
+    images = torch.zeros(2, 3, side + 2, side + 1, dtype=torch.uint8)  # three sizes, as equal ones count as one
     sides = {axis: torch.export.Dim(name, min=2, max=LARGEST) for axis, name in ((2, "height"), (3, "width"))}
     with torch.inference_mode(False), torch.no_grad():
         return torch.export.export(
@@ -175,18 +265,18 @@ def _program(model: EnsembleModel) -> torch.export.ExportedProgram:
         )
 
 
-def _write_onnx(program: torch.export.ExportedProgram, about: str, path: Path) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, info: str, path: Path) -> None:
     made = torch.onnx.export(program, dynamo=True, verbose=False)
     assert made is not None
-    made.model.metadata_props[META] = about
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:  # whole or not at all
+    made.model.metadata_props[META] = info
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:  # all of it or nothing
         made.save(str(Path(folder, path.name)))
         path.unlink(missing_ok=True)  # before its weights
-        _beside(path).unlink(missing_ok=True)
+        _weights_file(path).unlink(missing_ok=True)
         for written in sorted(Path(folder).iterdir(), reverse=True):  # the model last
             os.replace(written, path.with_name(written.name))
 
 
-def _beside(path: Path) -> Path:
-    """The file with the weights of an .onnx file that would be larger than 2 GB."""
+def _weights_file(path: Path) -> Path:
+    """Return the file with the weights of an .onnx model that is larger than 2 GB."""
     return path.with_name(f"{path.name}.data")

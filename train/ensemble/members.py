@@ -1,17 +1,16 @@
-"""Finished runs and the outputs they left: what is fused."""
+"""Finished runs and the outputs in their folders: the members of an ensemble."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards_manifest.manifest import canonical_json
+from ...shards_manifest.manifest import Geometry
+from ..config import RunOptions
 from ..errors import EnsembleError
 from ..runs.predictions import LABELS, LOGITS
 from ..runs.run_record import RUN, Result, read_run
@@ -19,49 +18,87 @@ from ..runs.run_record import RUN, Result, read_run
 
 @dataclass(frozen=True)
 class Outputs:
-    """On one part: logits float16 (samples, classes), mapped from disk; labels int64 (samples,)."""
+    """The outputs of a network on one part, in stored order.
+
+    Attributes:
+        logits: float16 (samples, classes), mapped from disk.
+        labels: int64 (samples,).
+    """
 
     logits: NDArray[np.float16]
     labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: its band, options, classes and result, and its outputs on val and on what was held out."""
+class FinishedRun:
+    """A finished run of one band.
+
+    Attributes:
+        path: its folder.
+        band: number of the band.
+        dataset: name of the data set.
+        geometry: how images became planes, as in the manifest.
+        sample_order: digest of the sample order of each part.
+        classes: names.
+        options: the options that change the result.
+        result: its accuracies and costs.
+        val: outputs on val.
+        holdout: outputs on the samples of train that were not trained on; None if there are none.
+    """
 
     path: Path
-    band: dict[str, Any]
-    options: dict[str, Any]
+    band: int
+    dataset: str
+    geometry: Geometry
+    sample_order: Mapping[str, str]
     classes: tuple[str, ...]
+    options: RunOptions
     result: Result
     val: Outputs
     holdout: Outputs | None
 
     @property
-    def number(self) -> int:
-        """The band's."""
-        return int(self.band["band"])
+    def class_count(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
 
 
-def find_runs(root: Path) -> list[Run]:
-    """The finished runs below `root`, by band. Raises EnsembleError if they do not belong together."""
+def find_runs(root: Path) -> list[FinishedRun]:
+    """Return the finished runs below a folder, by band.
+
+    Raises:
+        EnsembleError: if there are none, or they do not belong together.
+    """
     if not root.is_dir():
         raise EnsembleError(f"{root} is not a folder: name the folder with the runs of a split's bands")
-    runs = sorted((open_run(p.parent) for p in root.glob(f"*/{RUN}")), key=lambda run: run.number)
+    runs = sorted((open_run(p.parent) for p in root.glob(f"*/{RUN}")), key=lambda run: run.band)
     if not runs:
         raise EnsembleError(f"{root} holds no finished runs: train the bands with spectral-train --shards SPLIT first")
     first = runs[0]
     for run in runs[1:]:
-        check_same(run, first, {"order": "sample order", "geometry": "geometry", "classes": "number of classes"})
-        if run.number in {other.number for other in runs if other is not run}:
-            raise EnsembleError(f"{root} holds two runs of band {run.number}: keep one")
+        check_same(
+            run,
+            first,
+            {"sample_order": "sample order", "geometry": "geometry", "class_count": "number of classes"},
+        )
+        if run.band in {other.band for other in runs if other is not run}:
+            raise EnsembleError(f"{root} holds two runs of band {run.band}: keep one")
     return runs
 
 
-def check_same(run: Run, other: Run, names: Mapping[str, str]) -> None:
-    """Raise EnsembleError unless two runs have the same images and labels; names: what else, of their bands."""
-    for name, what in names.items():
-        if run.band[name] != other.band[name]:
+def check_same(run: FinishedRun, other: FinishedRun, attributes: Mapping[str, str]) -> None:
+    """Check that two runs were evaluated on the same images and labels.
+
+    Args:
+        run: the first one.
+        other: the other one.
+        attributes: what else must be the same: attributes of a run, with their names in words.
+
+    Raises:
+        EnsembleError: if they differ.
+    """
+    for name, what in attributes.items():
+        if getattr(run, name) != getattr(other, name):
             raise EnsembleError(
                 f"{run.path} and {other.path} differ in their {what}: they come from different splits "
                 "and cannot be fused"
@@ -70,24 +107,41 @@ def check_same(run: Run, other: Run, names: Mapping[str, str]) -> None:
         raise EnsembleError(f"{run.path} has other labels than {other.path}: one of them is damaged")
 
 
-def open_baseline(path: Path) -> Run:
-    """The run of whole images: of their one band, or the folder that holds it. Raises EnsembleError, TrainError."""
+def open_baseline(path: Path) -> FinishedRun:
+    """Open the run of whole images, from its folder or from the folder that has it alone.
+
+    Raises:
+        EnsembleError: as `open_run` does.
+        TrainError: as `open_run` does.
+    """
     inside = list(path.glob(f"*/{RUN}"))
     return open_run(inside[0].parent if len(inside) == 1 and not (path / RUN).exists() else path)
 
 
-def open_run(path: Path) -> Run:
-    """A finished run with its outputs. Raises EnsembleError, TrainError."""
-    found = read_run(path)
-    result = found.result
-    band, options = (json.loads(canonical_json(each)) for each in (found.identity.band, found.identity.options))
+def open_run(path: Path) -> FinishedRun:
+    """Open a finished run with its outputs.
+
+    Raises:
+        EnsembleError: if it was not evaluated, or its outputs cannot be read.
+        TrainError: if it is not finished, or damaged.
+    """
+    record = read_run(path)
+    band, result, classes = record.identity.band, record.result, record.classes
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
-    classes = found.identity.band.classes
-    there = (path / LOGITS.format("holdout")).exists()  # not where a shard was lost
-    held = _outputs(path, "holdout", classes) if there else None
-    val = _outputs(path, "val", classes)
-    return Run(path, band, options, found.classes, result, val, held)
+    has_holdout = (path / LOGITS.format("holdout")).exists()  # it has none if a shard was lost
+    return FinishedRun(
+        path=path,
+        band=band.band,
+        dataset=band.dataset,
+        geometry=band.geometry,
+        sample_order=band.order,
+        classes=classes,
+        options=record.identity.options,
+        result=result,
+        val=_outputs(path, "val", len(classes)),
+        holdout=_outputs(path, "holdout", len(classes)) if has_holdout else None,
+    )
 
 
 def _outputs(path: Path, part: str, classes: int) -> Outputs:

@@ -1,66 +1,113 @@
-"""The ensemble's report as a Markdown table and as a plot."""
+"""The report of an ensemble as Markdown tables and as a plot."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from .scoring import ClassGain, EnsembleReport
+from .rules import LOG, RANK_ON, RULES, SPACES
+from .scoring import Accuracy, BandScore, ClassGain, EnsembleReport, ModelCost, RuleScore
 
-SHOWN = 5  # classes that gain, and that lose, the most
+SHOWN = 5  # classes that gain the most, and that lose the most
 
-NAMES = {"mean": "mean", "geometric": "geometric, p = 0.3", "fitted": "fitted log-linear"}
-SPACE_NAMES = {"log": "log-probabilities", "probability": "probabilities"}
-CHOSEN_ON = {
-    "holdout": "ranks and fitted weights come from samples held out of train",
-    "halves": "ranks and fitted weights come from the other half of val",
-    "train": "ranks come from the training accuracy",
-    "val": "ranks and fitted weights come from the data that is scored, which flatters",
-}
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class ReportColumn(Generic[Row]):
+    """A column of a table.
+
+    Attributes:
+        title: its heading.
+        format: of its cells, as of str.format with one value.
+        value: returns the value of a row.
+    """
+
+    title: str
+    format: str
+    value: Callable[[Row], object]
+
+
+BANDS: tuple[ReportColumn[BandScore], ...] = (
+    ReportColumn("band", "{}", lambda band: band.band),
+    ReportColumn("top-1", "{:.2%}", lambda band: band.top1),
+    ReportColumn("top-5", "{:.2%}", lambda band: band.top5),
+)
+RULE_SCORES: tuple[ReportColumn[RuleScore], ...] = (
+    ReportColumn("of", "{}", lambda score: SPACES[score.space].title),
+    ReportColumn("top-1", "{:.2%}", lambda score: score.top1),
+    ReportColumn("top-5", "{:.2%}", lambda score: score.top5),
+)
+COSTS: tuple[ReportColumn[ModelCost], ...] = (
+    ReportColumn("", "{}", lambda cost: cost.name),
+    ReportColumn("top-1", "{:.2%}", lambda cost: cost.top1),
+    ReportColumn("size, MiB", "{:.2f}", lambda cost: cost.parameter_bytes / 2**20),
+    ReportColumn("multiply-adds", "{:.3f} G", lambda cost: cost.multiply_adds / 1e9),
+    ReportColumn("training", "{:.0f} s", lambda cost: cost.seconds),
+)
+CLASSES: tuple[ReportColumn[ClassGain], ...] = (
+    ReportColumn("class", "{}", lambda entry: entry.name),
+    ReportColumn("samples", "{}", lambda entry: entry.samples),
+    ReportColumn("best band", "{:.1%}", lambda entry: entry.best),
+    ReportColumn("fused", "{:.1%}", lambda entry: entry.fused),
+    ReportColumn("gain", "{:+.1f}", lambda entry: 100 * (entry.fused - entry.best)),
+)
+CURVE: tuple[ReportColumn[tuple[int, Accuracy]], ...] = (
+    ReportColumn("bands fused, best first", "{}", lambda point: point[0]),
+    ReportColumn("top-1", "{:.2%}", lambda point: point[1].top1),
+    ReportColumn("top-5", "{:.2%}", lambda point: point[1].top5),
+)
 
 
 def markdown(report: EnsembleReport) -> str:
-    """Bands, rules, and the curve of the default rule, as Markdown."""
+    """Return the bands, the rules, the costs, the classes, and the curve of the default rule, as Markdown."""
+
+    def rule_title(score: RuleScore) -> str:
+        return RULES[score.rule].title + (" (default)" if score is report.default else "")
+
     lines = [
         f"# {report.dataset} in {report.factor} bands",
-        f"{report.samples} val samples; {CHOSEN_ON[report.rank_on]}.",
+        f"{report.samples} val samples; {RANK_ON[report.rank_on].sentence}.",
     ]
     if report.missing:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
     if report.differing:
         lines.append(f"The runs of the bands differ in {', '.join(report.differing)}.")
-    lines += ["", "| band | top-1 | top-5 |", "|---|---|---|"]
-    lines += [f"| {band} | {top1:.2%} | {top5:.2%} |" for band, top1, top5, _ in report.bands]
-    lines += ["", "| weights | of | top-1 | top-5 |", "|---|---|---|---|"]
-    for rule in report.rules:
-        mark = " (default)" if rule is report.default else ""
-        lines.append(f"| {NAMES[rule.weights]}{mark} | {SPACE_NAMES[rule.space]} | {rule.top1:.2%} | {rule.top5:.2%} |")
-    lines += ["", "| | top-1 | size, MiB | multiply-adds | training |", "|---|---|---|---|---|"]
-    for cost in report.costs:
-        size, adds = cost.parameter_bytes / 2**20, cost.multiply_adds / 1e9
-        lines.append(f"| {cost.name} | {cost.top1:.2%} | {size:.2f} | {adds:.3f} G | {cost.seconds:.0f} s |")
+    lines += _table(BANDS, report.bands)
+    lines += _table((ReportColumn("weights", "{}", rule_title), *RULE_SCORES), report.rules)
+    costs = report.costs
+    lines += _table(COSTS, [*([costs.baseline] if costs.baseline else []), costs.best, costs.fused])
     if len(report.classes) > 1:
-        lines += ["", "| class | samples | best band | fused | gain |", "|---|---|---|---|---|"]
-        lines += [_class_row(entry) for entry in _extremes(report)]
-    lines += ["", "| bands fused, best first | top-1 | top-5 |", "|---|---|---|"]
-    for count, (top1, top5) in enumerate(report.default.curve, 1):
-        lines.append(f"| {count} | {top1:.2%} | {top5:.2%} |")
+        lines += _table(CLASSES, _extremes(report))
+    lines += _table(CURVE, enumerate(report.default.curve, 1))
     return "\n".join(lines) + "\n"
 
 
+def _table(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row]) -> list[str]:
+    """Return an empty line and the lines of a table."""
+    return [
+        "",
+        _line(column.title for column in columns),
+        "|".join(["", *("---" for _ in columns), ""]),
+        *(_line(column.format.format(column.value(row)) for column in columns) for row in rows),
+    ]
+
+
+def _line(cells: Iterable[str]) -> str:
+    texts = (cell.replace("|", "\\|") for cell in cells)
+    return "|".join(["", *(f" {text} " if text else " " for text in texts), ""])
+
+
 def _extremes(report: EnsembleReport) -> list[ClassGain]:
-    """The classes that fusing helps most, and those that it harms most, by their gain."""
+    """Return the classes that fusing helps most, and those that it harms most, by their gain."""
     gains = sorted(report.classes, key=lambda entry: (entry.best - entry.fused, entry.name))
     return gains if len(gains) <= 2 * SHOWN else gains[:SHOWN] + gains[-SHOWN:]
 
 
-def _class_row(entry: ClassGain) -> str:
-    gain = 100 * (entry.fused - entry.best)
-    name = entry.name.replace("|", "\\|")
-    return f"| {name} | {entry.samples} | {entry.best:.1%} | {entry.fused:.1%} | {gain:+.1f} |"
-
-
 def plot(report: EnsembleReport) -> bytes:
-    """Accuracy of each band and of the ensemble as bands are added: a PNG."""
+    """Return a PNG of the accuracy of each band, and of the ensemble as bands are added."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -68,18 +115,19 @@ def plot(report: EnsembleReport) -> bytes:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
     left.bar(
-        [str(band) for band, *_ in report.bands],
-        [100 * top1 for _, top1, *_ in report.bands],
+        [str(band.band) for band in report.bands],
+        [100 * band.top1 for band in report.bands],
         color="#4878a8",
     )
     left.set(xlabel="band", ylabel="top-1 accuracy, %", title="Single bands")
     left.tick_params(axis="x", labelsize=7 if len(report.bands) > 16 else 10)
     counts = range(1, len(report.bands) + 1)
-    for rule in report.rules:
-        if rule.space == "log":
-            right.plot(counts, [100 * top1 for top1, _ in rule.curve], marker=".", label=NAMES[rule.weights])
-    right.axhline(100 * report.best[1], color="grey", linestyle=":", label="best single band")
-    right.set(xlabel="bands fused, best first", ylabel="top-1 accuracy, %", title="Ensemble of log-probabilities")
+    for score in report.rules:
+        if score.space == LOG.name:
+            curve = [100 * accuracy.top1 for accuracy in score.curve]
+            right.plot(counts, curve, marker=".", label=RULES[score.rule].title)
+    right.axhline(100 * report.costs.best.top1, color="grey", linestyle=":", label="best single band")
+    right.set(xlabel="bands fused, best first", ylabel="top-1 accuracy, %", title=f"Ensemble of {LOG.title}")
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     buffer = io.BytesIO()

@@ -1,117 +1,142 @@
-"""Fusing the outputs of sub-networks: weights, rules and scores, from arrays to numbers."""
+"""The choices of an ensemble: what bands are ranked on, and the rules that weight them.
+
+A new rule is a function and an entry of RULES, both here; the command line, the scores, the report and the export read
+it from there. This module loads no torch by itself, so that the command line can show its choices.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-P = 0.3  # of the geometric weights p * (1 - p)**rank, as published
-CHUNK_BYTES = 256_000_000
-FIT_BYTES = 1_000_000_000
-WEIGHTS = ("mean", "geometric", "fitted")
-SPACES = ("log", "probability")
-
-Logits = Sequence[NDArray[np.float16]]
+GEOMETRIC_P = 0.3  # as published
 
 
-def geometric(count: int, p: float = P) -> NDArray[np.float64]:
-    """Weights by rank, best first: p (1 - p)**rank."""
-    return np.asarray(p * (1 - p) ** np.arange(count))
+@dataclass(frozen=True)
+class RankingData:
+    """Data that bands are ranked on, and that weights are fitted on.
 
-
-def log_probabilities(logits: NDArray[np.float16], rows: slice | NDArray[np.int64]) -> torch.Tensor:
-    """Log-softmax of some rows: float32 (n, classes)."""
-    return torch.from_numpy(np.asarray(logits[rows], np.float32)).log_softmax(1)
-
-
-def band_hits(logits: NDArray[np.float16], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each sample, whether its class is first, and among the first five: bool (n, 2).
-
-    Raises ValueError for outputs that are not finite.
+    Attributes:
+        name: as the user writes it.
+        help: a few words for the command line.
+        sentence: for the report.
+        part: whose outputs are used: holdout or val.
+        has_outputs: whether there are outputs to fit weights on; if not, bands are ranked by training accuracy.
+        halves: whether each half of val is scored with choices made on the other.
     """
-    hits = []
-    for rows in _chunks(len(labels), logits.shape[1]):
-        outputs = log_probabilities(logits, rows)
-        if not outputs.isfinite().all():
-            raise ValueError("outputs that are not finite numbers")
-        hits.append(_hits(outputs, labels[rows]))
-    return np.concatenate(hits)
+
+    name: str
+    help: str
+    sentence: str
+    part: str = "val"
+    has_outputs: bool = True
+    halves: bool = False
 
 
-def prefix_hits(
-    logits: Logits,
-    labels: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    order: Sequence[int],
-    weights: NDArray[np.float64],
-    space: str,
-) -> NDArray[np.bool_]:
-    """Whether each of `rows` is a hit when the first 1, 2, ... bands of `order` are fused: bool (bands, rows, 2).
+RANK_ON = {
+    entry.name: entry
+    for entry in (
+        RankingData(
+            "holdout",
+            "samples kept from training",
+            "ranks and fitted weights come from samples held out of train",
+            part="holdout",
+        ),
+        RankingData(
+            "halves",
+            "the other half of val",
+            "ranks and fitted weights come from the other half of val",
+            halves=True,
+        ),
+        RankingData("train", "training accuracy", "ranks come from the training accuracy", has_outputs=False),
+        RankingData(
+            "val",
+            "val, which flatters",
+            "ranks and fitted weights come from the data that is scored, which flatters",
+        ),
+    )
+}
 
-    weights: one a band, in the order of `order`.  space: 'log' sums log-probabilities, 'probability'
-    probabilities.  The last axis: top-1, top-5.
+
+@dataclass(frozen=True)
+class Space:
+    """What is summed with the weights of a rule.
+
+    Attributes:
+        name: log or probability.
+        title: for the report.
     """
-    hits = np.empty((len(order), len(rows), 2), np.bool_)
-    for part in _chunks(len(rows), logits[0].shape[1]):
-        chosen = rows[part]
-        fused = torch.zeros(len(chosen), logits[0].shape[1])
-        for number, band in enumerate(order):
-            outputs = log_probabilities(logits[band], chosen)
-            fused.add_(outputs if space == "log" else outputs.exp(), alpha=float(weights[number]))
-            hits[number, part] = _hits(fused, labels[chosen])
-    return hits
+
+    name: str
+    title: str
 
 
-def fit_weights(logits: Logits, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One weight a band for the sum of log-probabilities, of least cross-entropy on `rows`.
+LOG = Space("log", "log-probabilities")
+PROBABILITY = Space("probability", "probabilities")
+SPACES = {space.name: space for space in (LOG, PROBABILITY)}
 
-    A convex problem in as many unknowns as bands, solved by L-BFGS; a normal prior of variance 1 around equal weights
-    keeps it sound where rows are few. Where all rows would not fit in about 1 GB, evenly spaced ones are used.
+
+@dataclass(frozen=True)
+class RankedOutputs:
+    """What a rule makes its weights from.
+
+    Attributes:
+        order: places of the bands, best first: int64 (bands,).
+        logits: of every band, in band order: float16 (samples, classes) each.
+        labels: int64 (samples,).
+        rows: the samples that may be used: int64 (n,).
     """
-    most = max(FIT_BYTES // (4 * len(logits) * logits[0].shape[1]), 1)
-    rows = rows[:: -(-len(rows) // most)]
-    outputs = torch.stack([log_probabilities(band, rows) for band in logits])
-    target = torch.from_numpy(labels[rows])
-    weights = torch.full((len(logits),), 1 / len(logits), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
 
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(torch.einsum("k,knc->nc", weights, outputs), target)
-        value = value + ((weights - 1 / len(logits)) ** 2).sum() / (2 * len(rows))
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach().double().numpy()
+    order: NDArray[np.int64]
+    logits: Sequence[NDArray[np.float16]]
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
-def cross_hits(
-    samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
-) -> NDArray[np.bool_]:
-    """What `prefix_hits` returns, for every sample with choices made on the other half.
+@dataclass(frozen=True)
+class FusingRule:
+    """A way to weight bands.
 
-    score(chosen_on, scored) gets the rows to choose weights on and those to score. The halves are the
-    even and the odd rows, so that both hold every class of a part in source order.
+    Attributes:
+        name: as the user writes it.
+        title: for the report.
+        weights: returns one weight a band, best first: float64 (bands,).
+        spaces: what it is scored in; the first is exported.
+        needs_outputs: whether it looks at logits and labels, and not at the order alone.
     """
-    rows = np.arange(samples)
-    halves = rows[::2], rows[1::2]
-    found = [score(halves[1 - half], halves[half]) for half in (0, 1)]
-    hits = np.empty((len(found[0]), samples, 2), np.bool_)
-    for half, some in zip(halves, found, strict=True):
-        hits[:, half] = some
-    return hits
+
+    name: str
+    title: str
+    weights: Callable[[RankedOutputs], NDArray[np.float64]]
+    spaces: tuple[Space, ...] = (LOG, PROBABILITY)
+    needs_outputs: bool = False
 
 
-def _hits(fused: torch.Tensor, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    best = fused.topk(min(5, fused.shape[1])).indices == torch.from_numpy(np.asarray(labels))[:, None]
-    return torch.stack([best[:, 0], best.any(1)], 1).numpy()
+def mean(bands: RankedOutputs) -> NDArray[np.float64]:
+    """Return equal weights."""
+    count = len(bands.order)
+    return np.full(count, 1 / count)
 
 
-def _chunks(samples: int, classes: int) -> Iterator[slice]:
-    size = max(CHUNK_BYTES // (8 * classes), 1)
-    for start in range(0, samples, size):
-        yield slice(start, start + size)
+def geometric(bands: RankedOutputs) -> NDArray[np.float64]:
+    """Return weights by rank: p (1 - p)**rank."""
+    return np.asarray(GEOMETRIC_P * (1 - GEOMETRIC_P) ** np.arange(len(bands.order)))
+
+
+def fitted(bands: RankedOutputs) -> NDArray[np.float64]:
+    """Return the weights of least cross-entropy."""
+    from .weight_fit import fit_weights  # which loads torch
+
+    return fit_weights(bands.logits, bands.labels, bands.rows)[bands.order]
+
+
+MEAN = FusingRule("mean", "mean", mean)
+GEOMETRIC = FusingRule("geometric", f"geometric, p = {GEOMETRIC_P}", geometric)
+FITTED = FusingRule("fitted", "fitted log-linear", fitted, spaces=(LOG,), needs_outputs=True)
+RULES = {rule.name: rule for rule in (MEAN, GEOMETRIC, FITTED)}
+
+# the first of these that can be used is the default: the best on two data sets (docs/results.md, Training and fusing)
+PREFERRED = (FITTED, GEOMETRIC)

@@ -28,33 +28,46 @@ from ..engine.trainer import train_band
 from ..runs.run_folder import ERROR, RunFolder
 from ..runs.run_record import Result
 from ..shutdown import StopRequest
-from .progress import Board, reached
+from .progress import ProgressBoard, read_progress
 
-STOP = ".spectral-stop"  # file beside the run folders, in that of a single one: who finds it ends after a checkpoint
-CANCELLED = 5.0  # seconds that Dask's workers get to end what is no longer wanted
+STOP_FILE = ".spectral-stop"  # beside the run folders, or in a single one: workers that find it stop after a checkpoint
+CANCEL_SECONDS = 5.0  # that Dask's workers get to end tasks that are cancelled
 INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class BandJob:
-    """One band to train. band: its folder's name.
+    """One band to train.
 
-    stop: file that ends the work when it is there.  parent: the process that it ends with; 0 for none.  gpu_locks:
-    folder of the locks by which bands share this machine's GPUs; None where the plan names the device.
+    Attributes:
+        band: name of its folder.
+        shards: path or URL of the band.
+        out: its run folder.
+        plan: how it is trained.
+        stop_file: ends the work when it exists; None for no such file.
+        parent: id of the process that this job ends with; 0 for none.
+        gpu_locks: folder of the locks by which bands share the GPUs of this machine; None if the plan names the device.
     """
 
     band: str
     shards: str
     out: Path
     plan: TrainPlan
-    stop: Path | None = None
+    stop_file: Path | None = None
     parent: int = 0
     gpu_locks: Path | None = None
 
 
 @dataclass(frozen=True)
 class BandOutcome:
-    """How a band ended: its result, or one sentence about why it has none. earlier: it was finished before."""
+    """How a band ended.
+
+    Attributes:
+        band: name of its folder.
+        result: what it reached; None if it failed.
+        earlier: whether it was finished before this command.
+        failure: one sentence about why there is no result.
+    """
 
     band: str
     result: Result | None = None
@@ -62,8 +75,24 @@ class BandOutcome:
     failure: str = ""
 
 
-def train_one(job: BandJob, quiet: bool = True, stop: StopRequest | None = None, ranks: Ranks = SINGLE_PROCESS) -> BandOutcome:
-    """Train a band, or find it finished. What goes wrong with it is its outcome; Ctrl-C and SIGTERM are not."""
+def train_one(
+    job: BandJob, quiet: bool = True, stop: StopRequest | None = None, ranks: Ranks = SINGLE_PROCESS
+) -> BandOutcome:
+    """Train a band in this process, unless it is finished.
+
+    Args:
+        job: the band.
+        quiet: print nothing.
+        stop: a request to stop, which ends it after a checkpoint.
+        ranks: the processes that train it together; all call this.
+
+    Returns:
+        Its outcome; what goes wrong with the band is one too.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM.
+    """
     try:
         _, manifest = open_band(job.shards)
         earlier = ranks.broadcast_from_rank0(lambda: RunFolder(job.out).finished(manifest, job.plan))
@@ -73,10 +102,10 @@ def train_one(job: BandJob, quiet: bool = True, stop: StopRequest | None = None,
     except SpectralError as error:
         return BandOutcome(job.band, failure=str(error))
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not quiet:  # no one reads what is printed: the end of all bands
+        if isinstance(error, BrokenPipeError) and not quiet:  # nothing reads what is printed: that ends all bands
             raise
         return BandOutcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
-    except Exception as error:  # a fault of ours, of a library or of a GPU is this band's affair alone
+    except Exception as error:  # a fault of ours, of a library or of a GPU must not end the other bands
         if ranks.world_size > 1:
             raise
         text, reason = traceback.format_exc(), (str(error).splitlines() or [""])[0]
@@ -90,35 +119,35 @@ def train_one(job: BandJob, quiet: bool = True, stop: StopRequest | None = None,
 
 
 def train_isolated(job: BandJob) -> BandOutcome:
-    """`train_one` in a process made for such work; an interruption is an outcome there."""
-    stop = StopRequest(job.stop, job.parent)
+    """Train a band in a worker process; an interruption is an outcome there."""
+    stop = StopRequest(job.stop_file, job.parent)
     if job.parent and threading.current_thread() is threading.main_thread():
-        # a terminal sends Ctrl-C to all: the parent hands it on, and between two bands no one here would catch it
+        # a terminal sends Ctrl-C to all processes; the parent passes it on, and between two bands nothing catches it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stop.requested:
         return BandOutcome(job.band, failure=INTERRUPTED)
     try:
-        with _on_gpu(job) as placed:
+        with _on_free_gpu(job) as placed:
             return train_one(placed, stop=stop)
     except (KeyboardInterrupt, SystemExit):
-        if job.parent and os.getppid() != job.parent:  # no one is there to be told, or to end this process
+        if job.parent and os.getppid() != job.parent:  # the parent is gone, and cannot end this process
             os._exit(1)
         return BandOutcome(job.band, failure=INTERRUPTED)
 
 
 @contextmanager
-def _on_gpu(job: BandJob) -> Iterator[BandJob]:
-    """The job on the GPU of the first lock that is free: so none has a band more than N while another has room."""
+def _on_free_gpu(job: BandJob) -> Iterator[BandJob]:
+    """Give the job the GPU of the first lock that is free: so the GPUs have equally many bands, or one more or less."""
     if job.gpu_locks is None:
         yield job
         return
-    with ExitStack() as held:
-        for turn in count():
+    with ExitStack() as locks:
+        for number in count():
             with suppress(BlockingIOError):
-                held.enter_context(LocalStore(job.gpu_locks).locked(str(turn), exclusive=True))
+                locks.enter_context(LocalStore(job.gpu_locks).locked(str(number), exclusive=True))
                 break
         try:
-            yield replace(job, plan=replace(job.plan, device=f"cuda:{turn % torch.cuda.device_count()}"))
+            yield replace(job, plan=replace(job.plan, device=f"cuda:{number % torch.cuda.device_count()}"))
         finally:
             gc.collect()
             torch.cuda.empty_cache()  # this process may get another GPU for its next band
@@ -127,21 +156,33 @@ def _on_gpu(job: BandJob) -> Iterator[BandJob]:
 def train_bands(
     jobs: Sequence[BandJob], backend: Backend, epochs: int, on_outcome: Callable[[BandOutcome], None]
 ) -> Iterator[BandOutcome]:
-    """The outcomes of all bands, as they come. Raises BackendError, KeyboardInterrupt, SystemExit.
+    """Train bands at once, in other processes, and show how far they are.
 
-    backend: isolated from this process.  on_outcome: prints an outcome.
+    If a worker process is killed, the bands that were being trained are trained again, each alone: so the band that
+    makes its process end is known, and the others do not fail with it.
 
-    A process that is killed takes the bands with it that were under way. They go on, each alone: then the one that
-    does it again is known, and the others are not its victims.
+    Args:
+        jobs: the bands.
+        backend: where they are trained; isolated from this process.
+        epochs: of the recipe.
+        on_outcome: prints an outcome.
+
+    Yields:
+        The outcomes, as they come.
+
+    Raises:
+        BackendError: if the cluster cannot be reached.
+        KeyboardInterrupt: after Ctrl-C.
+        SystemExit: after SIGTERM.
     """
     root = jobs[0].out.parent if len(jobs) > 1 else jobs[0].out
-    stop, stop_file = StopRequest(), (root / STOP).absolute()
+    stop, stop_file = StopRequest(), (root / STOP_FILE).absolute()
     _prepare(root, stop_file)
     with (
-        _removed(stop_file, backend),
+        _without_stop_file_after(stop_file, backend),
         stop.catching_signals(),
         stop.deferred(),
-        Board({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
+        ProgressBoard({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
         TemporaryDirectory() as gpu_locks,
     ):
 
@@ -150,29 +191,29 @@ def train_bands(
                 on_outcome(outcome)
             return outcome
 
-        placed = [replace(job, stop=stop_file) for job in _placed(jobs, backend, Path(gpu_locks))]
+        placed = [replace(job, stop_file=stop_file) for job in _placed(jobs, backend, Path(gpu_locks))]
         try:
-            suspects = yield from _together(placed, backend, done, stop)
+            suspects = yield from _train_together(placed, backend, done, stop)
         except BaseException as error:
-            if backend.name != "loky" and not isinstance(error, SpectralError):  # its workers would go on for no one
+            if backend.name != "loky" and not isinstance(error, SpectralError):  # its workers would go on
                 with suppress(OSError):
                     stop_file.touch()
             raise
-        if suspects and backend.name == "dask":  # its workers go on with what is cancelled
+        if suspects and backend.name == "dask":  # its workers go on with tasks that are cancelled
             stop_file.touch()
-            time.sleep(CANCELLED)
+            time.sleep(CANCEL_SECONDS)
             stop_file.unlink(missing_ok=True)
         for job in suspects:
-            yield from _alone(job, backend, done, stop)
+            yield from _train_alone(job, backend, done, stop)
         if not stop.requested:
             stop_file.unlink(missing_ok=True)
-        else:  # elsewhere bands may be under way that have still to find the file
+        else:  # on other machines there may be bands that have not found the file yet
             stop.end_now()
 
 
 @contextmanager
-def _removed(stop_file: Path, backend: Backend) -> Iterator[None]:
-    """Without the file that stops bands at the end, however it comes, where no band goes on after that."""
+def _without_stop_file_after(stop_file: Path, backend: Backend) -> Iterator[None]:
+    """Remove the stop file at the end, in any case, if no band can go on after that."""
     try:
         yield
     finally:
@@ -181,12 +222,12 @@ def _removed(stop_file: Path, backend: Backend) -> Iterator[None]:
                 stop_file.unlink(missing_ok=True)
 
 
-def _together(
+def _train_together(
     jobs: list[BandJob], backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: StopRequest
 ) -> Generator[BandOutcome, None, list[BandJob]]:
-    """Train bands at once; returns those that were under way when a process was killed."""
+    """Train bands at once; return those that were being trained when a process was killed."""
     left: dict[str, BandJob] = {job.band: job for job in jobs}
-    begun = time.time()
+    started = time.time()
     suspects: list[BandJob] = []
     while left and not stop.requested:
         try:
@@ -196,7 +237,7 @@ def _together(
                         yield done(outcome)
                     del left[outcome.band]
         except WorkerLostError:
-            lost = [job for job in left.values() if reached(job.out).written >= begun]
+            lost = [job for job in left.values() if read_progress(job.out).written >= started]
             lost = lost or list(left.values())[: max(backend.jobs, 1)]  # killed before they wrote anything
             suspects += lost
             for job in lost:
@@ -204,7 +245,7 @@ def _together(
     return suspects
 
 
-def _alone(
+def _train_alone(
     job: BandJob, backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: StopRequest
 ) -> Iterator[BandOutcome]:
     if stop.requested:
@@ -220,11 +261,11 @@ def _alone(
 
 
 def _placed(jobs: Iterable[BandJob], backend: Backend, gpu_locks: Path) -> Iterator[BandJob]:
-    """The jobs with what depends on where they are done: whose work it is, and which GPUs it takes turns on."""
+    """Yield the jobs with what depends on where they run: the parent process and the GPUs, or absolute paths."""
     for job in jobs:
         if backend.name == "loky":
-            shared = torch.cuda.device_count() > 0 and job.plan.device in ("auto", "cuda")
-            yield replace(job, parent=os.getpid(), gpu_locks=gpu_locks if shared else None)
+            shares_gpus = torch.cuda.device_count() > 0 and job.plan.device in ("auto", "cuda")
+            yield replace(job, parent=os.getpid(), gpu_locks=gpu_locks if shares_gpus else None)
         else:
             reading = job.plan.reading
             cache = os.path.abspath(reading.cache) if reading.cache else None

@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,20 @@ from ..runs.metrics_log import METRICS, STEPS, last_line
 from ..shutdown import StopRequest
 
 REFRESH, LOG_REFRESH = 2.0, 60.0  # seconds between two tables on a terminal, and in a log
-HEAD = f"{'band':>4}  {'epoch':>9}  {'loss':>7}  {'train':>7}  {'val':>7}  {'waiting':>7}  state"
 
 
 @dataclass(frozen=True)
-class Reached:
-    """Where a band is: its last whole epoch, the loss since, and whether something was written lately."""
+class BandProgress:
+    """How far a band is; None for what is not known yet.
+
+    Attributes:
+        epoch: the last whole epoch, from 1; 0 before.
+        loss: of the latest steps.
+        train: top-1 on train in the last epoch, as a fraction.
+        val: top-1 on val after the last epoch, as a fraction.
+        data_wait: fraction of the last epoch that steps waited for data.
+        written: when the run last wrote a line, in seconds since 1970; 0 for never.
+    """
 
     epoch: int = 0
     loss: float | None = None
@@ -32,14 +40,57 @@ class Reached:
     written: float = 0.0
 
 
-def reached(run: Path) -> Reached:
-    """What the last lines of a run's files say; nothing where there are none."""
+@dataclass(frozen=True)
+class ProgressRow:
+    """A row of the table: a band, the epochs of its recipe, how far it is, and its state in one word."""
+
+    band: str
+    epochs: int
+    progress: BandProgress
+    state: str
+
+
+@dataclass(frozen=True)
+class ProgressColumn:
+    """A column of the table.
+
+    Attributes:
+        title: its heading.
+        width: in characters; cells are aligned right.
+        format: of its cells, as of str.format with one value.
+        value: returns the value of a row; None is shown as a dash.
+    """
+
+    title: str
+    width: int
+    format: str
+    value: Callable[[ProgressRow], object]
+
+    def cell(self, row: ProgressRow) -> str:
+        """Return the text of a row in this column."""
+        value = self.value(row)
+        return f"{'-' if value is None else self.format.format(value):>{self.width}}"
+
+
+COLUMNS = (
+    ProgressColumn("band", 4, "{}", lambda row: row.band),
+    ProgressColumn("epoch", 9, "{}", lambda row: f"{row.progress.epoch}/{row.epochs}"),
+    ProgressColumn("loss", 7, "{:.3f}", lambda row: row.progress.loss),
+    ProgressColumn("train", 7, "{:.2%}", lambda row: row.progress.train),
+    ProgressColumn("val", 7, "{:.2%}", lambda row: row.progress.val),
+    ProgressColumn("data_wait", 9, "{:.2%}", lambda row: row.progress.data_wait),
+    ProgressColumn("state", 0, "{}", lambda row: row.state),
+)
+
+
+def read_progress(run: Path) -> BandProgress:
+    """Return how far a run is, from the last lines of the files in its folder."""
     metrics, steps = last_line(run / METRICS), last_line(run / STEPS)
     newest = 0.0
     for name in (METRICS, STEPS):
         with suppress(OSError):
             newest = max(newest, (run / name).stat().st_mtime)
-    return Reached(
+    return BandProgress(
         epoch=int(metrics.get("epoch", 0)),
         loss=steps.get("loss", metrics.get("train_loss")),
         train=metrics.get("train_top1"),
@@ -49,24 +100,59 @@ def reached(run: Path) -> Reached:
     )
 
 
-class Board:
-    """Shows the table every now and then while it is entered, and at the end; hands a wish to stop on to the bands.
+def progress_table(
+    runs: Mapping[str, Path], epochs: int, states: Mapping[str, str], active_since: float | None = None
+) -> str:
+    """Return how far the bands are, and a line that counts them.
 
-    runs: the run folder of each band.  stop_file: what the bands look for.  stop: of this process.
+    Args:
+        runs: the run folder of each band.
+        epochs: of the recipe.
+        states: done or failed, of the bands that have ended.
+        active_since: show only bands that have written a line since this time and have not ended; None to show all.
+    """
+    rows = []
+    for band, run in runs.items():
+        progress = read_progress(run)
+        active = band not in states and active_since is not None and progress.written >= active_since
+        if active or active_since is None:
+            state = states.get(band, "training" if active else "waiting")
+            rows.append(ProgressRow(band, epochs, progress, state))
+    done = sum(state == "done" for state in states.values())
+    failed = len(states) - done
+    return "\n".join(
+        [
+            "  ".join(f"{column.title:>{column.width}}" for column in COLUMNS),
+            *("  ".join(column.cell(row) for column in COLUMNS) for row in rows),
+            f"{done} of {len(runs)} bands done" + (f", {failed} failed" if failed else ""),
+        ]
+    )
+
+
+class ProgressBoard:
+    """Shows the table on stderr now and then while it is entered, and once at the end.
+
+    Its thread also passes a request to stop on to the bands, by the file that they look for.
+
+    Args:
+        runs: the run folder of each band.
+        epochs: of the recipe.
+        stop: the request to stop of this process.
+        stop_file: the file that stops the bands.
     """
 
     def __init__(self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path) -> None:
         self._runs, self._epochs, self._stop, self._stop_file = runs, epochs, stop, stop_file
         self._states: dict[str, str] = {}
-        self._began = time.time()
+        self._started = time.time()
         self._shown = ""
-        self._lines = 0
+        self._lines = 0  # of the table on the terminal
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._out: TextIO = sys.stderr
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressBoard:
         self._thread.start()
         return self
 
@@ -75,12 +161,17 @@ class Board:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        with suppress(OSError):  # what ended the block is what counts, shown or not
+        with suppress(OSError):  # the error that ended the block is more important
             self._show(last=True)
 
     @contextmanager
     def ended(self, band: str, state: str) -> Iterator[None]:
-        """Note how a band ended; what is printed meanwhile stays above the table."""
+        """Note that a band has ended; what is printed in the block stays above the table.
+
+        Args:
+            band: its name.
+            state: done or failed.
+        """
         with self._writing:
             self._states[band] = state
             self._erase()
@@ -91,8 +182,8 @@ class Board:
         refresh = REFRESH if self._out.isatty() else LOG_REFRESH
         due = time.monotonic() + refresh
         while not self._ended.wait(0.2):
-            with suppress(OSError):  # a full disk, or a terminal that is gone: a wish to stop is still handed on
-                if self._stop.asked and not self._stop_file.exists():
+            with suppress(OSError):  # a full disk, or a terminal that is gone: a request to stop is still passed on
+                if self._stop.requested and not self._stop_file.exists():
                     self._stop_file.touch()
                 if time.monotonic() >= due:
                     due = time.monotonic() + refresh
@@ -100,7 +191,7 @@ class Board:
 
     def _show(self, last: bool = False) -> None:
         with self._writing:
-            text = table(self._runs, self._epochs, self._states, None if last else self._began)
+            text = progress_table(self._runs, self._epochs, self._states, None if last else self._started)
             if text == self._shown and not last:
                 return
             self._shown = text
@@ -112,35 +203,8 @@ class Board:
             self._out.flush()
 
     def _erase(self) -> None:
-        """Take the table off the terminal; a log keeps it."""
+        """Take the table off the terminal; in a log it stays."""
         if self._lines:
             self._out.write(f"\x1b[{self._lines}A\x1b[J")
             self._out.flush()
         self._lines = 0
-
-
-def table(runs: Mapping[str, Path], epochs: int, states: Mapping[str, str], since: float | None = None) -> str:
-    """How far the bands are, with a line that counts them.
-
-    runs: the run folder of each band.  states: done or failed, of those that have ended.  since: show those alone that
-    have written something since this time and have not ended.
-    """
-    rows = []
-    for band, run in runs.items():
-        now = reached(run)
-        training = band not in states and since is not None and now.written >= since
-        if training or since is None:
-            rows.append(_row(band, epochs, now, states.get(band, "training" if training else "waiting")))
-    done = sum(state == "done" for state in states.values())
-    failed = len(states) - done
-    count = f"{done} of {len(runs)} bands done" + (f", {failed} failed" if failed else "")
-    return "\n".join([HEAD, *rows, count])
-
-
-def _row(band: str, epochs: int, now: Reached, state: str) -> str:
-    def share(value: float | None) -> str:
-        return f"{value:7.2%}" if value is not None else f"{'-':>7}"
-
-    loss = f"{now.loss:7.3f}" if now.loss is not None else f"{'-':>7}"
-    place = f"{now.epoch}/{epochs}"
-    return f"{band:>4}  {place:>9}  {loss}  {share(now.train)}  {share(now.val)}  {share(now.data_wait)}  {state}"

@@ -1,8 +1,8 @@
-"""AlexNet and VGG-16 after torchvision's, fitted to their planes: convolutions, then fully connected layers.
+"""AlexNet and VGG-16 after torchvision's, fitted to small planes: convolutions, then fully connected layers.
 
-For planes of 224 they are torchvision's own, their convolutions initialised as the others'. For smaller ones the
-convolutions stay as they are where they can, and the fully connected layers, which are most of such a network, are
-sized for the map that is left (docs/decisions/0013).
+For planes of 224 pixels they are torchvision's own, with the same initial convolutions as the smaller ones. For
+smaller planes the convolutions are the same where that is possible, and the fully connected layers, which hold most of
+the parameters, are sized for the last feature map (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torchvision import models
 from torchvision.models.vgg import make_layers
 
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
-VGG16_WIDTHS = ((112, 4096), (48, 2048), (0, 512))  # planes of this side and more: neurons of a hidden layer
-ALEXNET_STEMS = ((112, 11, 4), (48, 5, 2), (0, 3, 1))  # the same: kernel and stride of the first convolution
+VGG16_WIDTHS = ((112, 4096), (48, 2048), (0, 512))  # least side of planes: neurons of a hidden layer
+ALEXNET_STEMS = ((112, 11, 4), (48, 5, 2), (0, 3, 1))  # least side of planes; kernel and stride of the first layer
 ALEXNET_WIDTH = 640
 
 
 def vgg16(plane: int, classes: int) -> nn.Module:
-    """VGG-16; with batch norm below 224, and without the last poolings where they would leave a single pixel.
+    """Build VGG-16; below 224 with batch norm, and without the last poolings if they would leave a single pixel.
 
-    At 112 it is the published network of a sub-band, whose last map is 3x3.
+    At 112 it is the published network of a sub-band, whose last feature map is 3x3.
     """
     if plane == 224:
         return _initialise(models.vgg16(num_classes=classes))
@@ -36,7 +36,7 @@ def vgg16(plane: int, classes: int) -> nn.Module:
 
 
 def alexnet(plane: int, classes: int) -> nn.Module:
-    """AlexNet; below 224 with a last map of 6x6, as at 224, or what the plane gives."""
+    """Build AlexNet; below 224 its last feature map is 6x6, as at 224, or smaller if the plane is too small."""
     if plane == 224:
         return _initialise(models.alexnet(num_classes=classes))
     kernel, stride = next(stem for least, *stem in ALEXNET_STEMS if plane >= least)
@@ -55,7 +55,7 @@ def alexnet(plane: int, classes: int) -> nn.Module:
 
 
 def _network(convolutions: Iterable[nn.Module], features: int, width: int, classes: int) -> nn.Module:
-    """With torchvision's classifier: two hidden layers, half of whose inputs are dropped in training."""
+    """Add torchvision's classifier: two hidden layers, with half of their inputs dropped in training."""
     hidden = [
         layer
         for inputs in (features, width)
@@ -65,9 +65,9 @@ def _network(convolutions: Iterable[nn.Module], features: int, width: int, class
 
 
 def _initialise(network: nn.Module) -> nn.Module:
-    """Convolutions that keep variances as they are (He et al. 2015).
+    """Initialise convolutions so that they keep variances (He et al. 2015).
 
-    Without batch norm and with torchvision's own, outputs hardly depend on inputs at first.
+    With torchvision's initial values and no batch norm, outputs hardly depend on inputs at first.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

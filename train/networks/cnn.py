@@ -8,7 +8,7 @@ WIDTHS = (64, 128, 256)
 
 
 def cnn(plane: int, classes: int) -> nn.Module:
-    """Two 3x3 convolutions a stage at 64, 128 and 256 channels, halving the plane between stages."""
+    """Build it: three stages of two 3x3 convolutions, of 64, 128 and 256 channels; the plane is halved in between."""
     layers: list[nn.Module] = []
     channels = 3
     for stage, width in enumerate(WIDTHS):

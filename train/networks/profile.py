@@ -1,4 +1,4 @@
-"""A network's card: what it costs to keep, to run and to train, without allocating it."""
+"""What a network costs to store, to run and to train, counted without allocating it (--describe)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Card:
-    """parameters, buffers: float32 values; the buffers are batch norm's.
+class NetworkProfile:
+    """What a network costs.
 
-    multiply_adds: of one image's forward pass.  activations: bytes that a training step keeps for its backward pass,
-    float32, for one image.
+    Attributes:
+        name: of the network.
+        plane: side of its input planes, in pixels.
+        classes: number of its outputs.
+        parameters: number of float32 parameters.
+        buffers: number of float32 values in buffers, which are batch norm's.
+        multiply_adds: of one image's forward pass.
+        activations: float32 bytes that a training step keeps of one image for its backward pass.
     """
 
     name: str
@@ -32,14 +38,14 @@ class Card:
     activations: int
 
     def training_bytes(self, recipe: Recipe) -> int:
-        """Bytes of a training step in float32 at its peak, about: without what single operations need for a while."""
+        """Return the peak memory of a training step in float32, in bytes, without what single operations need."""
         moments = 2 if recipe.optimizer == "adamw" else bool(recipe.momentum)
         copies = 2 + moments + bool(recipe.ema)  # weights, gradients, ...
         images = -(-recipe.batch_size // recipe.grad_accum_steps)
         return FLOAT * (copies * self.parameters + self.buffers) + images * self.activations
 
     def text(self, recipe: Recipe) -> str:
-        """The card in lines."""
+        """Return the profile in lines for a user."""
         parts = f" in {recipe.grad_accum_steps} parts" if recipe.grad_accum_steps > 1 else ""
         size = FLOAT * self.parameters / MIB
         both = FLOAT * (self.parameters + self.buffers) / MIB
@@ -56,7 +62,11 @@ class Card:
 
 
 def multiply_adds(name: str, plane: int, classes: int) -> int:
-    """Of one image's forward pass. Raises TrainError for an unknown name."""
+    """Return the multiply-adds of one image's forward pass.
+
+    Raises:
+        TrainError: if there is no network of this name.
+    """
     with torch.device("meta"):
         return _multiply_adds(networks.build(name, plane, classes), torch.empty(2, 3, plane, plane))
 
@@ -64,11 +74,15 @@ def multiply_adds(name: str, plane: int, classes: int) -> int:
 def _multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         network.eval()(images)
-    return int(counter.get_total_flops()) // (2 * len(images))  # two to a multiply-add
+    return int(counter.get_total_flops()) // (2 * len(images))  # two for each multiply-add
 
 
-def describe(name: str, plane: int, classes: int) -> Card:
-    """The card of a network for inputs (N, 3, plane, plane). Raises TrainError for an unknown name."""
+def describe(name: str, plane: int, classes: int) -> NetworkProfile:
+    """Return the profile of a network for inputs (N, 3, plane, plane).
+
+    Raises:
+        TrainError: if there is no network of this name.
+    """
     with torch.device("meta"):
         network = networks.build(name, plane, classes)
         images = torch.empty(2, 3, plane, plane)  # batch norm wants two
@@ -84,7 +98,7 @@ def describe(name: str, plane: int, classes: int) -> Card:
         network.train()(images)
     values = [*network.parameters(), *network.buffers()]
     of_network = {id(tensor.untyped_storage()) for tensor in values}
-    return Card(
+    return NetworkProfile(
         name=name,
         plane=plane,
         classes=classes,

@@ -1,4 +1,4 @@
-"""Training recipes as data: one TOML file each, every field of `Recipe` that differs from its default."""
+"""Training recipes as data: one TOML file each, with the fields of `Recipe` that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 from ..errors import TrainError
 from .fitting import Origin, fit, fit_plane, remarks
-from .recipe import FIELDS, OPTIMIZERS, SCHEDULES, Recipe
+from .recipe import FIELDS, OPTIMIZERS, OPTIONS, SCHEDULES, Recipe
 
 __all__ = [
     "DEFAULT",
     "FIELDS",
     "OPTIMIZERS",
+    "OPTIONS",
     "SCHEDULES",
     "Recipe",
     "dump",
@@ -27,12 +28,7 @@ __all__ = [
     "resolve",
 ]
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-# what a data set is trained by, unless --recipe says otherwise; the longest name that a manifest's begins with
+# the recipe of a data set, if there is no --recipe: of the first name that the manifest's begins with
 OF_DATASETS = {"imagenet21k": "imagenet21k", "fall11": "imagenet21k", "winter21": "imagenet21k", "cifar10": "cifar10"}
 DEFAULT = "imagenet1k"
 
@@ -41,27 +37,35 @@ NOUNS = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 
 
 def names() -> list[str]:
-    """The recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return sorted(f.name[:-5] for f in resources.files(__package__).iterdir() if f.name.endswith(".toml"))
 
 
 def of_dataset(dataset: str) -> str:
-    """The name of the recipe of a data set, as manifests name it."""
+    """Return the name of the recipe for a data set, by the name that its manifests have."""
     plain = "".join(letter for letter in dataset.lower() if letter.isalnum())
     return next((recipe for name, recipe in OF_DATASETS.items() if plain.startswith(name)), DEFAULT)
 
 
 def load(name: str, **overrides: Any) -> Recipe:
-    """The recipe that `resolve` gives. Raises TrainError."""
+    """Return the recipe that `resolve` returns, for planes of any side.
+
+    Raises:
+        TrainError: as `resolve` does.
+    """
     return resolve(name, **overrides)[0]
 
 
 def resolve(name: str, plane: int = 0, **overrides: Any) -> tuple[Recipe, list[str]]:
-    """A recipe with some fields replaced, whose values fit each other, and a sentence for each that gave way.
+    """Return a recipe with some fields replaced, and a sentence for each other field that had to change with them.
 
-    name: of one that comes with the package, or a file that ends with .toml, such as the recipe.toml of a run.  plane:
-    the side that it has to fit; 0 for any.  overrides: what the user set; None leaves a field as it is.
-    Raises TrainError.
+    Args:
+        name: of a recipe that comes with the package, or a file that ends with .toml, such as the recipe.toml of a run.
+        plane: side of the planes that the recipe has to fit, in pixels; 0 for any.
+        overrides: the fields that the user set; None leaves a field as it is.
+
+    Raises:
+        TrainError: if there is no such recipe, it cannot be read, or values are out of range or contradict each other.
     """
     own = _read(name)
     chosen = {key: value for key, value in overrides.items() if value is not None}
@@ -73,7 +77,17 @@ def resolve(name: str, plane: int = 0, **overrides: Any) -> tuple[Recipe, list[s
     return recipe, notes
 
 
+def dump(recipe: Recipe) -> str:
+    """Return all fields as TOML, one a line; `load` reads it."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in vars(recipe).items())
+
+
 def _read(name: str) -> Recipe:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # comes with the extra `train`; --help does without
+
     if name in names():
         text = (resources.files(__package__) / f"{name}.toml").read_text()
     elif name.endswith(".toml"):
@@ -86,7 +100,7 @@ def _read(name: str) -> Recipe:
         raise TrainError(f"--recipe {name} is not valid TOML ({error})") from None
     values = {"name": Path(name).stem, **values}
     for key, value in values.items():
-        wanted = FIELDS.get(key)
+        wanted = FIELDS[key].kind if key in FIELDS else None
         if wanted is None:
             raise TrainError(f"--recipe {name} has the unknown field {key}: choose {', '.join(FIELDS)}")
         if wanted is float and type(value) is int and abs(value) < 2**1023:
@@ -94,11 +108,6 @@ def _read(name: str) -> Recipe:
         elif type(value) is not wanted:
             raise TrainError(f"--recipe {name}: {key} = {value!r} is not {NOUNS[wanted]}")
     return Recipe(**values)
-
-
-def dump(recipe: Recipe) -> str:
-    """All fields as TOML, one a line; `load` reads it."""
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in vars(recipe).items())
 
 
 def _text(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""Values that have to fit each other: a default gives way to what the user set, and what the user set is checked.
+"""Values that have to fit each other: a default follows what the user set, and what the user set is checked.
 
-Set by the user is what the command line says. What a recipe of the package or a file says are defaults beside it.
+The user sets values by options. The values of a recipe, of the package or in a file, are defaults beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from .recipe import FIELDS, Recipe, out_of_range
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the values of a recipe come from. name: of the recipe, or its file; given: the fields that the user set."""
+    """Where the values of a recipe come from.
+
+    Attributes:
+        name: of the recipe, or its file.
+        given: the fields that the user set by options.
+    """
 
     name: str
     given: frozenset[str] = frozenset()
@@ -26,7 +31,7 @@ class Origin:
         return self.name.endswith(".toml")
 
     def naming(self, field: str, value: Any) -> str:
-        """A value with its field, and who said so."""
+        """Return a field and its value in words, with the place that they come from."""
         if field in self.given:
             return _option(field, value)
         if self.file:
@@ -36,9 +41,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Pair:
-    """A field that must not exceed what another allows, and gives way to it.
+    """A field whose largest value depends on another field.
 
-    most: the largest value that fits a recipe.  wrong: a sentence with both values in it.
+    Attributes:
+        field: the field that follows.
+        to: the field that it follows.
+        most: returns the largest value that fits a recipe.
+        wrong: a sentence about a value that is too large; its two places are for both values.
     """
 
     field: str
@@ -47,10 +56,10 @@ class Pair:
     wrong: str
 
     def fitted(self, own: Recipe, recipe: Recipe) -> Any:
-        """The value in the proportion that the recipe has by itself, as much as fits."""
+        """Return the value in the proportion that `own` has, but not more than fits `recipe`."""
         share = getattr(own, self.field) / getattr(own, self.to)
         value = min(share * getattr(recipe, self.to), self.most(recipe))
-        return max(int(value), 1) if FIELDS[self.field] is int else float(f"{value:.6g}")
+        return max(int(value), 1) if FIELDS[self.field].kind is int else float(f"{value:.6g}")
 
 
 PAIRS = (
@@ -66,10 +75,15 @@ PAIRS = (
 
 
 def fit(own: Recipe, recipe: Recipe, origin: Origin) -> tuple[Recipe, list[str]]:
-    """A recipe whose values fit each other, and a sentence for each that gave way.
+    """Return a recipe whose values fit each other, and a sentence for each value that changed.
 
-    own: the recipe without what the user set.  Raises TrainError for a value that is out of range, and for two that
-    do not fit and that the user set, or that one file says.
+    Args:
+        own: the recipe without what the user set.
+        recipe: the recipe with it.
+        origin: where the values come from.
+
+    Raises:
+        TrainError: if a value is out of range, or two that do not fit were both set by the user or by one file.
     """
     for name in vars(recipe):
         value = getattr(recipe, name)
@@ -86,24 +100,34 @@ def fit(own: Recipe, recipe: Recipe, origin: Origin) -> tuple[Recipe, list[str]]
             raise TrainError(_contradiction(pair, recipe, origin))
         fitted = pair.fitted(own, recipe)
         recipe = replace(recipe, **{pair.field: fitted})
-        notes.append(_gave_way(pair.field, value, origin.naming(pair.to, to), fitted, origin))
+        notes.append(_changed(pair.field, value, origin.naming(pair.to, to), fitted, origin))
     return recipe, notes + _without_effect(recipe, origin)
 
 
 def fit_plane(recipe: Recipe, side: int, origin: Origin) -> tuple[Recipe, list[str]]:
-    """A recipe that can be used on planes of side x side, and a sentence if something gave way. Raises TrainError."""
+    """Return a recipe for planes of side x side pixels, and a sentence if a value changed.
+
+    Raises:
+        TrainError: if the user set a value that does not fit them.
+    """
     if recipe.random_shift < side:
         return recipe, []
     if "random_shift" in origin.given:
         raise TrainError(
             f"--random-shift {recipe.random_shift} moves planes of {side}x{side} out of sight: choose less than {side}"
         )
-    note = _gave_way("random_shift", recipe.random_shift, f"planes of {side}x{side}", side // 4, origin)
+    note = _changed("random_shift", recipe.random_shift, f"planes of {side}x{side}", side // 4, origin)
     return replace(recipe, random_shift=side // 4), [note]
 
 
 def remarks(recipe: Recipe, batch_size: int, batches: int) -> list[str]:
-    """What a user should know of a recipe on this many batches an epoch, of samples that may be fewer than wanted."""
+    """Return sentences that a user should read before a recipe is used on few samples.
+
+    Args:
+        recipe: the resolved recipe.
+        batch_size: samples of a step; fewer than the recipe's where there are no more.
+        batches: steps of an epoch.
+    """
     found = []
     if batch_size < recipe.batch_size:
         found.append(f"there are {batch_size} samples to train on: fewer than --batch-size {recipe.batch_size}")
@@ -125,21 +149,21 @@ def _contradiction(pair: Pair, recipe: Recipe, origin: Origin) -> str:
     return f"{wrong}: choose {most:g} or less"
 
 
-def _gave_way(field: str, value: Any, to: str, fitted: Any, origin: Origin) -> str:
+def _changed(field: str, value: Any, to: str, fitted: Any, origin: Origin) -> str:
     return f"{origin.naming(field, value)} does not fit {to}: it is {_plain(fitted)} here"
 
 
 def _without_effect(recipe: Recipe, origin: Origin) -> list[str]:
-    """A sentence for each option of the user's that this recipe does not heed."""
+    """Return a sentence for each option that the user set and that changes nothing with this recipe."""
     stepping, sgd = recipe.schedule == "step", recipe.optimizer == "sgd"
-    unheeded = [
+    unused = [
         *((name, "schedule") for name in ("step_epochs", "gamma") if not stepping),
         *((name, "schedule") for name in ("lr_min",) if stepping and recipe.lr_min),
-        *(("nesterov", name) for name, plays in (("optimizer", sgd), ("momentum", recipe.momentum)) if not plays),
+        *(("nesterov", name) for name, works in (("optimizer", sgd), ("momentum", recipe.momentum)) if not works),
     ]
     return [
         f"{_option(name, getattr(recipe, name))} does nothing with {origin.naming(why, getattr(recipe, why))}"
-        for name, why in unheeded
+        for name, why in unused
         if name in origin.given and getattr(recipe, name) is not False
     ]
 

@@ -1,0 +1,281 @@
+"""What spectral-train and spectral-ensemble do. cli.py and ensemble_cli.py load this when a command runs."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+import torch
+
+from ..shards_manifest.dataset import open_band, open_data, read_band
+from ..shards_manifest.errors import SpectralError
+from ..shards_manifest.manifest import BandManifest, SplitManifest, canonical_json
+from ..shards_manifest.runtime.cli_runner import human_bytes
+from ..shards_manifest.runtime.executors import Backend
+from ..shards_manifest.storage.address import joined, shown
+from ..shards_manifest.storage.local import LocalStore
+from . import recipes
+from .config import TrainPlan
+from .data.sampler import LEAST_HOLDOUT
+from .distributed import Ranks
+from .engine.evaluate import evaluate_checkpoint
+from .ensemble.export import check_target, export, load_ensemble
+from .ensemble.members import FinishedRun, find_runs
+from .ensemble.report import markdown, plot
+from .ensemble.rules import RULES, SPACES
+from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
+from .errors import EnsembleError, TrainError
+from .launch.launcher import BandJob, BandOutcome, train_bands, train_one
+from .launch.progress import progress_table
+from .networks.profile import describe
+from .options import EnsembleOptions, LaunchOptions, TrainOptions
+from .runs.run_folder import local_folder, run_path, split_runs_path
+from .runs.run_record import Result
+
+# the options that --evaluate uses; the checkpoint says the rest
+EVALUATE_OPTIONS = {
+    "evaluate",
+    "shards",
+    "ten_crop",
+    "device",
+    "precision",
+    "workers",
+    "cache",
+    "cache_size",
+    "on_bad_shard",
+}
+
+
+def train(options: TrainOptions) -> None:
+    """Train bands, or describe a network, or evaluate a checkpoint, as the command line says.
+
+    Raises:
+        UsageError: if options do not go together.
+        SpectralError: if anything else is wrong with the options, the data or a run folder, or a band failed.
+    """
+    _check_together(options)
+    _, manifest = open_data(options.shards)
+    plan, notes = _make_plan(options, manifest)
+    ranks = Ranks.from_environment()
+    if ranks.is_rank0 and not options.evaluate:
+        for note in notes:
+            click.echo(note)
+    if options.describe:
+        click.echo(_profile(options.shards, plan))
+        return
+    here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
+    with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
+        if options.evaluate:
+            _evaluate(options.shards, Path(options.evaluate), plan, options.ten_crop, ranks)
+        else:
+            _train(options, manifest, plan, ranks)
+
+
+def _check_together(options: TrainOptions) -> None:
+    if not options.evaluate:
+        if options.ten_crop:
+            raise click.UsageError("--ten-crop belongs to --evaluate")
+        return
+    if unused := [name for name in options.given if name not in EVALUATE_OPTIONS]:
+        raise click.UsageError(f"--{unused[0].replace('_', '-')} does not go with --evaluate: leave it out")
+
+
+def _make_plan(options: TrainOptions, manifest: BandManifest | SplitManifest) -> tuple[TrainPlan, list[str]]:
+    """Return the plan of the options, and sentences about what the user may not expect of it."""
+    run = options.run
+    if math.isnan(run.save_minutes):
+        raise TrainError("--save-every nan: write minutes")
+    name = options.recipe or recipes.of_dataset(manifest.dataset)
+    recipe, notes = recipes.resolve(name, manifest.geometry.crop, **options.overrides)
+    plan = TrainPlan(
+        network=options.network,
+        recipe=recipe,
+        seed=run.seed,
+        device=run.device,
+        precision=run.precision,
+        compile=run.compile,
+        reading=options.reading,
+        save_every=60 * run.save_minutes,
+        holdout_samples=run.holdout_samples,
+        tensorboard=run.tensorboard,
+        restart="" if run.resume else os.urandom(8).hex(),
+    )
+    if options.launch.on_this_machine:
+        plan.torch_device()  # raises before any work
+    if "holdout_samples" in options.given:
+        notes = [*notes, *_holdout_note(manifest, run.holdout_samples)]
+    return plan, notes
+
+
+def _holdout_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[str]:
+    """Return a sentence if there are too few samples for a --holdout-samples that the user set."""
+    if not wanted or "train" not in manifest.parts:
+        return []
+    samples = manifest.parts["train"].samples
+    most = min(wanted, samples // 20)
+    if most < LEAST_HOLDOUT:
+        why = f"a twentieth of {samples} samples is {samples // 20}" if most < wanted else "so few"
+        return [
+            f"--holdout-samples {wanted} holds nothing out: {why}, "
+            f"and fewer than {LEAST_HOLDOUT} would rank bands by chance"
+        ]
+    if most < wanted:
+        return [f"--holdout-samples {wanted} is more than a twentieth of {samples} samples: {most} at most"]
+    return []
+
+
+def _profile(shards: str, plan: TrainPlan) -> str:
+    store, manifest = open_data(shards)
+    band = manifest if isinstance(manifest, BandManifest) else read_band(store, manifest.bands[0].folder)
+    return describe(plan.network, band.geometry.crop, len(band.classes)).text(plan.recipe)
+
+
+def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
+    found = evaluate_checkpoint(shards, path, plan, ten_crop, ranks)
+    if ranks.is_rank0:
+        lost = f", {found.lost} samples lost" if found.lost else ""
+        crops = "ten crops" if ten_crop else "centre crop"
+        click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
+
+
+def _train(options: TrainOptions, manifest: BandManifest | SplitManifest, plan: TrainPlan, ranks: Ranks) -> None:
+    """Train the band, or all bands of the split, that the options name."""
+    shards, out = options.shards, options.out
+    if isinstance(manifest, BandManifest):
+        run = local_folder(out) if out else run_path(shards)
+        _train_jobs([BandJob(run.name, shards, run, plan)], plan, ranks, options.launch)
+        return
+    root = local_folder(out) if out else split_runs_path(shards)
+    folders = [band.folder for band in manifest.bands]
+    jobs = [BandJob(folder, joined(shards, folder), root / folder, plan) for folder in folders]
+    _train_jobs(jobs, plan, ranks, options.launch)
+    if ranks.is_rank0:
+        click.echo(f"all {len(jobs)} bands are in {root}: fuse them with spectral-ensemble {root}")
+
+
+def _train_jobs(jobs: list[BandJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOptions) -> None:
+    """Train bands.
+
+    Raises:
+        TrainError: if a band failed.
+    """
+    backend = _backend(plan, len(jobs), launch)
+    if ranks.world_size > 1:
+        if launch.jobs or not launch.on_this_machine:
+            raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
+        backend = None
+
+    def print_outcome(outcome: BandOutcome) -> None:
+        out = jobs[0].out.parent / outcome.band
+        if outcome.result is None:
+            click.echo(f"{out} failed: {outcome.failure}", err=True)
+        elif ranks.is_rank0:
+            how = "is finished" if outcome.earlier else f"took {outcome.result.seconds:.0f} s"
+            click.echo(f"{out} {how}: {_summary(outcome.result)}")
+
+    def train_in_turn() -> Iterator[BandOutcome]:
+        for job in jobs:
+            if ranks.is_rank0:
+                click.echo(_heading([job]))
+            outcome = train_one(job, quiet=not ranks.is_rank0, ranks=ranks)
+            if outcome.failure and (len(jobs) == 1 or ranks.world_size > 1):  # ranks have lost each other
+                raise TrainError(outcome.failure)
+            print_outcome(outcome)
+            yield outcome
+
+    if ranks.is_rank0:
+        click.echo(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
+    if backend is None:
+        outcomes = list(train_in_turn())
+        if ranks.is_rank0 and len(jobs) > 1:
+            states = {outcome.band: "failed" if outcome.failure else "done" for outcome in outcomes}
+            click.echo(progress_table({job.band: job.out for job in jobs}, plan.recipe.epochs, states), err=True)
+    else:
+        click.echo(_heading(jobs))
+        outcomes = list(train_bands(jobs, backend, plan.recipe.epochs, print_outcome))
+    if failed := [outcome.band for outcome in outcomes if outcome.failure]:
+        what = f"{len(failed)} of {len(jobs)} bands failed ({', '.join(failed)})"
+        how = "run the same command again" + (", without --no-resume," if plan.restart else "")
+        raise TrainError(f"{what}: see above, and {how} to train what is missing")
+
+
+def _backend(plan: TrainPlan, bands: int, launch: LaunchOptions) -> Backend | None:
+    """Return where several bands are trained at once; None for one after another in this process."""
+    if not launch.on_this_machine:
+        return Backend(launch.backend, launch.address, launch.jobs or -1, gpu=plan.device != "cpu", isolated=True)
+    gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
+    count = min((launch.jobs or 1) * max(gpus, 1), bands)
+    backend = Backend(launch.backend, launch.address, count, isolated=True)
+    return backend if count > 1 else None
+
+
+def _heading(jobs: list[BandJob]) -> str:
+    """Return what is about to be trained, as far as the first job says."""
+    job, more = jobs[0], len(jobs) - 1
+    shards, out = shown(job.shards), job.out
+    if more:
+        shards, out = f"{shards} and {more} more bands", out.parent
+    try:
+        _, manifest = open_band(job.shards)
+    except SpectralError:
+        return f"{shards}: {job.plan.network} into {out}"
+    side, recipe = manifest.geometry.crop, job.plan.recipe
+    samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
+    heading = (
+        f"{shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
+        f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'} of recipe {recipe.name} into {out}"
+    )
+    if "val" not in manifest.parts or not manifest.parts["val"].samples:
+        heading += "\nNo val part: nothing is evaluated, and the run cannot be fused"
+    return heading
+
+
+def _summary(result: Result) -> str:
+    if result.top1 is None or result.top5 is None:
+        return f"train top-1 {result.train_top1:.2%}, not evaluated"
+    return f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"
+
+
+def fuse(options: EnsembleOptions) -> None:
+    """Fuse the finished runs of a split's bands, write the report, and export the ensemble if that is wanted.
+
+    Raises:
+        UsageError: if options do not go together.
+        SpectralError: if anything else is wrong with the options or the runs.
+    """
+    folder = local_folder(options.runs)
+    if options.rule and not options.export:
+        raise click.UsageError("--rule belongs to --export")
+    target = local_folder(options.export) if options.export else None
+    if target:
+        check_target(target)
+    runs = find_runs(folder)
+    report = score_ensemble(runs, options.rank_on, local_folder(options.baseline) if options.baseline else None)
+    store = LocalStore(folder)
+    text = markdown(report)
+    store.write("ensemble.md", text.encode())
+    store.write("ensemble.json", canonical_json(report.to_json()))
+    store.write("ensemble.png", plot(report))
+    click.echo(text)
+    click.echo(
+        f"ensemble of {len(report.bands)} bands: top-1 {report.default.top1:.2%}; "
+        f"best single band ({report.order[0]}): {report.costs.best.top1:.2%}"
+    )
+    click.echo(f"table, JSON and plot: {options.runs}/ensemble.md, .json, .png")
+    if target:
+        _export(report, runs, target, options.rule)
+
+
+def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, rule: str | None) -> None:
+    score = exported_score(report.rules, RULES[rule]) if rule else report.default
+    if score is None:
+        there = ", ".join(dict.fromkeys(each.rule for each in report.rules))
+        raise EnsembleError(f"--rule {rule}: choose {there}")
+    model, info = load_ensemble([run.path for run in runs], score.weights, SPACES[score.space])
+    size = export(model, info, target)
+    click.echo(f"{target}: {len(info.bands)} bands, {score.rule} weights, {human_bytes(size)}")

@@ -1,0 +1,140 @@
+"""The command lines of spectral-train and spectral-ensemble as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import recipes
+from .config import ReadOptions
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Options of a run, without its recipe and how it reads.
+
+    Attributes:
+        seed: of the weights, the order of samples and the augmentation.
+        device: auto, cpu, cuda or cuda:N.
+        precision: one of config.PRECISIONS.
+        compile: use torch.compile.
+        save_minutes: minutes between checkpoints within an epoch.
+        resume: go on with an unfinished run.
+        holdout_samples: samples of train that are not trained on, at most.
+        tensorboard: write TensorBoard's event files too.
+    """
+
+    seed: int
+    device: str
+    precision: str
+    compile: bool
+    save_minutes: float
+    resume: bool
+    holdout_samples: int
+    tensorboard: bool
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """Where bands are trained.
+
+    Attributes:
+        jobs: bands at once, on each GPU of this machine or in all; None for one here, or all that a cluster has.
+        backend: one of executors.BACKENDS.
+        address: of the cluster; empty for what its library finds.
+    """
+
+    jobs: int | None
+    backend: str
+    address: str
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether no cluster is named."""
+        return self.backend == "loky"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The command line of spectral-train.
+
+    Attributes:
+        shards: path or URL of a band or of a split.
+        out: run folder; None for the default.
+        network: one of networks.NETWORKS.
+        recipe: name or file of the recipe; None for what the data set's name says.
+        overrides: fields of the recipe by name; None where the user set nothing.
+        run: options of the run.
+        reading: how samples are read.
+        launch: where bands are trained.
+        describe: print what the network costs, and train nothing.
+        evaluate: checkpoint to evaluate, in place of training.
+        ten_crop: evaluate on ten crops.
+        given: names of the options that are on the command line, in its order.
+    """
+
+    shards: str
+    out: str | None
+    network: str
+    recipe: str | None
+    overrides: Mapping[str, Any]
+    run: RunSettings
+    reading: ReadOptions
+    launch: LaunchOptions
+    describe: bool
+    evaluate: str | None
+    ten_crop: bool
+    given: tuple[str, ...]
+
+    @staticmethod
+    def from_values(values: Mapping[str, Any], given: tuple[str, ...]) -> TrainOptions:
+        """Sort the values that click parsed, by the names of their options."""
+        return TrainOptions(
+            shards=values["shards"],
+            out=values["out"],
+            network=values["network"],
+            recipe=values["recipe"],
+            overrides={name: values[name] for name in recipes.OPTIONS},
+            run=RunSettings(
+                seed=values["seed"],
+                device=values["device"],
+                precision=values["precision"],
+                compile=values["compile"],
+                save_minutes=values["save_every"],
+                resume=values["resume"],
+                holdout_samples=values["holdout_samples"],
+                tensorboard=values["tensorboard"],
+            ),
+            reading=ReadOptions(
+                workers=values["workers"],
+                last_batch=values["last_batch"],
+                cache=values["cache"],
+                cache_bytes=values["cache_size"],
+                skip=values["on_bad_shard"] == "skip",
+            ),
+            launch=LaunchOptions(values["jobs"], values["backend"], values["address"]),
+            describe=values["describe"],
+            evaluate=values["evaluate"],
+            ten_crop=values["ten_crop"],
+            given=given,
+        )
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """The command line of spectral-ensemble.
+
+    Attributes:
+        runs: folder with the run folders of a split's bands.
+        rank_on: one of ensemble.rules.RANK_ON; None for the default.
+        baseline: run folder of a network that saw the whole images.
+        export: file to write the ensemble to as one model.
+        rule: one of ensemble.rules.RULES, for the export; None for the default rule.
+    """
+
+    runs: str
+    rank_on: str | None
+    baseline: str | None
+    export: str | None
+    rule: str | None
