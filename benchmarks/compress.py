@@ -18,7 +18,7 @@ from typing import Any
 import click
 from isal import igzip_lib
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks
 from spectral_shards.preprocess.pipeline.decode import Decoder
 from spectral_shards.preprocess.split.job import prepare
@@ -29,7 +29,7 @@ PLANS = ((36, "dct"), (36, "dct2"), (16, "dct"), (16, "dct2"), (4, "dct"), (1, "
 
 def block(source: Path, factor: int, transform: str) -> tuple[list[bytes], int]:
     """The .npy files of a block's bands, and the bytes of a plane."""
-    job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0))
+    job = prepare(source, SplitConfig(factor, transform=transform, val_per_class=0))
     plan = job.plan
     blocks, decoder = BandBlocks(plan), Decoder(plan.size, plan.fit, plan.geometry.grid)
     for task in map(job.task, job.rows):

@@ -26,11 +26,11 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from spectral_shards.preprocess.config import Row, SplitPlan, rows, stored_order
+from spectral_shards.preprocess.config import Row, SplitConfig, rows, stored_order
 from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
 from spectral_shards.preprocess.sources import Source, find_source
 from spectral_shards.preprocess.sources.base import OnProgress, no_progress
-from spectral_shards.preprocess.sources.path import Place
+from spectral_shards.preprocess.sources.path import SourcePath
 from spectral_shards.preprocess.split import scan_cache as scans
 from spectral_shards.preprocess.split.class_filter import choose_classes
 from spectral_shards.preprocess.split.job import Job
@@ -72,7 +72,7 @@ class Simulated(Source):
         """As sources do."""
         return {"kind": "simulated", "name": "simulated"}
 
-    def files(self) -> Iterable[Place]:
+    def files(self) -> Iterable[SourcePath]:
         """As sources do."""
         return ()
 
@@ -140,7 +140,7 @@ def main(samples: int, classes: int, factor: int, members: int) -> None:
             click.echo("")
         click.echo(f"simulated, {samples} samples in {classes} classes\n")
         click.echo("| phase | s | bytes a sample at the peak | kept | process, GB |\n|---|---|---|---|---|")
-        simulate(Simulated(samples, classes), SplitPlan(factor).resolved(), LocalStore(folder))
+        simulate(Simulated(samples, classes), SplitConfig(factor).resolved(), LocalStore(folder))
         click.echo("")
         for path in [*sorted(Path(folder).glob("*")), Path(folder, scans.NAME)]:
             if path.is_file() and path.suffix != ".tar":
@@ -149,7 +149,7 @@ def main(samples: int, classes: int, factor: int, members: int) -> None:
         click.echo(f"manifests of {factor} bands: {bands / 1e6:.1f} MB")
 
 
-def simulate(source: Simulated, plan: SplitPlan, store: LocalStore) -> None:
+def simulate(source: Simulated, plan: SplitConfig, store: LocalStore) -> None:
     """All phases of a split but the rows themselves."""
     count = source.samples
     listing = measured("scan (simulated)", count, source.scan)
@@ -158,7 +158,7 @@ def simulate(source: Simulated, plan: SplitPlan, store: LocalStore) -> None:
     again = measured("load the scan", count, lambda: scans.load(store, stamp))
     assert again is not None
     del again
-    half = SplitPlan(plan.factor, classes=listing.classes[::-2])
+    half = SplitConfig(plan.factor, classes=listing.classes[::-2])
     measured("choose half the classes, reversed", count, lambda: choose_classes(listing, half))
     order = measured("stored order", count, lambda: stored_order(listing, plan))
     job = Job(source, listing, plan, measured("rows", count, lambda: rows(order, plan)), stamp)

@@ -18,8 +18,8 @@ from joblib._multiprocessing_helpers import mp
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from ..errors import BackendError, SpectralError, WorkerLostError
+from .backends import BACKENDS
 
-BACKENDS = ("loky", "dask", "ray", "spark")
 Result = TypeVar("Result")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks, moments
 from spectral_shards.preprocess.pipeline.coefficients import Compiled, Portable, kernel_name
 from spectral_shards.shards_manifest.spectral.color import PEAK, UNIT, color_matrix, to_rgb
@@ -81,12 +81,12 @@ def test_products_are_exact_in_any_order(transform: str, factor: int, step: floa
 needs_kernel = pytest.mark.skipif(kernel_name() != "compiled", reason="preprocess/_kernel.c was not compiled here")
 
 
-def splitter(**options: object) -> tuple[SplitPlan, BandBlocks]:
-    plan = SplitPlan(samples_per_block=2, **options).resolved()  # type: ignore[arg-type]
+def splitter(**options: object) -> tuple[SplitConfig, BandBlocks]:
+    plan = SplitConfig(samples_per_block=2, **options).resolved()  # type: ignore[arg-type]
     return plan, BandBlocks(plan)
 
 
-def coefficients(plan: SplitPlan, blocks: BandBlocks, pixels: np.ndarray) -> np.ndarray:
+def coefficients(plan: SplitConfig, blocks: BandBlocks, pixels: np.ndarray) -> np.ndarray:
     """What is stored of one image: (K, 3, P, P), times the step."""
     padded = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], -1)
     blocks.add(padded, 0)
@@ -161,7 +161,7 @@ def test_clipping_is_counted() -> None:
     ids=str,
 )
 def test_the_kernel_gives_the_bytes_and_counts_of_numpy(options: dict[str, Any]) -> None:
-    plan = SplitPlan(**options).resolved()
+    plan = SplitConfig(**options).resolved()
     compiled, portable = Compiled(plan), Portable(plan)
     side = plan.size + plan.margin
     shape = (len(plan.bands), 3, plan.geometry.plane**2)
@@ -183,7 +183,7 @@ def test_the_kernel_gives_the_bytes_and_counts_of_numpy(options: dict[str, Any])
 def test_the_kernel_checks_what_it_is_given() -> None:
     from spectral_shards.preprocess.pipeline import _kernel
 
-    plan = SplitPlan(factor=4, size=8).resolved()
+    plan = SplitConfig(factor=4, size=8).resolved()
     split = Compiled(plan)
     pixels, out = np.zeros((8, 8, 4), np.uint8), np.zeros((4, 3, 16), np.int8)
     good = [pixels, out, split._color, split._terms, split._places, split.counts, 2, split._sums, split._again]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from spectral_shards.preprocess.sources.base import text_lines
 from spectral_shards.preprocess.sources.class_names import shown
@@ -275,7 +275,7 @@ def test_class_names_of_another_normal_form(train: str, val: str, tmp_path: Path
     out = make_split(tmp_path / "set", tmp_path / "out", **options)
     assert tables(out) == tables(make_split(same, tmp_path / "wanted", **options))
     (out / "01" / "val-000000.tar").unlink()
-    job = prepare(tmp_path / "set", SplitPlan(**options), out=out)  # type: ignore[arg-type]
+    job = prepare(tmp_path / "set", SplitConfig(**options), out=out)  # type: ignore[arg-type]
     assert job.listing.spelled == {"val": (NFD, "dog", half)}
     split(job, out, Backend())  # the saved scan knows how val spells its classes
     assert tables(out) == tables(tmp_path / "wanted")
@@ -286,7 +286,7 @@ def test_class_names_of_another_normal_form(train: str, val: str, tmp_path: Path
 def test_lists_and_labels_of_another_normal_form(tmp_path: Path) -> None:
     root = both_parts(tmp_path / "set", {NFC: 3, "dog": 3, "ox": 3}, {NFD: 2, "dog": 2, "ox": 1})
     for listed in ((NFD, "dog"), ("dog", NFC), ("dog", NFD)):
-        job = prepare(root, SplitPlan(4, size=16, classes=listed))
+        job = prepare(root, SplitConfig(4, size=16, classes=listed))
         assert job.listing.classes == tuple(NFC if name == NFD else name for name in listed)
         assert counts(job.listing, "val") == {NFC: 2, "dog": 2}
         row = next(row for row in job.rows if row.part == "val")
@@ -319,17 +319,17 @@ def test_names_that_print_alike_are_shown_apart(tmp_path: Path) -> None:
         assert "train has dog)" in refusal(root)
         listing = scan(root / "train")
         with pytest.raises(SourceError, match="it has dog"):
-            choose_classes(listing, SplitPlan(4, classes=(val,)))
+            choose_classes(listing, SplitConfig(4, classes=(val,)))
     assert "train has" not in refusal(both_parts(tmp_path / "other", {"dog": 1}, {"cow": 1}))
 
 
 def test_a_list_of_numbers_for_classes_that_are_numbers(tmp_path: Path) -> None:
     listing = scan(shard(tmp_path / "set" / "s.tar", list(range(11))))
-    assert choose_classes(listing, SplitPlan(4, classes=("7", "03", "10"))).classes == ("07", "03", "10")
+    assert choose_classes(listing, SplitConfig(4, classes=("7", "03", "10"))).classes == ("07", "03", "10")
     with pytest.raises(SourceError, match="lists the class 07 of the source twice"):
-        choose_classes(listing, SplitPlan(4, classes=("7", "07")))
+        choose_classes(listing, SplitConfig(4, classes=("7", "07")))
     with pytest.raises(SourceError, match="no images of 11, which --classes lists"):
-        choose_classes(listing, SplitPlan(4, classes=("7", "11")))
+        choose_classes(listing, SplitConfig(4, classes=("7", "11")))
 
 
 def keys(path: Path, members: str, **labels: str) -> Path:
@@ -467,7 +467,7 @@ def test_shards_without_labels_are_left_out_and_named(kind: str, word: str, layo
     name = word if layout == "folders" else f"{word}-000.tar"
     assert found.rejects == ((name, "left out: none of its 3 images has a label"),)
     assert found.notes == (f"{name} is left out: none of its 3 images has a label; so val is held out of train",)
-    job = prepare(tmp_path / "set", SplitPlan(4, size=16, val_per_class=2))
+    job = prepare(tmp_path / "set", SplitConfig(4, size=16, val_per_class=2))
     assert job.samples == {"train": 6, "val": 4}
 
 

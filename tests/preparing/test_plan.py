@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectral_shards.preprocess.config import (
-    SplitPlan,
+    SplitConfig,
     hold_out,
     parse_bands,
     part_entries,
@@ -13,7 +13,7 @@ from spectral_shards.preprocess.config import (
     shard_size,
     stored_order,
 )
-from spectral_shards.preprocess.errors import PlanError
+from spectral_shards.preprocess.errors import ConfigError
 from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
 
 
@@ -38,7 +38,7 @@ def test_rows_cover_every_sample_once(
     train: list[int], val: list[int] | None, seed: int, shard: int, block: int, limit: int
 ) -> None:
     source = listing(train, None if val is None else (val + [0] * len(train))[: len(train)])
-    plan = SplitPlan(
+    plan = SplitConfig(
         4,
         size=8,
         seed=seed,
@@ -68,7 +68,7 @@ def test_held_out_images_are_few_and_fair(train: list[int], seed: int, per_class
     label = listing(train).parts["train"].label
     names = tuple(map(str, range(len(train))))
     if per_class > 0 and any(0 < count <= per_class for count in train):
-        with pytest.raises(PlanError, match="leaves nothing to train on in class"):
+        with pytest.raises(ConfigError, match="leaves nothing to train on in class"):
             hold_out(label, names, per_class, seed)
         return
     held = hold_out(label, names, per_class, seed)
@@ -84,7 +84,7 @@ def test_the_held_out_share_stops_at_fifty() -> None:
 
 
 def test_val_keeps_the_order_of_the_source_and_train_does_not() -> None:
-    order = stored_order(listing([200, 200]), SplitPlan(4, size=8).resolved())
+    order = stored_order(listing([200, 200]), SplitConfig(4, size=8).resolved())
     assert order["val"].tolist() == sorted(order["val"].tolist())
     train = order["train"]
     assert train.tolist() != sorted(train.tolist())
@@ -100,7 +100,7 @@ def test_the_permutation_is_a_promise() -> None:
 
 @given(st.integers(1, 20_000_000), st.integers(1, 4096), st.integers(0, 100_000))
 def test_shard_sizes(samples: int, block: int, asked: int) -> None:
-    size = shard_size(samples, SplitPlan(4, samples_per_block=block, samples_per_shard=asked))
+    size = shard_size(samples, SplitConfig(4, samples_per_block=block, samples_per_shard=asked))
     if asked:
         assert size == asked
         return
@@ -111,23 +111,23 @@ def test_shard_sizes(samples: int, block: int, asked: int) -> None:
 
 @pytest.mark.parametrize(("samples", "shards"), [(500, 8), (25_000, 56), (1_281_167, 64), (14_197_122, 434)])
 def test_shard_counts_of_known_sets(samples: int, shards: int) -> None:
-    assert -(-samples // shard_size(samples, SplitPlan(36).resolved())) == shards
+    assert -(-samples // shard_size(samples, SplitConfig(36).resolved())) == shards
 
 
 def test_bands() -> None:
     assert parse_bands("0-3,7") == (0, 1, 2, 3, 7)
     assert parse_bands("35, 2,2") == (2, 35)
     for wrong in ("", "a", "1-", "-1", "1,,2", "1.5", "3-0", "0-9999999999", "36"):
-        with pytest.raises(PlanError, match="--bands"):
+        with pytest.raises(ConfigError, match="--bands"):
             parse_bands(wrong)
 
 
 def test_defaults() -> None:
-    plan = SplitPlan(36).resolved()
+    plan = SplitConfig(36).resolved()
     assert (plan.size, plan.step, plan.geometry.plane, len(plan.bands)) == (336, 6.0, 56, 36)
-    assert SplitPlan(16).resolved().geometry.plane == 56
-    assert SplitPlan(4, size=224, margin=32).resolved().geometry.plane == 128
-    assert SplitPlan(1).resolved().step == 1.0
+    assert SplitConfig(16).resolved().geometry.plane == 56
+    assert SplitConfig(4, size=224, margin=32).resolved().geometry.plane == 128
+    assert SplitConfig(1).resolved().step == 1.0
 
 
 @pytest.mark.parametrize(
@@ -153,5 +153,5 @@ def test_defaults() -> None:
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, object], message: str) -> None:
-    with pytest.raises(PlanError, match=message):
-        SplitPlan(**options).resolved()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        SplitConfig(**options).resolved()  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
 from spectral_shards.preprocess.pipeline.images import Images
 from spectral_shards.preprocess.sources import Source, SourceOptions, find_source
 from spectral_shards.preprocess.sources.base import OnProgress, no_progress
-from spectral_shards.preprocess.sources.path import Place
-from spectral_shards.preprocess.sources.tar_reader import window
+from spectral_shards.preprocess.sources.path import SourcePath
+from spectral_shards.preprocess.sources.tar_reader import open_range
 from spectral_shards.shards_manifest.storage.object_store import RemoteStore
 from spectral_shards.shards_manifest.storage.prefetch import AHEAD, AHEAD_BYTES
 from support import forms
@@ -224,7 +224,7 @@ def test_headers_are_read_with_what_lies_between_them_or_alone(
         forms.flat_tar(members, tmp_path / "a.tar")
         cloud.put(tmp_path / "a.tar", "windows/a.tar")
         asked.clear()
-        with window(Place.of(f"s3://{BUCKET}/windows/a.tar")) as file:
+        with open_range(SourcePath.of(f"s3://{BUCKET}/windows/a.tar")) as file:
             from spectral_shards.preprocess.sources.tar_reader import images
 
             rejects: list[tuple[str, str]] = []
@@ -256,7 +256,7 @@ class Numbered(Source):
     def describe(self) -> dict[str, str]:
         return {}
 
-    def files(self) -> Iterator[Place]:
+    def files(self) -> Iterator[SourcePath]:
         return iter(())
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import DestinationError
 from spectral_shards.preprocess.listing import EntriesBuilder
 from spectral_shards.preprocess.sources import find_source
@@ -21,7 +21,7 @@ from support.pictures import class_folders, encode, picture
 from support.programs import program
 from support.splits import tree
 
-PLAN = SplitPlan(4, size=16, val_per_class=1)
+PLAN = SplitConfig(4, size=16, val_per_class=1)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def run(source: Path, out: Path, plan: SplitPlan = PLAN) -> None:
+def run(source: Path, out: Path, plan: SplitConfig = PLAN) -> None:
     split(prepare(source, plan, out=out), out, Backend())
 
 

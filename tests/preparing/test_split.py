@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import DestinationError, SourceError
 from spectral_shards.preprocess.inspection.fidelity import fidelity
 from spectral_shards.preprocess.inspection.reconstruct import SplitBlocks, rebuild
@@ -119,7 +119,7 @@ def test_destinations_that_are_no_place_for_a_split(photos: Path, tmp_path: Path
 
 
 def test_two_at_once_on_one_destination(photos: Path, tmp_path: Path) -> None:
-    job = prepare(photos, SplitPlan(4, size=16, samples_per_shard=8))
+    job = prepare(photos, SplitConfig(4, size=16, samples_per_shard=8))
     refused = []
 
     def second(*_: object) -> None:
@@ -239,7 +239,7 @@ def test_margin_crop_and_float16(photos: Path, tmp_path: Path) -> None:
 
 
 def test_limit_draws_from_all_classes(photos: Path) -> None:
-    job = prepare(photos, SplitPlan(4, size=16, limit=30))
+    job = prepare(photos, SplitConfig(4, size=16, limit=30))
     assert sum(job.samples.values()) == 30
     train = next(row for row in job.rows if row.part == "train")
     assert len(set(job.listing.parts["train"].label[train.indices].tolist())) == 3

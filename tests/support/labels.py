@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.errors import PlanError, SourceError
+from spectral_shards.preprocess.errors import ConfigError, SourceError
 from spectral_shards.preprocess.listing import Listing
 from spectral_shards.preprocess.sources import SourceOptions, find_source
 from support import forms
@@ -27,7 +27,7 @@ def scan(path: Path, **options: str | Path) -> Listing:
 
 
 def refusal(path: Path, **options: str | Path) -> str:
-    with pytest.raises((SourceError, PlanError)) as caught:
+    with pytest.raises((SourceError, ConfigError)) as caught:
         scan(path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)

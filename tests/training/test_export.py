@@ -182,10 +182,10 @@ def test_every_kind_of_split_can_be_exported(options: dict[str, object], picture
 @pytest.mark.parametrize("transform", ["dct", "dct2", "none"])
 def test_the_same_integers_as_a_split(factor: int, transform: str) -> None:
     """All coefficients of a noisy image are those that the splitter stores, to the last one."""
-    from spectral_shards.preprocess.config import SplitPlan
+    from spectral_shards.preprocess.config import SplitConfig
     from spectral_shards.preprocess.pipeline.coefficients import coefficients
 
-    plan = SplitPlan(factor=factor, size=72, transform=transform, val_per_class=0).resolved()
+    plan = SplitConfig(factor=factor, size=72, transform=transform, val_per_class=0).resolved()
     pixels = np.random.default_rng(factor).integers(0, 256, (72, 72, 4), dtype=np.uint8)
     side = 72 // plan.geometry.grid
     stored = np.empty((factor, 3, side * side), np.int8)
