@@ -30,7 +30,7 @@ PLANS = ((36, "dct"), (36, "dct2"), (16, "dct"), (16, "dct2"), (4, "dct"), (1, "
 def block(source: Path, factor: int, transform: str) -> tuple[list[bytes], int]:
     """The .npy files of a block's bands, and the bytes of a plane."""
     job = prepare(source, SplitConfig(factor, transform=transform, val_per_class=0))
-    plan = job.plan
+    plan = job.config
     blocks, decoder = BandBlocks(plan), Decoder(plan.size, plan.fit, plan.geometry.grid)
     for task in map(job.task, job.rows):
         for i in range(len(task.images)):

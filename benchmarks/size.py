@@ -40,7 +40,8 @@ def main(source: str, images: int) -> None:
             total = outcome.bytes
             count = sum(outcome.samples.values())
             click.echo(
-                f"| {factor} | {transform} | {job.plan.step:g} | {total / count / 1000:.1f} | {total / original:.3f} "
+                f"| {factor} | {transform} | {job.config.quant_step:g} | {total / count / 1000:.1f} "
+                f"| {total / original:.3f} "
                 f"| {found.psnr.mean():.2f} | {found.of_mean_error:.2f} | {clipped} |"
             )
 

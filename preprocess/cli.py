@@ -87,6 +87,14 @@ def _number(name: str, kind: type[int] | type[float], text: str) -> Callable[[_C
     return click.option(f"--{name.replace('_', '-')}", type=kind, help=text)
 
 
+class _OneLineChoice(click.Choice):  # type: ignore[type-arg]  # older releases of click have no type arguments
+    """A choice whose message is one line if the option is missing."""
+
+    def get_missing_message(self, *_: Any, **__: Any) -> str:
+        """Return the choices on one line."""
+        return f"Choose {', '.join(self.choices)}."
+
+
 def _to_int(context: click.Context, parameter: click.Parameter, value: str) -> int:
     return int(value)
 
@@ -109,7 +117,7 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
     SplitConfig,
     click.option(
         "--factor",
-        type=click.Choice([str(factor) for factor in FACTORS]),
+        type=_OneLineChoice([str(factor) for factor in FACTORS]),
         callback=_to_int,
         required=True,
         help="Number of bands; 1 for the plain images.",

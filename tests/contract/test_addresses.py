@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import obstore
 import pytest
 
+from spectral_shards.preprocess.config import SourceOptions
 from spectral_shards.preprocess.errors import SourceError
-from spectral_shards.preprocess.sources import SourceOptions, find_source
+from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.sources.path import SourcePath
 from spectral_shards.shards_manifest.dataset import open_data, open_store
 from spectral_shards.shards_manifest.errors import StoreError

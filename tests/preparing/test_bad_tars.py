@@ -16,7 +16,7 @@ from spectral_shards.preprocess.errors import SourceError
 from spectral_shards.preprocess.listing import Listing
 from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.sources.matfile import read_mat
-from spectral_shards.preprocess.sources.tar_reader import RangeReader, images
+from spectral_shards.preprocess.sources.tar_reader import RangeReader, list_images
 from support import forms
 from support.pictures import encode, picture
 from support.programs import fails
@@ -226,7 +226,7 @@ def test_damage_is_one_sentence_on_the_command_line(tmp_path: Path) -> None:
 def outcome(window: RangeReader) -> tuple[list[tuple[bytes, int, int]], str]:
     """The images of a tar, or the sentence that it ends in."""
     try:
-        return images(window, "t.tar", "", []), ""
+        return list_images(window, "t.tar", "", []), ""
     except SourceError as error:
         return [], str(error)
 

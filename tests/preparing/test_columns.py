@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from spectral_shards.preprocess.config import SplitConfig
+from spectral_shards.preprocess.config import SourceOptions, SplitConfig
 from spectral_shards.preprocess.errors import SourceError
-from spectral_shards.preprocess.sources import SourceOptions, find_source, fingerprint
+from spectral_shards.preprocess.sources import find_source, fingerprint
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.runtime.executors import Backend
 from support import forms

@@ -118,12 +118,12 @@ def test_a_flat_tar_to_validate_on(tmp_path: Path) -> None:
     same = train_and(tmp_path / "same")
     root = tmp_path / "set"
     root.mkdir()
-    forms.tar_of_tars(same / "train", root / "spectral_shards.train.tar")
+    forms.tar_of_tars(same / "train", root / "train.tar")
     forms.flat_tar({f"v{i}.JPEG": IMAGE for i in range(3)}, root / "val.tar")
     assert f"{root}/val.tar holds images without class folders and has no labels beside it" in reason(root)
     (root / "val.txt").write_text("v0.JPEG bee\nv1.JPEG ant\nv2.JPEG bee\n")
     assert counts(root) == {"train": (8, 2), "val": (3, 2)}
-    (root / "spectral_shards.train.tar").unlink()
+    (root / "train.tar").unlink()
     shutil.copytree(same / "train", root / "train")
     assert counts(root) == {"train": (8, 2), "val": (3, 2)}
     assert read(root).source.describe()["kind"] == "class-folders and labelled-tar"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitConfig
+from spectral_shards.preprocess.config import SourceOptions, SplitConfig
 from spectral_shards.preprocess.errors import ConfigError, SourceError
 from spectral_shards.preprocess.listing import Listing
-from spectral_shards.preprocess.sources import SourceOptions, find_source
+from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.split.job import prepare
 from support import forms
 from support.forms import MAKERS, OPTIONS, WNIDS, ilsvrc

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import RejectedImage, SourceError, UnlabelledError, UnlabelledImage
-from spectral_shards.preprocess.sources.base import text_lines
-from spectral_shards.preprocess.sources.class_names import shown
+from spectral_shards.preprocess.sources.class_names import display_name
 from spectral_shards.preprocess.sources.labels import label_in_cls, label_in_json, label_of
+from spectral_shards.preprocess.sources.text_files import text_lines
 from spectral_shards.preprocess.split.class_filter import choose_classes, read_class_list
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.runtime.executors import Backend
@@ -310,10 +310,10 @@ def test_two_classes_that_print_alike_are_refused(form: str, tmp_path: Path) -> 
 
 
 def test_names_that_print_alike_are_shown_apart(tmp_path: Path) -> None:
-    assert shown("dog") == "dog"
-    assert shown("dog ") == "dog  ('dog ')"
-    assert shown("caf\udce9") == "caf\\xe9 ('caf\\xe9')"
-    assert shown("\U0001f431") == "\U0001f431 ('\\U0001f431')"
+    assert display_name("dog") == "dog"
+    assert display_name("dog ") == "dog  ('dog ')"
+    assert display_name("caf\udce9") == "caf\\xe9 ('caf\\xe9')"
+    assert display_name("\U0001f431") == "\U0001f431 ('\\U0001f431')"
     for val in ("Dog", "dog ", "\uff44og"):
         root = both_parts(tmp_path / val.encode().hex(), {"dog": 1, "cat": 1}, {val: 1})
         assert "train has dog)" in refusal(root)

@@ -114,7 +114,7 @@ def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
 def test_flat_images_in_parts_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
     """As contests have them, with the labels in a table."""
     root = classes(tmp_path / "set", 3, *names)
-    (root / "spectral_shards.train.csv").write_text("id,label\n")
+    (root / "train.csv").write_text("id,label\n")
     assert f"{root}/{names[0]} holds images, not one folder or one tar of them a class: " in reason(root)
     assert read(root, kind="folders").listing.classes == tuple(sorted(names))
     (root / names[1]).rename(root / "bus")
@@ -163,7 +163,7 @@ def test_one_part_in_a_tar_and_one_in_a_folder(tmp_path: Path) -> None:
     same = train_and(tmp_path / "same", "val")
     first = tmp_path / "first"
     shutil.copytree(same / "val", first / "val")
-    forms.tar_of_tars(same / "train", first / "spectral_shards.train.tar")
+    forms.tar_of_tars(same / "train", first / "train.tar")
     second = tmp_path / "second"
     shutil.copytree(same / "train", second / "train")
     forms.tar_of_tars(same / "val", second / "val.tar")
@@ -347,11 +347,11 @@ def test_layouts_in_a_bucket_and_on_a_web_server(
         forms.parquet(same / part, tmp_path / "hub" / "default" / name, "{:04d}.parquet")
     tars = tmp_path / "tars"
     tars.mkdir()
-    forms.tar_of_tars(same / "train", tars / "spectral_shards.train.tar")
+    forms.tar_of_tars(same / "train", tars / "train.tar")
     forms.tar_of_tars(same / "val", tars / "valid.tar")
     deep = tmp_path / "deep"
     classes(deep / "imagenet", 2, "n01", "n02")
-    named = nested(same / "train", tmp_path / "named" / "spectral_shards.train.tar").parent
+    named = nested(same / "train", tmp_path / "named" / "train.tar").parent
     for root in (winter, flat, shards, tmp_path / "hub", tars, deep, named):
         server.put(root, f"layouts/{root.name}")
     for root in (winter, flat, shards, tmp_path / "hub", tars):

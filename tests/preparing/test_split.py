@@ -81,7 +81,7 @@ def test_other_options_on_the_same_destination_are_refused_by_name(photos: Path,
     out = make_split(photos, tmp_path / "out", factor=4, size=16)
     before = tree(out)
     for change, message in (
-        ({"step": 4.0}, "step 5.0 there, 4.0 here"),
+        ({"quant_step": 4.0}, "quant-step 5.0 there, 4.0 here"),
         ({"samples_per_block": 32}, "samples-per-block 64 there, 32 here"),
         ({"bands": (0, 1)}, r"bands \[0, 1, 2, 3\] there, \[0, 1\] here"),
     ):
@@ -219,7 +219,8 @@ def test_bands_alone_are_those_of_the_whole(photos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("transform", ["dct", "dct2", "none"])
 @pytest.mark.parametrize("factor", [1, 4, 16, 36])
 def test_images_come_back_from_their_bands(factor: int, transform: str, photos: Path, tmp_path: Path) -> None:
-    out = make_split(photos, tmp_path / "out", factor=factor, size=48, transform=transform, val_per_class=0, step=2.0)
+    options = {"factor": factor, "size": 48, "transform": transform, "val_per_class": 0, "quant_step": 2.0}
+    out = make_split(photos, tmp_path / "out", **options)  # type: ignore[arg-type]
     store, manifest = open_split(out)
     found = fidelity(out, photos, 100)
     assert (len(found.psnr), found.bad) == (96, ())

@@ -86,7 +86,7 @@ def test_swapped_shards_with_a_forged_manifest(copy: Path) -> None:
     shards = raw["parts"]["train"]["shards"]
     for key in ("bytes", "sha256"):
         shards[0][key], shards[1][key] = shards[1][key], shards[0][key]
-    index = copy / "01" / "spectral_shards.train.index"
+    index = copy / "01" / "train.index"
     entries = index.read_bytes()
     size = 8 * shards[0]["blocks"]
     index.write_bytes(entries[size : 2 * size] + entries[:size] + entries[2 * size :])

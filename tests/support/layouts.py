@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitConfig
+from spectral_shards.preprocess.config import SourceOptions, SplitConfig
 from spectral_shards.preprocess.errors import ConfigError, SourceError
-from spectral_shards.preprocess.sources import SourceOptions
-from spectral_shards.preprocess.sources.file_filter import IMAGE_ENDINGS
+from spectral_shards.preprocess.image_formats import IMAGE_ENDINGS
 from spectral_shards.preprocess.split.job import Job, prepare
 from support import forms
 from support.pictures import encode, picture

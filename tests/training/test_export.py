@@ -143,14 +143,14 @@ def test_the_example_reads_16_bits_as_a_split_does() -> None:
     import io
     import runpy
 
-    from spectral_shards.preprocess.pipeline import pil_decode as pixels
+    from spectral_shards.preprocess.pipeline import pil_decode
 
     read = runpy.run_path(str(CLASSIFY))["read"]
     ramp = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
     for kind in ("PNG", "TIFF"):
         buffer = io.BytesIO()
         Image.fromarray(ramp).save(buffer, kind)
-        stored = np.asarray(pixels.read(buffer.getvalue())[0])
+        stored = np.asarray(pil_decode.read(buffer.getvalue())[0])
         with Image.open(buffer) as image:
             assert image.mode.startswith("I")
             assert np.array_equal(read(image), stored)
@@ -192,7 +192,7 @@ def test_the_same_integers_as_a_split(factor: int, transform: str) -> None:
     coefficients(plan)(pixels, stored)
     from spectral_shards.shards_manifest.spectral.transform import band_steps
 
-    steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)
+    steps = band_steps(plan.quant_step, plan.dtype, plan.color, plan.transform, plan.factor)
     model = Split(plan.geometry, plan.bands, steps.tolist())
     found = model(torch.from_numpy(np.ascontiguousarray(pixels[None, :, :, :3].transpose(0, 3, 1, 2))))
     assert np.array_equal(found.numpy().reshape(factor, 3, -1), stored)
