@@ -24,8 +24,8 @@ from ..sources import Source, find_source
 from ..split.sharding import permutation
 from .reconstruct import SplitBlocks, rebuild
 
-_DRAWN = 7  # the stream of random numbers that samples are drawn from, apart from those of the plan
-WRONG = 15.0  # dB: two different photographs are about 10 apart, the coarsest step leaves more than 20
+_DRAWN = 7  # the stream of random numbers that samples are drawn from, different from those of sharding
+WRONG = 15.0  # dB: two different photographs have about 10, the coarsest step leaves more than 20
 
 
 @dataclass(frozen=True)

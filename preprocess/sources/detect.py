@@ -192,7 +192,7 @@ class _Detector:
         return self._combined(parts[0], val, unused)
 
     def _parts_in_one_place(self, root: SourcePath, content: FolderContent, unused: tuple[Reject, ...]) -> Source:
-        """Return the source of files of all parts in one place, told by their names; or of the one part there."""
+        """Return the source of files of all parts in one place, found by their names; or of the one part there."""
         kind = self.options.kind or detect_form(content, root)
         form = FORMS.get(kind)
         files = form.files(content) if form and form.parts_by_name else ()

@@ -51,7 +51,7 @@ class Form:
     Attributes:
         files: Returns what is read in this form; empty if the content does not have it.
         make: Makes the source.
-        parts_by_name: The files of train and val can lie in one folder and are told by their names.
+        parts_by_name: The files of train and val can be in one folder; their names say which are which.
     """
 
     files: Callable[[FolderContent], tuple[SourcePath, ...]]

@@ -25,10 +25,15 @@ def test_folders_that_hold_only_folders(tmp_path: Path) -> None:
     classes(parts / "train" / "imagenet", 2, "n01", "n02")
     wrapped = tmp_path / "wrapped"
     train_and(wrapped / "data", "val")
-    held = tmp_path / "held"
-    classes(held / "val", 2, "n01", "n02")
-    classes(held / "test", 2, "n01", "n02")
-    for root, example in ((one, "imagenet/n01"), (two, "cats/persian"), (wrapped, "data/train"), (held, "test/n01")):
+    untrained = tmp_path / "untrained"
+    classes(untrained / "val", 2, "n01", "n02")
+    classes(untrained / "test", 2, "n01", "n02")
+    for root, example in (
+        (one, "imagenet/n01"),
+        (two, "cats/persian"),
+        (wrapped, "data/train"),
+        (untrained, "test/n01"),
+    ):
         sentence = reason(root)
         assert f"{root} has no class folders with images in them, only folders of folders, as {example}: " in sentence
         assert f"{root}/{example.partition('/')[0]}" in sentence
