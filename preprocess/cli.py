@@ -138,7 +138,7 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
     ),
     _number("min_class_images", int, "Drop classes with fewer images in train.  [default: 0]"),
     _number("seed", int, "Seed of the sample order and of the choice of val.  [default: 0]"),
-    _number("limit", int, "Take at most so many images of each part, drawn at random.  [default: all]"),
+    _number("limit", int, "Take at most this number of images of each part, drawn at random.  [default: all]"),
 )
 @click.option("--classes", "class_list", type=_PATH, help="Take the classes of this list, one a line, in its order.")
 @_source_options

@@ -18,8 +18,8 @@ static const float ROUND = 12582912.0f; /* 3 * 2**22 */
 
 typedef struct {
     int grid, plane, phases, bands;
-    int sums;  /* the first so many bands take sums of mirrored phases, the others differences; -1: phases */
-    int again; /* the first so many of those take sums of mirrored sums, the others their differences; -1: sums */
+    int sums;  /* number of bands, the first, that take sums of mirrored phases; the others differences; -1: phases */
+    int again; /* number of these, the first, that take sums of mirrored sums; the others differences; -1: sums */
     int terms; /* of a row of weights: phases, or half of them; rows that are folded again use half of that */
     const float *color;    /* (3, 4) */
     const float *weights;  /* (3, bands, terms) */

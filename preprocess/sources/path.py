@@ -67,7 +67,7 @@ class SourcePath:
 
     @property
     def parent(self) -> SourcePath:
-        """The folder that it lies in."""
+        """The folder that it is in."""
         return SourcePath(self.store, self.key.rpartition("/")[0])
 
     def is_file(self) -> bool:

@@ -25,7 +25,7 @@ from ..listing import Listing
 from ..pipeline.band_blocks import moments
 from ..pipeline.coefficients import FLOAT16_UNIT
 from .identity import SplitIdentity
-from .shard_row import RECORDS, RowRecord
+from .shard_row import RECORDS, BandRow, RowRecord
 from .sharding import ShardRow, part_entries
 
 
@@ -48,28 +48,8 @@ def write_manifests(
     Returns:
         The number of rejects.
     """
-    rejects = list(listing.rejects)
-    parts: dict[str, PartSummary] = {}
-    kept = {part: np.zeros(len(listing.classes), np.int64) for part in ("train", "val")}
-    for part in sorted({row.part for row, _ in ordered}):
-        of_part = [(row, record) for row, record in ordered if row.part == part]
-        table = tables.TableWriter()
-        for row, record in of_part:
-            samples, left_out = _samples(listing, row, record)
-            rejects += left_out
-            kept[part] += np.bincount([label for _, label in samples], minlength=len(listing.classes))
-            table.add(samples)
-        packed, digest = table.finish()
-        parts[part] = PartSummary(table.samples, len(of_part), digest)
-        _put(store, tables.samples_name(part), packed)
-    _put(
-        store,
-        tables.CLASSES,
-        tables.class_table(listing.class_names, kept["train"].tolist(), kept["val"].tolist()),
-    )
-    _put(store, tables.REJECTS, tables.reject_lines(sorted(rejects)))
-
-    summaries = []
+    parts, rejects = _write_tables(store, listing, ordered)
+    bands = []
     for position, band in enumerate(config.bands):
         indices = {
             part: b"".join(record.bands[position].index for row, record in ordered if row.part == part)
@@ -79,31 +59,57 @@ def write_manifests(
             _put(store, f"{band_folder(band)}/{index_name(part)}", index)
         manifest = _band_manifest(config, listing, ordered, parts, indices, identity.source["name"], position)
         _put(store, f"{band_folder(band)}/{MANIFEST}", dump(manifest))
-        rows = [record.bands[position] for _, record in ordered]
-        summaries.append(
-            BandSummary(
-                band=band,
-                folder=band_folder(band),
-                frequency=manifest.frequency,
-                step=manifest.step,
-                bytes=sum(row.shard.bytes for row in rows),
-                clipped=tuple(sum(row.clipped[c] for row in rows) for c in range(3)),
-            )
-        )
-    whole = SplitManifest(
+        bands.append(_band_summary(manifest, [record.bands[position] for _, record in ordered]))
+    manifest_of_all = SplitManifest(
         dataset=identity.source["name"],
         geometry=config.geometry,
         classes=len(listing.classes),
-        bands=tuple(summaries),
+        bands=tuple(bands),
         parts=parts,
-        rejects=len(rejects),
+        rejects=rejects,
         provenance=identity.to_json(),
     )
     # after a power cut a record may be there and the names of its shards not: a rerun looks for both until this flush
     store.flush(["", RECORDS, *(band_folder(band) for band in config.bands)])
-    _put(store, MANIFEST, dump(whole))
+    _put(store, MANIFEST, dump(manifest_of_all))
     store.flush([""])
-    return len(rejects)
+    return rejects
+
+
+def _write_tables(
+    store: Store, listing: Listing, ordered: list[tuple[ShardRow, RowRecord]]
+) -> tuple[dict[str, PartSummary], int]:
+    """Write the tables of samples, classes and rejects; return the counts of each part and of the rejects."""
+    rejects = list(listing.rejects)
+    parts: dict[str, PartSummary] = {}
+    stored = {part: np.zeros(len(listing.classes), np.int64) for part in ("train", "val")}
+    for part in sorted({row.part for row, _ in ordered}):
+        of_part = [(row, record) for row, record in ordered if row.part == part]
+        table = tables.TableWriter()
+        for row, record in of_part:
+            samples, left_out = _samples(listing, row, record)
+            rejects += left_out
+            stored[part] += np.bincount([label for _, label in samples], minlength=len(listing.classes))
+            table.add(samples)
+        packed, digest = table.finish()
+        parts[part] = PartSummary(table.samples, len(of_part), digest)
+        _put(store, tables.samples_name(part), packed)
+    counts = (stored[part].tolist() for part in ("train", "val"))
+    _put(store, tables.CLASSES, tables.class_table(listing.class_names, *counts))
+    _put(store, tables.REJECTS, tables.reject_lines(sorted(rejects)))
+    return parts, len(rejects)
+
+
+def _band_summary(manifest: BandManifest, rows: list[BandRow]) -> BandSummary:
+    """Return a band as the manifest of the whole split lists it."""
+    return BandSummary(
+        band=manifest.band,
+        folder=band_folder(manifest.band),
+        frequency=manifest.frequency,
+        step=manifest.step,
+        bytes=sum(row.shard.bytes for row in rows),
+        clipped=tuple(sum(row.clipped[c] for row in rows) for c in range(3)),
+    )
 
 
 def _samples(listing: Listing, row: ShardRow, record: RowRecord) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
