@@ -1,11 +1,11 @@
 """The options of a split and of its source, as frozen dataclasses, with their checks.
 
-The command line reads their defaults and choices at its start, so this module loads no NumPy.
+The command line reads their defaults and choices at its start, so this module is light: what takes time to load is
+imported where it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from dataclasses import asdict, dataclass, replace
@@ -157,6 +157,8 @@ class SplitConfig:
         A list of classes is given by its length and its digest. Options that were added later are left out where they
         have no effect, so that older splits still compare as equal.
         """
+        import hashlib  # loads OpenSSL
+
         from ..shards_manifest.tables import escape  # loads NumPy
 
         values = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items() if name != "classes"}
