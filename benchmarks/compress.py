@@ -26,7 +26,7 @@ import click
 import numpy as np
 from isal import igzip_lib
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks
 from spectral_shards.preprocess.pipeline.decode import Decoder
 from spectral_shards.preprocess.split.job import prepare
@@ -38,8 +38,8 @@ GZIP_HEADER, GZIP_END = 10, 8  # bytes around the DEFLATE stream
 
 def read_blocks(source: Path, factor: int, transform: str) -> Iterator[tuple[list[bytes], int]]:
     """Yield, for every block, the .npy files of its bands and the bytes of a plane."""
-    job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0))
-    plan = job.plan
+    job = prepare(source, SplitConfig(factor, transform=transform, val_per_class=0))
+    plan = job.config
     blocks, decoder = BandBlocks(plan), Decoder(plan.size, plan.fit, plan.geometry.grid)
     for task in map(job.task, job.rows):
         for i in range(len(task.images)):

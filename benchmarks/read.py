@@ -24,7 +24,7 @@ import click
 import numpy as np
 from split import repeated
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.runtime.executors import Backend
@@ -51,7 +51,7 @@ def prepared(source: Path, folder: Path, samples: int, factor: int) -> int:
     if not images.exists():
         count = sum(1 for _ in source.glob("*/*"))
         repeated(source, images, -(-samples // count), large=False)
-    job = prepare(images, SplitPlan(factor, val_per_class=0))
+    job = prepare(images, SplitConfig(factor, val_per_class=0))
     split(job, folder / "split", Backend(jobs=len(os.sched_getaffinity(0))))
     return sum(job.samples.values())
 

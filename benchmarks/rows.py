@@ -25,7 +25,7 @@ import click
 import torch
 
 from published import ROWS, Row
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.runtime.executors import Backend
@@ -43,10 +43,10 @@ VAL = 10  # images a class
 
 def splits(source: Path, folder: Path, samples: int) -> None:
     """Splits of `samples` train images, and a few for val, for every factor and size of the table."""
-    val = VAL * len(prepare(source, SplitPlan(1)).listing.classes)
+    val = VAL * len(prepare(source, SplitConfig(1)).listing.classes)
     limit = max(samples + val, 3 * val)  # drawn at random, some for train in every class
     for factor, size in sorted({(row.factor, row.size) for row in ROWS}):
-        plan = SplitPlan(factor, size=size, bands=(0,), limit=limit, samples_per_block=16, val_per_class=VAL)
+        plan = SplitConfig(factor, size=size, bands=(0,), limit=limit, samples_per_block=16, val_per_class=VAL)
         split(prepare(source, plan), folder / f"sub{factor}", Backend(jobs=2))
 
 

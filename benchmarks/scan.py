@@ -26,16 +26,17 @@ from typing import TypeVar
 import click
 import numpy as np
 
-from spectral_shards.preprocess.config import Row, SplitPlan, rows, stored_order
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
 from spectral_shards.preprocess.sources import Source, find_source
 from spectral_shards.preprocess.sources.base import OnProgress, no_progress
-from spectral_shards.preprocess.sources.path import Place
-from spectral_shards.preprocess.split import scan_cache as scans
+from spectral_shards.preprocess.sources.path import SourcePath
+from spectral_shards.preprocess.split import scan_cache
 from spectral_shards.preprocess.split.class_filter import choose_classes
 from spectral_shards.preprocess.split.job import Job
 from spectral_shards.preprocess.split.manifests import write_manifests
 from spectral_shards.preprocess.split.shard_row import BandRow, RowRecord
+from spectral_shards.preprocess.split.sharding import ShardRow, plan_rows, stored_order
 from spectral_shards.shards_manifest.manifest import Shard
 from spectral_shards.shards_manifest.storage.local import LocalStore
 
@@ -72,7 +73,7 @@ class Simulated(Source):
         """As sources do."""
         return {"kind": "simulated", "name": "simulated"}
 
-    def files(self) -> Iterable[Place]:
+    def files(self) -> Iterable[SourcePath]:
         """As sources do."""
         return ()
 
@@ -102,9 +103,9 @@ def measured(what: str, samples: int, work: Callable[[], T]) -> T:
     return result
 
 
-def committed(job: Job) -> list[tuple[Row, RowRecord]]:
+def committed(job: Job) -> list[tuple[ShardRow, RowRecord]]:
     """Records of all rows as if they had been written."""
-    one = tuple(BandRow(Shard("x.tar", 0, 0, 0, "0" * 64), b"", (0,) * 3, (0,) * 3, (1,) * 3) for _ in job.plan.bands)
+    one = tuple(BandRow(Shard("x.tar", 0, 0, 0, "0" * 64), b"", (0,) * 3, (0,) * 3, (1,) * 3) for _ in job.config.bands)
     return [(row, RowRecord(row.name, len(row.indices), (), one)) for row in job.rows]
 
 
@@ -140,28 +141,28 @@ def main(samples: int, classes: int, factor: int, members: int) -> None:
             click.echo("")
         click.echo(f"simulated, {samples} samples in {classes} classes\n")
         click.echo("| phase | s | bytes a sample at the peak | kept | process, GB |\n|---|---|---|---|---|")
-        simulate(Simulated(samples, classes), SplitPlan(factor).resolved(), LocalStore(folder))
+        simulate(Simulated(samples, classes), SplitConfig(factor).resolved(), LocalStore(folder))
         click.echo("")
-        for path in [*sorted(Path(folder).glob("*")), Path(folder, scans.NAME)]:
+        for path in [*sorted(Path(folder).glob("*")), Path(folder, scan_cache.NAME)]:
             if path.is_file() and path.suffix != ".tar":
                 click.echo(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
         bands = sum(path.stat().st_size for path in Path(folder).glob("[0-9]*/manifest.json"))
         click.echo(f"manifests of {factor} bands: {bands / 1e6:.1f} MB")
 
 
-def simulate(source: Simulated, plan: SplitPlan, store: LocalStore) -> None:
+def simulate(source: Simulated, plan: SplitConfig, store: LocalStore) -> None:
     """All phases of a split but the rows themselves."""
     count = source.samples
     listing = measured("scan (simulated)", count, source.scan)
-    stamp = scans.stamp(source, plan)
-    measured("save the scan", count, lambda: scans.save(store, listing, stamp))
-    again = measured("load the scan", count, lambda: scans.load(store, stamp))
+    stamp = scan_cache.stamp(source, plan)
+    measured("save the scan", count, lambda: scan_cache.save(store, listing, stamp))
+    again = measured("load the scan", count, lambda: scan_cache.load(store, stamp))
     assert again is not None
     del again
-    half = SplitPlan(plan.factor, classes=listing.classes[::-2])
+    half = SplitConfig(plan.factor, classes=listing.classes[::-2])
     measured("choose half the classes, reversed", count, lambda: choose_classes(listing, half))
     order = measured("stored order", count, lambda: stored_order(listing, plan))
-    job = Job(source, listing, plan, measured("rows", count, lambda: rows(order, plan)), stamp)
+    job = Job(source, listing, plan, measured("rows", count, lambda: plan_rows(order, plan)), stamp)
     measured("task of one row", count, lambda: job.task(job.rows[0]))
     measured("digest (identity)", count, job.identity)
     identity, ordered = job.identity(), committed(job)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.inspection.fidelity import fidelity
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.dataset import open_split
@@ -30,7 +30,7 @@ def main(source: str, images: int) -> None:
     click.echo("|---|---|---|---|---|---|---|---|")
     for factor in (36, 16, 4):
         for transform in ("dct", "dct2"):
-            job = prepare(source, SplitPlan(factor, transform=transform, val_per_class=0))
+            job = prepare(source, SplitConfig(factor, transform=transform, val_per_class=0))
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder, "out")
                 outcome = split(job, out, Backend(jobs=len(os.sched_getaffinity(0))))
@@ -40,7 +40,8 @@ def main(source: str, images: int) -> None:
             total = outcome.bytes
             count = sum(outcome.samples.values())
             click.echo(
-                f"| {factor} | {transform} | {job.plan.step:g} | {total / count / 1000:.1f} | {total / original:.3f} "
+                f"| {factor} | {transform} | {job.config.quant_step:g} | {total / count / 1000:.1f} "
+                f"| {total / original:.3f} "
                 f"| {found.psnr.mean():.2f} | {found.of_mean_error:.2f} | {clipped} |"
             )
 

@@ -20,7 +20,7 @@ import click
 import simplejpeg
 from PIL import Image
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.pipeline.decode import resizer_name
 from spectral_shards.preprocess.split.job import Job, prepare, split
 from spectral_shards.shards_manifest.runtime.executors import Backend
@@ -74,7 +74,7 @@ def main(source: Path, runs: int, times: int, samples_per_shard: int, large: boo
         images_folder = repeated(source, Path(folder, "images"), times, large)
         for name in bands.split(","):
             transform = "dct2" if name.endswith("x") else "dct"
-            plan = SplitPlan(
+            plan = SplitConfig(
                 int(name.rstrip("x")), transform=transform, val_per_class=0, samples_per_shard=samples_per_shard
             )
             job = prepare(images_folder, plan)

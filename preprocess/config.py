@@ -1,48 +1,54 @@
-"""What a split will write: options checked once, then pure functions from counts to shard rows."""
+"""The options of a split and of its source, as frozen dataclasses, with their checks.
+
+The command line reads their defaults and choices at its start, so this module is light: what takes time to load is
+imported where it is used.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import math
+import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..shards_manifest.manifest import DTYPES, FACTORS, FITS, Geometry
+from ..shards_manifest.manifest import FACTORS, KNOWN, Geometry
 from ..shards_manifest.runtime.cli_runner import human_bytes
-from ..shards_manifest.spectral.color import COLORS
-from ..shards_manifest.spectral.transform import TRANSFORMS
-from ..shards_manifest.tables import escape
-from .errors import PlanError
-from .listing import Entries, Listing
-from .pipeline.orientation import ORIENTATIONS
+from .errors import ConfigError
 
+ORIENTATIONS = ("stored", "exif")
 DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}
 DEFAULT_BLOCK = 64
-DEFAULT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (docs/results.md)
-VAL_SHARE, VAL_MOST = 0.05, 50
-SHARDS, LARGEST_SHARD = 64, 32_768
+DEFAULT_QUANT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (docs/results.md)
 LARGEST_SIDE = 4096
-LATER = {"min_class_images": 0, "orientation": "stored"}  # options that older splits lack, with what these did
-LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks under way
+LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks that are being filled
+# names in plan.json and manifest.json that differ from those of the fields
+JSON_NAMES = {"quant_step": "step"}
+# options that older splits do not record, with the value that these splits were made with
+ADDED_LATER = {"min_class_images": 0, "orientation": "stored"}
 
 
 @dataclass(frozen=True)
-class SplitPlan:
-    """The options of one split; together with the source they determine every byte.
+class SplitConfig:
+    """The options of one split. Together with the source they determine every byte.
 
-    factor, size, margin, fit, transform, color, dtype: see shards_manifest.Geometry.
-    step: distance of two int8 levels, in units of an orthonormal coefficient (grey levels).
-    bands: the bands to write; empty for all.
-    samples_per_shard: 0 for a size that depends on the number of samples alone.
-    samples_per_block: samples that are compressed together; -1 for 64, or as many as LARGEST_BLOCKS allows.
-    val_per_class: images of each class held out where the source has no val; -1 for 5 %, at most 50.
-    seed: of the sample order and of the held-out images.  limit: at most so many images a part; 0 for all.
-    min_class_images: classes with fewer images in train are dropped.
-    classes: the only classes to take, in the order of their labels; empty for all, sorted.
-    orientation: 'stored' takes images as they are stored, 'exif' turns them as their EXIF says.
+    Attributes:
+        factor: Number of bands: 1, 4, 16 or 36.
+        size: Pixels of a side that the network sees; 0 for the default of the factor.
+        margin: Extra pixels of a side that are kept for crops.
+        fit: 'squash' scales both axes to the size, 'crop' takes the largest central square.
+        transform: Transform over the phases: 'dct', 'dct2' or 'none'.
+        color: Stored channels: 'ycbcr' or 'rgb'.
+        dtype: Stored type: 'int8' or 'float16'.
+        quant_step: Distance of two int8 levels in grey levels, 0.25 to 128; 0 for the default of the factor.
+        bands: The bands to write; empty for all.
+        samples_per_shard: Samples of a full shard; 0 for a size that depends on the number of samples alone.
+        samples_per_block: Samples that are compressed together; -1 for 64, or as many as LARGEST_BLOCKS allows.
+        val_per_class: Images of each class that become val where the source has no val; -1 for 5 %, at most 50.
+        seed: Seed of the sample order and of the choice of val.
+        limit: Largest number of images of each part; 0 for all.
+        min_class_images: Classes with fewer images in train are dropped.
+        classes: The only classes to take, in the order of their labels; empty for all, sorted.
+        orientation: 'stored' takes images as they are stored, 'exif' turns them as their EXIF says.
     """
 
     factor: int
@@ -52,7 +58,7 @@ class SplitPlan:
     transform: str = "dct"
     color: str = "ycbcr"
     dtype: str = "int8"
-    step: float = 0.0
+    quant_step: float = 0.0
     bands: tuple[int, ...] = ()
     samples_per_shard: int = 0
     samples_per_block: int = -1
@@ -63,183 +69,159 @@ class SplitPlan:
     classes: tuple[str, ...] = ()
     orientation: str = "stored"
 
-    def resolved(self) -> SplitPlan:
-        """The plan with its defaults filled in and checked. Raises PlanError, naming the option."""
+    def resolved(self) -> SplitConfig:
+        """Return the options with their defaults filled in, checked.
+
+        Raises:
+            ConfigError: An option is out of range or does not fit the others; the sentence names it.
+        """
         if self.factor not in FACTORS:
-            raise PlanError(f"--factor {self.factor}: choose 1, 4, 16 or 36")
+            *most, last = map(str, FACTORS)
+            raise ConfigError(f"--factor {self.factor}: choose {', '.join(most)} or {last}")
         size = self.size or DEFAULT_SIZE[self.factor]
+        self._check_size(size)
+        quant_step = self._resolved_quant_step()
+        bands = self.bands or tuple(range(self.factor))
+        if bands != tuple(sorted(set(bands))) or not all(0 <= b < self.factor for b in bands):
+            raise ConfigError(f"--bands: choose from 0 to {self.factor - 1}, each once")
+        self._check_names()
+        block = self._resolved_block(size)
+        if self.min_class_images < 0:
+            raise ConfigError(f"--min-class-images {self.min_class_images}: choose 0 or more")
+        if self.val_per_class < -1:
+            raise ConfigError(f"--val-per-class {self.val_per_class}: choose 0 or more")
+        return replace(self, size=size, quant_step=quant_step, bands=bands, samples_per_block=block)
+
+    def _check_names(self) -> None:
+        choices = {
+            **{name: KNOWN[name] for name in ("fit", "transform", "color", "dtype")},
+            "orientation": ORIENTATIONS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"--{name} {getattr(self, name)}: choose {', '.join(known)}")
+
+    def _check_size(self, size: int) -> None:
+        """Check that the phases divide the size and the margin."""
         grid = math.isqrt(self.factor)
         for option, value in (("--size", size), ("--margin", self.margin)):
             if value < 0 or (value and value < grid):
-                raise PlanError(f"{option} {value} is too small: take {grid} or more for --factor {self.factor}")
+                raise ConfigError(f"{option} {value} is too small: take {grid} or more for --factor {self.factor}")
             if value % grid:
                 near = max(round(value / grid), 1) * grid
-                raise PlanError(f"{option} {value} does not divide by {grid}: take {near} for --factor {self.factor}")
+                raise ConfigError(f"{option} {value} does not divide by {grid}: take {near} for --factor {self.factor}")
         if size + self.margin > LARGEST_SIDE:
-            raise PlanError(f"--size and --margin add up to {size + self.margin} pixels: at most {LARGEST_SIDE}")
-        step = self.step or DEFAULT_STEP[self.factor]
-        if self.dtype == "float16" and self.step not in (0.0, 1.0):
-            raise PlanError("--quant-step does not apply to --dtype float16: leave it out")
+            raise ConfigError(f"--size and --margin add up to {size + self.margin} pixels: at most {LARGEST_SIDE}")
+
+    def _resolved_quant_step(self) -> float:
+        step = self.quant_step or DEFAULT_QUANT_STEP[self.factor]
+        if self.dtype == "float16" and self.quant_step not in (0.0, 1.0):
+            raise ConfigError("--quant-step does not apply to --dtype float16: leave it out")
         if not 0.25 <= step <= 128:
-            raise PlanError(f"--quant-step {step}: choose a value from 0.25 to 128")
-        bands = self.bands or tuple(range(self.factor))
-        if bands != tuple(sorted(set(bands))) or not all(0 <= b < self.factor for b in bands):
-            raise PlanError(f"--bands: choose from 0 to {self.factor - 1}, each once")
-        for option, name, choices in (
-            ("--fit", self.fit, FITS),
-            ("--transform", self.transform, TRANSFORMS),
-            ("--color", self.color, COLORS),
-            ("--dtype", self.dtype, tuple(DTYPES)),
-            ("--orientation", self.orientation, ORIENTATIONS),
-        ):
-            if name not in choices:
-                raise PlanError(f"{option} {name}: choose {', '.join(choices)}")
+            raise ConfigError(f"--quant-step {step}: choose a value from 0.25 to 128")
+        return 1.0 if self.dtype == "float16" else step
+
+    def _resolved_block(self, size: int) -> int:
+        """Return the samples of a block, such that the blocks of all bands fit into LARGEST_BLOCKS bytes."""
+        from ..shards_manifest.manifest import DTYPES
+
         sample = 3 * (size + self.margin) ** 2 * DTYPES[self.dtype].itemsize
         most = max(LARGEST_BLOCKS // sample, 1)
         block = min(DEFAULT_BLOCK, most) if self.samples_per_block == -1 else self.samples_per_block
         if block < 1 or self.samples_per_shard < 0 or self.limit < 0 or self.seed < 0:
-            raise PlanError(
+            raise ConfigError(
                 "--samples-per-block must be 1 or more; --samples-per-shard, --limit and --seed not negative"
             )
         if block > most:
             margin = f" and --margin {self.margin}" if self.margin else ""
-            raise PlanError(
+            raise ConfigError(
                 f"--samples-per-block {block}: with --size {size}{margin} a block in all bands would take "
                 f"{human_bytes(block * sample)}, at most {human_bytes(LARGEST_BLOCKS)}: choose {most} or less"
             )
-        if self.min_class_images < 0:
-            raise PlanError(f"--min-class-images {self.min_class_images}: choose 0 or more")
-        if self.val_per_class < -1:
-            raise PlanError(f"--val-per-class {self.val_per_class}: choose 0 or more")
-        step = 1.0 if self.dtype == "float16" else step
-        return replace(self, size=size, step=step, bands=bands, samples_per_block=block)
+        return block
 
     @property
     def geometry(self) -> Geometry:
-        """What the manifests say of a coefficient."""
+        """What the manifests say of a stored coefficient."""
         return Geometry(self.factor, self.size, self.margin, self.fit, self.transform, self.color, self.dtype)
 
+    @property
+    def upright(self) -> bool:
+        """True if images are turned as their EXIF says."""
+        return self.orientation == "exif"
+
     def to_json(self) -> dict[str, Any]:
-        """The options as JSON values, for comparing with an earlier run; a list of classes as its length and digest."""
-        values = {**asdict(self), "bands": list(self.bands)}
-        del values["classes"]
+        """Return the options as JSON values, as plan.json and manifest.json record them.
+
+        A list of classes is given by its length and its digest. Options that were added later are left out where they
+        have no effect, so that older splits still compare as equal.
+        """
+        import hashlib  # loads OpenSSL
+
+        from ..shards_manifest.tables import escape  # loads NumPy
+
+        values = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items() if name != "classes"}
+        values["bands"] = list(self.bands)
         if self.classes:
             digest = hashlib.sha256("\n".join(map(escape, self.classes)).encode()).hexdigest()
             values["classes"] = f"{len(self.classes)} listed, SHA-256 {digest}"
-        for name, default in LATER.items():
-            if values[name] == default:
-                del values[name]
-        return values
+        left_out = {name for name, default in ADDED_LATER.items() if values[name] == default}
+        return {name: value for name, value in values.items() if name not in left_out}
+
+
+def option_name(json_name: str) -> str:
+    """Return the name of an option on the command line, without dashes before it, from its name in plan.json."""
+    names = {written: field for field, written in JSON_NAMES.items()}
+    return names.get(json_name, json_name).replace("_", "-")
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
-    """'0-3,7' as (0, 1, 2, 3, 7). Raises PlanError."""
+    """Return the numbers of a list of bands: '0-3,7' gives (0, 1, 2, 3, 7).
+
+    Raises:
+        ConfigError: The text is no such list.
+    """
     bands: set[int] = set()
     for piece in text.split(","):
         first, dash, last = piece.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise PlanError(f"--bands {text}: write numbers and ranges, as in 0-3,7")
+            raise ConfigError(f"--bands {text}: write numbers and ranges, as in 0-3,7")
         if not int(first) <= int(last or first) < max(FACTORS):
-            raise PlanError(f"--bands {text}: {piece.strip()} is not a range of bands")
+            raise ConfigError(f"--bands {text}: {piece.strip()} is not a range of bands")
         bands.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(bands))
 
 
-def random_keys(seed: int, stream: int, count: int) -> NDArray[np.uint64]:
-    """`count` random 64-bit numbers; raw PCG64 output, whose stream NumPy promises never to change."""
-    return np.asarray(np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(count), np.uint64)
+@dataclass(frozen=True)
+class SourceOptions:
+    """What the user says about a source.
 
-
-def permutation(seed: int, stream: int, count: int) -> NDArray[np.int64]:
-    """A seeded permutation of range(count), the same on every machine and NumPy release."""
-    return np.argsort(random_keys(seed, stream, count), kind="stable").astype(np.int64)
-
-
-_LIMIT, _HELD_OUT, _ORDER = range(3)
-
-
-def hold_out(
-    label: NDArray[np.int32], classes: tuple[str, ...], per_class: int, seed: int, limit: int = 0
-) -> NDArray[np.bool_]:
-    """Which samples of a source without val become val: bool (n,).
-
-    per_class: how many of each class, -1 for 5 %, at most 50.  limit: what the samples were drawn by, to be named.
-    Raises PlanError if a class would be left without an image to train on.
+    Attributes:
+        kind: One of source_kinds.KINDS; empty to detect it.
+        val_labels: List of labels, or the devkit, for validation images that are not sorted into classes.
+        scratch: Folder for expanded files, shared by all workers. None for a temporary one; empty where the workers
+            share none.
+        image_column: Column of images in Parquet files; empty to choose it.
+        label_column: Column of labels in Parquet files; empty to choose it.
     """
-    counts = np.bincount(label, minlength=len(classes))
-    if per_class < 0:
-        wanted = np.minimum(np.floor(counts * VAL_SHARE + 0.5), VAL_MOST).astype(np.int64)
-    else:
-        wanted = np.where(counts > 0, per_class, 0)
-        short = np.flatnonzero((counts > 0) & (counts <= per_class))
-        if len(short):
-            has = f"of which --limit {limit} takes" if limit else "which has"
-            raise PlanError(
-                f"--val-per-class {per_class} leaves nothing to train on in class {classes[short[0]]}, {has} "
-                f"{counts[short[0]]} images ({len(short)} such classes): choose fewer"
-            )
-    order = np.lexsort((random_keys(seed, _HELD_OUT, len(label)), label))
-    rank = np.empty(len(label), np.int64)
-    rank[order] = np.arange(len(label)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.asarray(rank < wanted[label])
 
-
-def shard_size(samples: int, plan: SplitPlan) -> int:
-    """Samples of a full shard: as asked, or about 1/64 of all in whole blocks, at most 32,768."""
-    if plan.samples_per_shard:
-        return plan.samples_per_shard
-    block = plan.samples_per_block
-    return max(min(-(-samples // SHARDS // block) * block, LARGEST_SHARD // block * block), block)
+    kind: str = ""
+    val_labels: str | os.PathLike[str] | None = None
+    scratch: str | os.PathLike[str] | None = None
+    image_column: str = ""
+    label_column: str = ""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One shard row: the candidates `indices` of a part, in stored order, in all bands."""
+class WorkerOptions:
+    """Where the rows of a split are computed.
 
-    part: str
-    number: int
-    indices: NDArray[np.int64]
-
-    @property
-    def name(self) -> str:
-        """train-000003: the name of its shards, without .tar."""
-        return f"{self.part}-{self.number:06d}"
-
-
-def stored_order(listing: Listing, plan: SplitPlan) -> dict[str, NDArray[np.int64]]:
-    """For each part that will be written, the candidates of the source in stored order.
-
-    The indices count into listing.parts[part], or into listing.parts['train'] for a val that is held
-    out of it. Train is a permutation of the whole part; val keeps the source's order.
+    Attributes:
+        backend: One of runtime.backends.BACKENDS.
+        address: Address of the cluster; empty for the one that its library finds.
+        jobs: Number of processes; None for all cores, or all that the cluster has.
     """
-    chosen = {}
-    for stream, (part, entries) in enumerate(sorted(listing.parts.items())):
-        picked = np.arange(len(entries), dtype=np.int64)
-        if 0 < plan.limit < len(entries):
-            picked = np.sort(permutation(plan.seed, _LIMIT + 16 * stream, len(entries))[: plan.limit])
-        chosen[part] = picked
-    train = chosen["train"]
-    if "val" not in chosen:
-        label = listing.parts["train"].label[train]
-        held = hold_out(label, listing.classes, plan.val_per_class, plan.seed, plan.limit)
-        if held.any():
-            chosen["val"] = train[held]
-        train = train[~held]
-    chosen["train"] = train[permutation(plan.seed, _ORDER, len(train))]
-    return chosen
 
-
-def rows(order: dict[str, NDArray[np.int64]], plan: SplitPlan) -> list[Row]:
-    """The shard rows of a split: train, then val."""
-    planned = []
-    for part in sorted(order):
-        size = shard_size(len(order[part]), plan)
-        for number, start in enumerate(range(0, len(order[part]), size)):
-            planned.append(Row(part, number, order[part][start : start + size]))
-    return planned
-
-
-def part_entries(listing: Listing, part: str) -> tuple[str, Entries]:
-    """The part of the source that a part of the split is drawn from, and its samples."""
-    origin = part if part in listing.parts else "train"
-    return origin, listing.parts[origin]
+    backend: str = "loky"
+    address: str = ""
+    jobs: int | None = None

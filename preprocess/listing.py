@@ -1,4 +1,4 @@
-"""What a source holds, in columns: about 60 bytes a sample, so that many millions fit in memory."""
+"""The samples of a scanned source, in columns: about 60 bytes a sample, so that many millions fit in memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from ..shards_manifest.tables import escape
 
-CHUNK = 1 << 16  # names under way as Python objects
+CHUNK = 1 << 16  # names that are Python objects at a time
 
 
 @dataclass(frozen=True)
 class Entries:
     """Samples in one order.
 
-    label: int32 (n,), the class.  names: the file names, one after another, as the system's bytes.
-    ends: int64 (n,), where each name ends.  offset, size: int64 (n,), the bytes within a tar or another
-    container, -1 for files.  file: int32 (n,), which of the source's containers; 0 where that is clear.
+    Attributes:
+        label: int32 (n,), number of the class.
+        names: The file names as the system's bytes, one after another.
+        ends: int64 (n,), where each name ends.
+        offset: int64 (n,), first byte within a tar or another container; -1 for files.
+        size: int64 (n,), bytes of the image; -1 if not known.
+        file: int32 (n,), number of the container in the source; 0 if the class says which.
     """
 
     label: NDArray[np.int32]
@@ -34,17 +38,17 @@ class Entries:
         return len(self.label)
 
     def name(self, i: int) -> bytes:
-        """The file name of sample i, relative to its class."""
+        """Return the file name of sample i, relative to its class."""
         return self.names[int(self.ends[i - 1]) if i else 0 : int(self.ends[i])]
 
     def names_at(self, indices: NDArray[np.int64]) -> list[bytes]:
-        """The file names at `indices`."""
+        """Return the file names at `indices`."""
         ends = self.ends[indices].tolist()
         starts = np.where(indices > 0, self.ends[indices - 1], 0).tolist()
         return [self.names[start:end] for start, end in zip(starts, ends, strict=True)]
 
     def take(self, indices: NDArray[np.int64]) -> Entries:
-        """The samples at `indices`, in that order."""
+        """Return the samples at `indices`, in that order."""
         pieces, ends = [], np.empty(len(indices), np.int64)
         for start in range(0, len(indices), CHUNK):
             names = self.names_at(indices[start : start + CHUNK])
@@ -55,7 +59,7 @@ class Entries:
         return Entries(self.label[indices], b"".join(pieces), ends, *columns)
 
     def prefixed(self, prefixes: Sequence[bytes]) -> Entries:
-        """The same samples, the name of each behind the prefix of its container."""
+        """Return the same samples, with the prefix of its container before each name."""
         pieces = []
         for start in range(0, len(self), CHUNK):
             some = np.arange(start, min(start + CHUNK, len(self)))
@@ -65,7 +69,7 @@ class Entries:
         return replace(self, names=b"".join(pieces), ends=self.ends + np.cumsum(longer))
 
     def by_class(self) -> tuple[NDArray[np.int64], int]:
-        """The order int64 (n,) by class, then name, ties as they are; and how many names a class repeats."""
+        """Return the order int64 (n,) by class, then name, and the number of names that a class repeats."""
         order = np.argsort(self.label, kind="stable").astype(np.int64)
         edges = np.flatnonzero(np.diff(self.label[order])) + 1
         repeats, start = 0, 0
@@ -78,22 +82,26 @@ class Entries:
 
 
 class EntriesBuilder:
-    """Collects samples class by class, or container by container."""
+    """Collects samples class by class, or container by container.
 
-    def __init__(self, found: Callable[[int], object] = lambda count: None) -> None:
-        self._found = found  # told of how many were added
+    Args:
+        progress: Called with the number of samples that were added.
+    """
+
+    def __init__(self, progress: Callable[[int], object] = lambda count: None) -> None:
+        self._progress = progress
         self._names: list[bytes] = []
         self._columns: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
         self._labels: list[NDArray[np.int32]] = []
         self._files: list[int] = []
 
-    def add(self, label: int, found: Iterable[tuple[bytes, int, int]]) -> None:
+    def add(self, label: int, images: Iterable[tuple[bytes, int, int]]) -> None:
         """Append the (name, offset, size) of one class, sorted by name."""
-        self.add_rows((label, *row) for row in sorted(found))
+        self.add_rows((label, *image) for image in sorted(images))
 
-    def add_rows(self, found: Iterable[tuple[int, bytes, int, int]], file: int = 0) -> None:
-        """Append the (label, name, offset, size) of one container, as they come."""
-        rows = list(found)
+    def add_rows(self, images: Iterable[tuple[int, bytes, int, int]], file: int = 0) -> None:
+        """Append the (label, name, offset, size) of one container, in the order given."""
+        rows = list(images)
         self._names.append(b"".join(row[1] for row in rows))
         lengths, offset, size = (
             np.fromiter(column, np.int64, len(rows))
@@ -102,10 +110,10 @@ class EntriesBuilder:
         self._columns.append((lengths, offset, size))
         self._labels.append(np.fromiter((row[0] for row in rows), np.int32, len(rows)))
         self._files.append(file)
-        self._found(len(rows))
+        self._progress(len(rows))
 
     def build(self) -> Entries:
-        """All samples added so far. Empties the builder as it goes: at this size nothing is held twice."""
+        """Return all samples. It empties the builder meanwhile, so that nothing is in memory twice."""
         counts = [len(labels) for labels in self._labels]
         file = np.repeat(np.array(self._files, np.int32), counts)
         label = np.concatenate([np.empty(0, np.int32), *self._labels])
@@ -125,14 +133,16 @@ class EntriesBuilder:
 
 @dataclass(frozen=True)
 class Listing:
-    """A scanned source: classes in label order, the samples of each part, and what was left out.
+    """A scanned source.
 
-    classes: the names as the source has them; where `numbered`, only the numbers that its labels are; where
-    `named_by_labels`, the names that its labels are, sorted.
-    parts: 'train', and 'val' where the source has one; sorted by class, then by name.
-    rejects: (source, reason) of every input that is no candidate.
-    spelled: of each part that spells classes in another way, its own names for them, which its source reads by.
-    notes: what the user should know of how the source was read, a sentence each.
+    Attributes:
+        classes: Names of the classes, by label, as the source has them.
+        parts: The samples of 'train', and of 'val' if the source has one, sorted by class, then by name.
+        rejects: (source, reason) of every input that is left out.
+        numbered: The classes are known by number only.
+        named_by_labels: The classes are the names that the labels are, sorted.
+        spelled: For each part that spells classes in another way its own names for them, which its source reads by.
+        notes: What the user should know about how the source was read, one sentence each.
     """
 
     classes: tuple[str, ...]
@@ -144,11 +154,11 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def key(self, entries: Entries, i: int) -> str:
-        """The key of a sample: class/name, on one line."""
+        """Return the key of a sample: class/name, on one line."""
         return self.keys(entries, np.array([i]))[0]
 
     def keys(self, entries: Entries, indices: NDArray[np.int64]) -> list[str]:
-        """The keys of the samples at `indices`: class/name, each on one line."""
+        """Return the keys of the samples at `indices`: class/name, each on one line."""
         names = entries.names_at(indices)
         classes = [self.classes[label] for label in entries.label[indices].tolist()]
         return [
@@ -158,19 +168,24 @@ class Listing:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes as manifests and tables show them: escaped."""
+        """Names of the classes as manifests and tables have them: escaped."""
         return tuple(escape(name) for name in self.classes)
 
     def names_in(self, part: str) -> tuple[str, ...]:
-        """The classes as the source of a part spells them."""
+        """Return the names of the classes as the source of a part spells them."""
         return self.spelled.get(part, self.classes)
 
     def in_part(self, part: str, key: str) -> str:
-        """A key that says its part where the source has several."""
+        """Return a key, with its part before it if the source has several parts."""
         return f"{part}/{key}" if len(self.parts) > 1 else key
 
     def relabelled(self, classes: tuple[str, ...], new: NDArray[np.int32]) -> Listing:
-        """The same samples under other `classes`: new, int32 (classes before,), has the label of each, -1 to drop."""
+        """Return the same samples under other classes.
+
+        Args:
+            classes: Names of the new classes, by label.
+            new: int32 (old classes,), the new label of each old class; -1 to drop it.
+        """
         parts = {}
         for part, entries in self.parts.items():
             label = new[entries.label]
@@ -187,7 +202,7 @@ class Listing:
         return replace(self, classes=classes, parts=parts, numbered=False, spelled=spelled)
 
     def digest(self) -> str:
-        """SHA-256 over classes, names and labels: changes when the source gains or loses a sample."""
+        """Return a SHA-256 over classes, names and labels; it changes when the source gains or loses a sample."""
         total = hashlib.sha256("\n".join(self.class_names).encode())
         for part, entries in sorted(self.parts.items()):
             total.update(f"\n{part} {len(entries)}\n".encode())

@@ -1,4 +1,8 @@
-"""The forms of sources by name, for --source and its sentences. Imports nothing: --help shows it."""
+"""The forms of sources by name: one line for each, for --source, for --help and for error messages.
+
+This module imports nothing, as --help shows it. What files belong to a form and which class reads them is in
+sources/forms.py, under the same names.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ KINDS = {
 
 
 def kinds_sentence() -> str:
-    """All kinds on one line."""
+    """Return all kinds on one line."""
     return "; ".join(f"{name}: {text}" for name, text in KINDS.items())
 
 
 def kind_words(kind: str) -> str:
-    """A kind as a manifest names it, in words: class-tars-gz is compressed class tars."""
+    """Return a kind as a manifest names it in words: class-tars-gz becomes compressed class tars."""
     words = kind.replace("-", " ")
     if words.endswith(" gz"):
         return f"compressed {words.removesuffix(' gz')}"

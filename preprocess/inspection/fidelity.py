@@ -16,15 +16,16 @@ from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import SplitManifest
 from ...shards_manifest.storage.address import shown
 from ...shards_manifest.storage.base import Store
-from ..config import permutation
+from ..config import SourceOptions
 from ..errors import RejectedImage, SourceError
 from ..listing import CHUNK, Listing
-from ..pipeline import pil_decode as pixels
-from ..sources import Source, SourceOptions, find_source
+from ..pipeline import pil_decode
+from ..sources import Source, find_source
+from ..split.sharding import permutation
 from .reconstruct import SplitBlocks, rebuild
 
-_DRAWN = 7  # the stream of random numbers that samples are drawn from, apart from those of the plan
-WRONG = 15.0  # dB: two different photographs are about 10 apart, the coarsest step leaves more than 20
+_DRAWN = 7  # the stream of random numbers that samples are drawn from, different from those of sharding
+WRONG = 15.0  # dB: two different photographs have about 10, the coarsest step leaves more than 20
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _wanted(source: Source, listing: Listing, origin: str, index: int, manifest:
     upright = manifest.provenance.get("plan", {}).get("orientation") == "exif"
     try:
         data = source.read(origin, listing.names_in(origin)[int(entries.label[index])], entries, index)
-        image, _ = pixels.read(data, upright)
+        image, _ = pil_decode.read(data, upright)
     except RejectedImage as reason:
         raise SourceError(
             f"{listing.key(entries, index)} can no longer be used ({reason}): the source has changed"

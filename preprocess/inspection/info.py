@@ -1,4 +1,4 @@
-"""A split or a band in a few lines of text."""
+"""A description of a split or a band in a few lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..split.summary import images_of_classes
 
 
 def describe(path: str) -> str:
-    """What a split or a band holds, for people. Raises FormatError."""
+    """Return what a split or a band contains, for people. Raises FormatError."""
     store, manifest = open_data(path)
     lines = _band(manifest) if isinstance(manifest, BandManifest) else _split(manifest, _classes(store))
     return "\n".join([f"{shown(path)}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
@@ -28,13 +28,13 @@ def _geometry(geometry: Geometry) -> str:
 
 
 def _classes(store: Store) -> dict[str, int]:
-    """How many classes have images, of each part; empty where the table of classes is not there."""
+    """Return the number of classes that have images, for each part; nothing if the table of classes is missing."""
     try:
         lines = store.read(tables.CLASSES).decode().splitlines()
     except FileNotFoundError:
         return {}
-    kept = [line.split("\t")[2:] for line in lines]
-    return {part: sum(row[column] != "0" for row in kept) for column, part in enumerate(("train", "val"))}
+    counts = [line.split("\t")[2:] for line in lines]
+    return {part: sum(row[column] != "0" for row in counts) for column, part in enumerate(("train", "val"))}
 
 
 def _split(manifest: SplitManifest, classes: dict[str, int]) -> list[str]:

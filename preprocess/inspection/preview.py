@@ -1,4 +1,4 @@
-"""A contact sheet: some images rebuilt from all bands, beside the bands themselves."""
+"""A contact sheet: some images of a split, rebuilt from all bands, beside the bands."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from ...shards_manifest.dataset import open_split
 from ...shards_manifest.manifest import SplitManifest
 from .reconstruct import SplitBlocks, rebuild
 
-LABEL = 14
+LABEL = 14  # pixels of a line of text
 GAP = 8
 SMALLEST = 336  # pixels of a tile's side; small images are enlarged to it
 
 
 def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
-    """Draw the first `count` samples of a split; also what a user should know of the sheet, or nothing.
+    """Draw the first samples of a split: of val if there is one, else of train.
 
-    Raises FormatError if `path` is not a whole split.
+    Args:
+        path: Path or URL of the split.
+        count: Number of samples.
+
+    Returns:
+        The sheet, and a note for the user, perhaps empty.
+
+    Raises:
+        FormatError: There is no whole split at `path`.
     """
     store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
@@ -46,7 +54,7 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
 
 
 def _pair(sample: NDArray[np.float32], manifest: SplitManifest, title: str) -> Image.Image:
-    """One sample: the rebuilt image and, beside it, its bands in a grid."""
+    """Draw one sample: the rebuilt image and, beside it, its bands in a grid."""
     geometry = manifest.geometry
     scale = max(1, -(-SMALLEST // (geometry.grid * geometry.plane)))
     plane = geometry.plane * scale

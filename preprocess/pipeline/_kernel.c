@@ -18,8 +18,8 @@ static const float ROUND = 12582912.0f; /* 3 * 2**22 */
 
 typedef struct {
     int grid, plane, phases, bands;
-    int sums;  /* the first so many bands take sums of mirrored phases, the others differences; -1: phases */
-    int again; /* the first so many of those take sums of mirrored sums, the others their differences; -1: sums */
+    int sums;  /* number of bands, the first, that take sums of mirrored phases; the others differences; -1: phases */
+    int again; /* number of these, the first, that take sums of mirrored sums; the others differences; -1: sums */
     int terms; /* of a row of weights: phases, or half of them; rows that are folded again use half of that */
     const float *color;    /* (3, 4) */
     const float *weights;  /* (3, bands, terms) */
@@ -29,7 +29,7 @@ typedef struct {
     int64_t *counts;       /* (3, bands of the output, 3): clipped, sum, sum of squares */
 } Job;
 
-#define LANES 4
+#define WIDTH 4
 #define VEC vec4
 #define NAMED(name) name##_4
 #include "_kernel_run.h"
@@ -38,14 +38,14 @@ typedef struct {
 #define CHOICE 1
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
-#define LANES 8
+#define WIDTH 8
 #define VEC vec8
 #define NAMED(name) name##_8
 #include "_kernel_run.h"
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
-#define LANES 16
+#define WIDTH 16
 #define VEC vec16
 #define NAMED(name) name##_16
 #include "_kernel_run.h"
@@ -127,20 +127,20 @@ static PyObject *split(PyObject *Py_UNUSED(self), PyObject *args)
     static const int flags[6] = {PyBUF_ND, PyBUF_STRIDES | PyBUF_WRITABLE, PyBUF_SIMPLE, PyBUF_SIMPLE, PyBUF_SIMPLE,
                                  PyBUF_WRITABLE};
     Job job = {0};
-    int held = 0, done = 0;
+    int acquired = 0, done = 0;
     if (!PyArg_ParseTuple(args, "OOOOOOiii", &objects[0], &objects[1], &objects[2], &objects[3], &objects[4],
                           &objects[5], &job.grid, &job.sums, &job.again))
         return NULL;
-    while (held < 6 && PyObject_GetBuffer(objects[held], &buffers[held], flags[held]) == 0)
-        held++;
-    if (held == 6 && describe(&job, &buffers[0], &buffers[1], &buffers[2], &buffers[3], &buffers[4], &buffers[5])) {
+    while (acquired < 6 && PyObject_GetBuffer(objects[acquired], &buffers[acquired], flags[acquired]) == 0)
+        acquired++;
+    if (acquired == 6 && describe(&job, &buffers[0], &buffers[1], &buffers[2], &buffers[3], &buffers[4], &buffers[5])) {
         Py_BEGIN_ALLOW_THREADS
         run(&job, buffers[0].buf);
         Py_END_ALLOW_THREADS
         done = 1;
     }
-    while (held > 0)
-        PyBuffer_Release(&buffers[--held]);
+    while (acquired > 0)
+        PyBuffer_Release(&buffers[--acquired]);
     if (!done)
         return NULL;
     Py_RETURN_NONE;

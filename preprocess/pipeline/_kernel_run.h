@@ -1,6 +1,6 @@
-/* The work of `_kernel.c`, compiled once for each kind of processor: LANES floats a vector, named run_NAME. */
+/* The work of `_kernel.c`, compiled once for each kind of processor: WIDTH floats a vector, named run_WIDTH. */
 
-typedef float VEC __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float VEC __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 /* One tile of every phase as three channels, in quarters of a grey level. */
 INLINE void NAMED(load)(const Job *job, const uint32_t *pixels, int start, int count,
@@ -71,16 +71,16 @@ INLINE void NAMED(store)(const Job *job, const float *values, int place, int cha
 }
 
 /* `bands` (at most GROUP, a constant where this is used) bands of one channel of a tile.
-   x: the first so many inputs that they have terms, `apart` floats from one to the next. */
+   x: the inputs, one for each term, with `spacing` floats from one to the next. */
 INLINE void NAMED(mix)(const Job *job, const int bands, int first, int channel, int terms, const float *x,
-                       Py_ssize_t apart, int start, int count)
+                       Py_ssize_t spacing, int start, int count)
 {
     const float *weights = job->weights + ((Py_ssize_t)channel * job->bands + first) * job->terms;
     float values[GROUP][TILE];
-    for (int n = 0; n < TILE; n += 2 * LANES) {
+    for (int n = 0; n < TILE; n += 2 * WIDTH) {
         VEC sum[GROUP][2] = {{{0}}};
         for (int k = 0; k < terms; k++) {
-            const VEC *from = (const VEC *)(x + k * apart + n);
+            const VEC *from = (const VEC *)(x + k * spacing + n);
             const VEC x0 = from[0], x1 = from[1];
             for (int b = 0; b < bands; b++) {
                 sum[b][0] += weights[b * job->terms + k] * x0;
@@ -89,7 +89,7 @@ INLINE void NAMED(mix)(const Job *job, const int bands, int first, int channel, 
         }
         for (int b = 0; b < bands; b++) {
             *(VEC *)(values[b] + n) = sum[b][0];
-            *(VEC *)(values[b] + n + LANES) = sum[b][1];
+            *(VEC *)(values[b] + n + WIDTH) = sum[b][1];
         }
     }
     for (int b = 0; b < bands; b++)
@@ -98,13 +98,13 @@ INLINE void NAMED(mix)(const Job *job, const int bands, int first, int channel, 
 
 /* Bands first to last - 1, in groups as equal as can be. */
 INLINE void NAMED(mix_all)(const Job *job, int first, int last, int channel, int terms, const float *x,
-                           Py_ssize_t apart, int start, int count)
+                           Py_ssize_t spacing, int start, int count)
 {
     while (first < last) {
         const int groups = (last - first + GROUP - 1) / GROUP;
         const int bands = (last - first + groups - 1) / groups;
         switch (bands) { /* a constant number of sums stays in registers */
-#define CASE(N) case N: NAMED(mix)(job, N, first, channel, terms, x, apart, start, count); break
+#define CASE(N) case N: NAMED(mix)(job, N, first, channel, terms, x, spacing, start, count); break
             CASE(1);
             CASE(2);
             CASE(3);
@@ -144,4 +144,4 @@ static void NAMED(run)(const Job *job, const uint32_t *pixels)
 
 #undef VEC
 #undef NAMED
-#undef LANES
+#undef WIDTH

@@ -1,4 +1,4 @@
-"""The encoded images of a row, read in order; ahead of use where their source is far away."""
+"""The encoded images of a row, read in order, and ahead of use where the source is far away."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from ..sources import Source
 
 
 @dataclass(frozen=True)
-class Images:
-    """Some samples of one part of a source. part, classes: as in its listing."""
+class EncodedImages:
+    """Some samples of one part of a source, as they are encoded.
+
+    Attributes:
+        source: The source.
+        part: The part, as in the listing of the source.
+        classes: Names of the classes, as the source spells them in this part.
+        entries: The samples.
+    """
 
     source: Source
     part: str
@@ -24,7 +31,12 @@ class Images:
         return len(self.entries)
 
     def read(self, i: int) -> bytes:
-        """The encoded bytes of image i. Raises RejectedImage, StoreError, and SourceError, naming it."""
+        """Read the encoded bytes of image i.
+
+        Raises:
+            SourceError: The image cannot be read; the sentence names it.
+            RejectedImage, StoreError
+        """
         class_name = self.classes[int(self.entries.label[i])]
         try:
             return self.source.read(self.part, class_name, self.entries, i)
@@ -35,11 +47,11 @@ class Images:
             ) from None
 
     def __iter__(self) -> Iterator[bytes | RejectedImage]:
-        """Every image, or why it cannot be used. Raises StoreError, SourceError."""
+        """Yield each image, or why it cannot be used. Raises StoreError, SourceError."""
         sizes = self.entries.size.clip(min=0).tolist()
-        return ahead(self._outcome, zip(range(len(self)), sizes, strict=True), self.source.threads)
+        return ahead(self._read_or_reject, zip(range(len(self)), sizes, strict=True), self.source.threads)
 
-    def _outcome(self, i: int) -> bytes | RejectedImage:
+    def _read_or_reject(self, i: int) -> bytes | RejectedImage:
         try:
             return self.read(i)
         except RejectedImage as reason:

@@ -1,4 +1,4 @@
-"""Encoded image to RGB pixels by PIL: whatever it is, a picture of the right brightness, or a reason to reject it."""
+"""Encoded image to RGB pixels by Pillow: a picture of the right brightness, or a reason to reject it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,43 @@ import PIL
 from PIL import Image, features
 
 from ..errors import RejectedImage
+from ..image_formats import FORMATS
 from . import orientation, tiff
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+_NAMES = [each.name for each in FORMATS]
 MAX_PIXELS = 100_000_000  # 400 MB decoded, within the memory of one worker
-KNOWN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # modes that PIL makes RGB of
+KNOWN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # modes that PIL makes RGB of
 
 
 def missing_formats() -> list[str]:
-    """Formats that this PIL was built without."""
-    wanted = (("PNG", "zlib"), ("WebP", "webp"), ("compressed TIFF", "libtiff"))
-    return [name for name, feature in wanted if not features.check(feature)]
+    """Return the formats that this PIL was built without."""
+    return [each.needs_feature for each in FORMATS if each.feature and not features.check(each.feature)]
 
 
 def read(
     data: bytes, upright: bool = False, check: Callable[[int, int], object] = lambda width, height: None
 ) -> tuple[Image.Image, int]:
-    """The first image of a file, in mode RGB, and the orientation that its EXIF says, 1 to 8.
+    """Decode the first image of a file.
 
-    upright: turn it by that; otherwise it is as it is stored, in every format.  check: is called with width and
-    height before they are decoded.  Raises RejectedImage, with the reason, for whatever PIL stumbles on.
+    Args:
+        data: The file.
+        upright: Turn the image by the orientation in its EXIF; otherwise it is as it is stored, in every format.
+        check: Called with width and height before the image is decoded; may raise RejectedImage.
+
+    Returns:
+        The image in mode RGB, and its orientation, 1 to 8.
+
+    Raises:
+        RejectedImage: The image cannot be used, for whatever reason.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # damaged EXIF, large images: evaluated here
+        warnings.simplefilter("ignore")  # damaged EXIF and large images are checked here
         return _read(data, upright, check)
 
 
 def _read(data: bytes, upright: bool, check: Callable[[int, int], object]) -> tuple[Image.Image, int]:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_NAMES) as image:
             check(*image.size)
             tags = getattr(image, "tag_v2", {})
             if image.format == "TIFF" and (what := tiff.unknown(tags)):
@@ -69,7 +77,7 @@ def _unidentified(data: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What PIL says, without the addresses of objects, which are others in every run."""
+    """Return what PIL says, without the addresses of objects, which differ from run to run."""
     if "libtiff not available" in str(error):
         return "a compressed TIFF, which this PIL does not read"
     text = re.sub(r" at 0x[0-9a-f]+", "", str(error)) or type(error).__name__
@@ -77,12 +85,12 @@ def _reason(error: Exception) -> str:
 
 
 def _to_rgb(image: Image.Image, form: str, tags: tiff.Tags) -> Image.Image:
-    """Decoded pixels as RGB. form: the file's format; tags: of a TIFF."""
+    """Return decoded pixels as RGB. `form` is the format of the file, `tags` are those of a TIFF."""
     if image.mode.startswith("I;16") or (image.mode == "I" and form in ("PNG", "PPM")):  # older PILs call 16 bits I
         bits, inverted = tiff.grey16(tags)
         high = np.clip(np.asarray(image).astype(np.int32) >> bits - 8, 0, 255).astype(np.uint8)
         return Image.fromarray(255 - high if inverted else high).convert("RGB")
-    if image.mode not in KNOWN:
+    if image.mode not in KNOWN_MODES:
         what = {"I": "32-bit integers", "F": "floating-point numbers"}.get(image.mode, f"pixels in mode {image.mode}")
         raise RejectedImage(f"a {form} with {what}, whose white is not known: convert it to 8 or 16 bits")
     if image.mode == "P":

@@ -1,4 +1,4 @@
-"""What PIL does not tell of a TIFF: samples whose brightness it gets wrong, and what it cannot read at all."""
+"""TIFFs that Pillow decodes to a wrong brightness, or cannot read: what they are, for the reason of a reject."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Tags = Mapping[int, Any]
 BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANES, COLORMAP, SAMPLE_FORMAT = 258, 259, 262, 277, 284, 320, 339
 WHITE_IS_ZERO, YCBCR, LAB = 0, 6, (8, 9, 10)
 UNSIGNED, KINDS = 1, {1: "integers", 2: "signed integers", 3: "floating-point numbers", 5: "complex", 6: "complex"}
-UNCOMPRESSED, APART = 1, 2
+UNCOMPRESSED, SEPARATE = 1, 2
 
 
 def tags_of(data: bytes) -> Tags:
-    """The tags of the first image of a TIFF file; none where they cannot be read."""
+    """Return the tags of the first image of a TIFF file; none if they cannot be read."""
     try:
         file = io.BytesIO(data)
         directory = ImageFileDirectory_v2(file.read(16 if data[2:3] == b"\x2b" or data[3:4] == b"\x2b" else 8))
@@ -28,14 +28,14 @@ def tags_of(data: bytes) -> Tags:
 
 
 def looks_like(data: bytes) -> bool:
-    """True for data that begins as a TIFF file does."""
+    """Return whether data begins as a TIFF file does."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def unknown(tags: Tags) -> str:
-    """What an image with such tags is, if its brightness is not known or PIL would get it wrong; else empty.
+    """Describe an image whose brightness is not known, or that PIL gets wrong; return nothing for all others.
 
-    The sentence ends with what to do about it.
+    The text ends with what to do about it.
     """
     bits, kind = _first(tags, BITS, 1), _first(tags, SAMPLE_FORMAT, UNSIGNED)
     colours, samples = _first(tags, PHOTOMETRIC, WHITE_IS_ZERO), _first(tags, SAMPLES, 1)
@@ -46,13 +46,13 @@ def unknown(tags: Tags) -> str:
     if _first(tags, COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED and samples > 1:  # the rest is libtiff's, which knows
         if colours == YCBCR:
             return "YCbCr samples outside JPEG: convert it to RGB"
-        if bits > 8 and _first(tags, PLANES, 1) == APART:
+        if bits > 8 and _first(tags, PLANES, 1) == SEPARATE:
             return f"{bits}-bit channels in planes of their own: convert it to 8 bits"
     return ""
 
 
 def unread(tags: Tags) -> str:
-    """What an image is that PIL does not read, and what to do about it."""
+    """Describe an image that PIL does not read, and say what to do about it."""
     samples, bits, colours = _first(tags, SAMPLES, 1), _first(tags, BITS, 1), _first(tags, PHOTOMETRIC, WHITE_IS_ZERO)
     return (
         f"{samples} samples of {bits} bits a pixel and photometric interpretation {colours}, which PIL does not read: "
@@ -61,12 +61,15 @@ def unread(tags: Tags) -> str:
 
 
 def grey16(tags: Tags) -> tuple[int, bool]:
-    """Of a grey image with more than 8 bits: how many there are, and whether 0 is white."""
+    """Return the bits of a grey image with more than 8, and whether 0 is white."""
     return _first(tags, BITS, 16), _first(tags, PHOTOMETRIC, 1) == WHITE_IS_ZERO
 
 
 def narrow_palette(tags: Tags) -> bytes:
-    """The colour map if its values have 8 bits, as some programs write them in place of 16; libtiff does the same."""
+    """Return the colour map if its values have 8 bits, as some programs write them in place of 16, else nothing.
+
+    libtiff does the same.
+    """
     colours = tags.get(COLORMAP, ())
     return bytes(colours) if colours and max(colours) < 256 else b""
 

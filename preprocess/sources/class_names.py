@@ -1,4 +1,4 @@
-"""Names of classes: which are the same, and how a message shows two that print alike."""
+"""Names of classes: which are the same, which print alike, and how messages show them."""
 
 from __future__ import annotations
 
@@ -9,60 +9,64 @@ from ...shards_manifest.tables import escape
 from ..errors import SourceError
 
 
-def normal(name: str) -> str:
-    """The form in which names are compared: NFC. macOS writes é as e and an accent, other systems as one character.
+def normal_form(name: str) -> str:
+    """Return the form in which names are compared: Unicode's NFC, or the name itself if it is no valid Unicode.
 
-    A name that is no valid Unicode is its own form.
+    macOS writes é as e and an accent, other systems as one character.
     """
     if name.isascii() or not _is_unicode(name):
         return name
     return unicodedata.normalize("NFC", name)
 
 
-def shown(name: str) -> str:
-    """A name in a message, on one line; with its code points where it can print like another name."""
+def display_name(name: str) -> str:
+    """Return a name for a message, on one line; with its code points if it can print like another name."""
     plain = escape(name)
     if name.isascii() and name == name.strip():
         return plain
-    return f"{plain} ('{''.join(map(_code, name))}')"
+    return f"{plain} ('{''.join(map(_code_point, name))}')"
 
 
-class Names:
-    """Finds the number of a class by its name: as it is written, else by its normal form."""
+class ClassIndex:
+    """Finds the number of a class by its name: as it is written, else by its normal form.
+
+    Args:
+        names: Names of the classes, by number.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._written = {name: number for number, name in enumerate(names)}
-        self._normal = {normal(name): number for name, number in self._written.items()}
+        self._normal = {normal_form(name): number for name, number in self._written.items()}
 
     def find(self, name: str) -> int | None:
-        """The number of the class, or None."""
+        """Return the number of the class, or None."""
         number = self._written.get(name)
-        return self._normal.get(normal(name)) if number is None else number
+        return self._normal.get(normal_form(name)) if number is None else number
 
 
 def check_distinct(names: Iterable[str], where: object) -> None:
-    """Raises SourceError for two names that are equal, or differ in their normal form alone."""
+    """Raise SourceError if two names are equal, or differ only in how their characters are composed."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.get(normal(name))
+        other = seen.get(normal_form(name))
         if other == name:
-            raise SourceError(f"{where} has the class {shown(name)} twice: once each")
+            raise SourceError(f"{where} has the class {display_name(name)} twice: once each")
         if other is not None:
             raise SourceError(
-                f"{where} has two classes whose names print alike, {shown(other)} and {shown(name)}: rename one, or "
-                "join them"
+                f"{where} has two classes whose names print alike, {display_name(other)} and {display_name(name)}: "
+                "rename one, or join them"
             )
-        seen[normal(name)] = name
+        seen[normal_form(name)] = name
 
 
-def alike(name: str, names: Iterable[str]) -> str | None:
-    """The first of `names` that a reader could take for `name`: other in case, width or white space alone."""
+def find_similar(name: str, names: Iterable[str]) -> str | None:
+    """Return the first of `names` that differs from `name` only in case, width or white space."""
     wanted = _folded(name)
     return next((other for other in names if _folded(other) == wanted), None)
 
 
-def is_name(text: str) -> bool:
-    """True for text that can be stored: JSON can spell halves of characters, which are none."""
+def is_storable(text: str) -> bool:
+    """Return whether text can be stored: JSON can spell halves of characters, which cannot."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -82,8 +86,8 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def _code(character: str) -> str:
-    """A character as itself if it is plain, else as \\uNNNN, or \\xNN for a byte that is no UTF-8."""
+def _code_point(character: str) -> str:
+    """Return a character as itself if it is plain, else as \\uNNNN, or \\xNN for a byte that is not UTF-8."""
     code = ord(character)
     if character.isascii() and character.isprintable():
         return character

@@ -1,4 +1,4 @@
-"""Which folders, or files, are which part of a data set. Lists nothing: it asks what a folder holds where it must."""
+"""Which folders, or files, are which part of a data set. It lists no folders, but asks what one contains if it must."""
 
 from __future__ import annotations
 
@@ -15,16 +15,26 @@ OTHER_TEST = "a test part, not used beside a val part"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a folder holds directly. flat: images.  full: folders, tars or Parquet files."""
+class FolderSummary:
+    """What a folder contains directly.
 
-    flat: bool
-    full: bool
+    Attributes:
+        has_images: It contains images.
+        has_groups: It contains folders, tars or Parquet files.
+    """
+
+    has_images: bool
+    has_groups: bool
+
+    @property
+    def only_groups(self) -> bool:
+        """True if it contains folders, tars or Parquet files, and no images."""
+        return self.has_groups and not self.has_images
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The names of each part's files, or of its one folder; and of those that are no part."""
+class PartAssignment:
+    """The names of each part's files, or of its one folder, and of those that are no part."""
 
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
@@ -32,104 +42,153 @@ class Chosen:
     rest: tuple[str, ...] = ()
 
 
+class _Folders:
+    """The folders beside each other in one folder, each with the part that its name says."""
+
+    def __init__(self, names: Sequence[str], look: Callable[[str], FolderSummary]) -> None:
+        self.parts = {name: folder_part(name) for name in names}
+        self._look = look
+        self._seen: dict[str, FolderSummary] = {}
+
+    def content(self, name: str) -> FolderSummary:
+        """Return what a folder contains; each is looked at once."""
+        if name not in self._seen:
+            self._seen[name] = self._look(name)
+        return self._seen[name]
+
+    def classes_beside(self) -> bool:
+        """Return whether a folder that is called no part contains images."""
+        return any(self.content(name).has_images for name, part in self.parts.items() if not part.role)
+
+    def has_partner(self, train: PartName) -> bool:
+        """Return whether a folder is called val or test with the same other words, as set_val is for set_train."""
+        return any(part.role in (VAL, TEST) and part.rest == train.rest for part in self.parts.values())
+
+    def is_train(self, name: str) -> bool:
+        """Return whether a folder is the train part."""
+        part, content = self.parts[name], self.content
+        if part.role != TRAIN:
+            return False
+        if part.exact:
+            return content(name).only_groups or (
+                (content(name).has_groups or not content(name).has_images)
+                and (self.has_partner(part) or not self.classes_beside())
+            )
+        return content(name).only_groups and (self.has_partner(part) or not self.classes_beside())
+
+    def is_unclear_train(self, name: str) -> bool:
+        """Return whether a folder may be the train part, but contains images as a class does."""
+        part = self.parts[name]
+        if part.role != TRAIN or not self.content(name).has_images:
+            return False
+        return self.has_partner(part) or (part.exact and (self.content(name).has_groups or not self.classes_beside()))
+
+    def is_val_among_classes(self, name: str) -> bool:
+        """Return whether a folder is called val or test and contains folders, beside folders of images."""
+        part = self.parts[name]
+        return part.exact and part.role != TRAIN and self.content(name).only_groups and self.classes_beside()
+
+
 def choose_folders(
-    where: object, names: Sequence[str], look: Callable[[str], Look], forced: bool = False
-) -> Chosen | None:
-    """The parts among the folders in `where`, which `look` tells apart from classes; None where all are classes.
+    where: object, names: Sequence[str], look: Callable[[str], FolderSummary], forced: bool = False
+) -> PartAssignment | None:
+    """Find the parts among the folders of a folder.
 
-    A folder called train, in whatever words (part_names.py), is a part, but for two cases: it holds images and no
-    folders or files that images come from, so it is a class; or only a part of its name says so, and folders beside
-    it that are called nothing of the kind hold images, so all are classes. A folder of the same words beside it, as
-    set_val is for set_train, settles it. Raises SourceError for two folders of one part, and, unless `forced`, for
-    images directly in train/ where it cannot be told for a class: with val/ or test/ beside it, or no other class, or
-    folders beside the images; in train_images/ beside test_images/; and for a val/ of folders among classes.
+    A folder called train, in whatever words (part_names.py), is a part, with two exceptions. It is a class if it
+    contains images and no folders or files that images come from. And if only a piece of its name says train, and
+    folders beside it that are called no part contain images, all are classes. A folder of the same words beside it, as
+    set_val beside set_train, makes it a part.
+
+    Args:
+        where: The folder, for messages.
+        names: Names of the folders in it.
+        look: Returns what a folder contains; it is called for as few as possible.
+        forced: The user says that the folders are classes; nothing is refused.
+
+    Returns:
+        The parts; None if all folders are classes.
+
+    Raises:
+        SourceError: Two folders are one part. Or train/ contains images directly and it is unclear whether it is a
+            class: with val/ or test/ beside it, without other classes, or with folders beside the images. Or a val/ of
+            folders lies among classes.
     """
-    parts = {name: folder_part(name) for name in names}
-    seen: dict[str, Look] = {}
-
-    def held(name: str) -> Look:
-        if name not in seen:
-            seen[name] = look(name)
-        return seen[name]
-
-    def classes_beside() -> bool:
-        return any(held(name).flat for name, part in parts.items() if not part.role)
-
-    def partner(of: PartName) -> bool:
-        return any(part.role in (VAL, TEST) and part.rest == of.rest for part in parts.values())
+    folders = _Folders(names, look)
+    parts = folders.parts
+    train = {name: part for name, part in parts.items() if folders.is_train(name)}
+    if not train:
+        if not forced:
+            _refuse_unclear(where, folders)
+        return None
+    rests = {part.rest for part in train.values()}
 
     def is_part(name: str, part: PartName) -> bool:
         if part.role == TRAIN:
-            clear = held(name).full and not held(name).flat
-            if part.whole:
-                return clear or ((held(name).full or not held(name).flat) and (partner(part) or not classes_beside()))
-            return clear and (partner(part) or not classes_beside())
-        return part.whole or part.rest in rests or (held(name).full and not held(name).flat)
+            return name in train
+        return part.exact or part.rest in rests or folders.content(name).only_groups
 
-    def is_doubtful(name: str, part: PartName) -> bool:
-        if part.role != TRAIN or not held(name).flat:
-            return False
-        return partner(part) or (part.whole and (held(name).full or not classes_beside()))
-
-    def is_alone(name: str, part: PartName) -> bool:
-        return part.whole and part.role != TRAIN and held(name).full and not held(name).flat and classes_beside()
-
-    train = {name: part for name, part in parts.items() if part.role == TRAIN and is_part(name, part)}
-    if not train:
-        doubtful = next((name for name, part in parts.items() if is_doubtful(name, part)), None)
-        if doubtful and not forced:
-            raise SourceError(
-                f"{where}/{doubtful} holds images, not one folder or one tar of them a class: sort them into class "
-                "folders; or take it for a class with --source folders"
-            )
-        alone = next((name for name, part in parts.items() if is_alone(name, part)), None)
-        if alone and not forced:
-            raise SourceError(
-                f"{where} holds {alone}/ beside class folders, and no train/: move the classes into train/; or take "
-                f"{alone}/ for a class with --source folders"
-            )
-        return None
-    rests = {part.rest for part in train.values()}
     roles = {
-        role: _one(where, {name: part for name, part in parts.items() if part.role == role and is_part(name, part)})
+        role: _only_one(where, {n: part for n, part in parts.items() if part.role == role and is_part(n, part)})
         for role in (TRAIN, VAL, TEST)
     }
     used = {name for chosen in roles.values() for name in chosen}
-    return Chosen(roles[TRAIN], roles[VAL], roles[TEST], tuple(name for name in names if name not in used))
+    return PartAssignment(roles[TRAIN], roles[VAL], roles[TEST], tuple(name for name in names if name not in used))
 
 
-def _one(where: object, parts: dict[str, PartName]) -> tuple[str, ...]:
-    """The folder of one part: the one that is called nothing else, or the only one."""
-    names = tuple(name for name, part in parts.items() if part.whole) or tuple(parts)
+def _refuse_unclear(where: object, folders: _Folders) -> None:
+    """Raise SourceError for folders that are neither clearly parts nor clearly classes."""
+    unclear = next((name for name in folders.parts if folders.is_unclear_train(name)), None)
+    if unclear:
+        raise SourceError(
+            f"{where}/{unclear} holds images, not one folder or one tar of them a class: sort them into class "
+            "folders; or take it for a class with --source folders"
+        )
+    val = next((name for name in folders.parts if folders.is_val_among_classes(name)), None)
+    if val:
+        raise SourceError(
+            f"{where} holds {val}/ beside class folders, and no train/: move the classes into train/; or take "
+            f"{val}/ for a class with --source folders"
+        )
+
+
+def _only_one(where: object, parts: dict[str, PartName]) -> tuple[str, ...]:
+    """Return the folder of one part: the one that is called nothing else, or the only one."""
+    names = tuple(name for name, part in parts.items() if part.exact) or tuple(parts)
     if len(names) > 1:
-        raise _two(where, *names[:2])
+        raise _part_twice(where, *names[:2])
     return names
 
 
-def choose_files(where: object, names: Sequence[str]) -> Chosen:
-    """The parts among shards, Parquet files or tars of class tars, by a word of their names.
+def choose_files(where: object, names: Sequence[str]) -> PartAssignment:
+    """Find the parts among shards, Parquet files or tars of class tars, by a word of their names.
 
-    Without train, those that name no part are train; where all name the same part, or none, all are train.
-    Raises SourceError for two words for one part, for a name of two parts, and for val and test without train.
+    Without train, those that name no part are train. If all name the same part, or none, all are train.
+
+    Args:
+        where: The folder, for messages.
+        names: Names of the files.
+
+    Raises:
+        SourceError: Two words name one part, one name names two parts, or there is val and test but no train.
     """
     groups: dict[str, dict[str, list[str]]] = {TRAIN: {}, VAL: {}, TEST: {}, "": {}}
-    for name, found in zip(names, file_parts(names), strict=True):
-        roles = {WORDS[word] for word in found}
+    for name, words in zip(names, file_parts(names), strict=True):
+        roles = {WORDS[word] for word in words}
         if len(roles) > 1:
-            raise SourceError(f"{name} in {where} names two parts, {' and '.join(sorted(found))}: rename it")
+            raise SourceError(f"{name} in {where} names two parts, {' and '.join(sorted(words))}: rename it")
         group = groups[min(roles, default="")]
-        group.setdefault(min(found, default=""), []).append(name)
-    for role, words in groups.items():
-        if role and len(words) > 1:
-            first, second = (some[0] for some in list(words.values())[:2])
-            raise _two(where, first, second)
-    chosen = {role: tuple(name for some in words.values() for name in some) for role, words in groups.items()}
-    train = chosen[TRAIN] or chosen[""]
+        group.setdefault(min(words, default=""), []).append(name)
+    for role, by_word in groups.items():
+        if role and len(by_word) > 1:
+            first, second = (some[0] for some in list(by_word.values())[:2])
+            raise _part_twice(where, first, second)
+    parts = {role: tuple(name for some in by_word.values() for name in some) for role, by_word in groups.items()}
+    train = parts[TRAIN] or parts[""]
     if not train:
-        both = [some[0] for role in (VAL, TEST) if (some := chosen[role])]
+        both = [some[0] for role in (VAL, TEST) if (some := parts[role])]
         raise SourceError(f"{where} holds {' and '.join(both)}, but no train part: name the files of one part")
-    return Chosen(train, chosen[VAL], chosen[TEST], chosen[""] if chosen[TRAIN] else ())
+    return PartAssignment(train, parts[VAL], parts[TEST], parts[""] if parts[TRAIN] else ())
 
 
-def _two(where: object, first: str, second: str) -> SourceError:
+def _part_twice(where: object, first: str, second: str) -> SourceError:
     return SourceError(f"{where} holds one part twice, as {first} and as {second}: keep one, or rename the other")

@@ -1,4 +1,4 @@
-"""What a label says: the number of a class, its name, or nothing; and the classes that the labels of a part make."""
+"""Labels: what a value or a text says (a class number, a name, nothing), and the classes that they make up."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from ..errors import RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from ..listing import Entries, Listing
-from .base import LARGEST_LABEL, Reject, decoded, made_listing, numbered_classes
-from .class_names import Names, is_name, shown
+from .base import LARGEST_LABEL, Reject, numbered_classes, part_listing
+from .class_names import ClassIndex, display_name, is_storable
+from .text_files import decode_text
 
 Label = int | str  # the number of a class, or its name
-Row = tuple[Label | RejectedImage, str, bytes, int, int]  # label, source for messages, name, offset, size
+# label or why there is none, source for messages, name, offset, size
+LabelledImage = tuple[Label | RejectedImage, str, bytes, int, int]
 
 NO_LABEL = "an image without a label (.cls, or .json with a label)"
 _DIGITS, _NEGATIVE = re.compile("[0-9]+"), re.compile("-[0-9]+")
@@ -23,14 +25,17 @@ _LONGEST = 18  # digits of a number that still fits 64 bits
 
 
 class _Object(list[tuple[str, object]]):
-    """The pairs of a JSON object; a dict would hide a key that is there twice."""
+    """The pairs of a JSON object; a dict would hide a second pair with the same key."""
 
 
 def label_of(value: object) -> Label:
-    """The label that a value of JSON, or of a column, is.
+    """Return the label that a value of JSON, or of a column, stands for.
 
-    A whole number is the number of a class, 2.0 as well as 2: pandas writes it so. Text is as in `label_of_text`.
-    Raises UnlabelledImage for null, NaN and what is negative, RejectedImage for all else.
+    A whole number is the number of a class, 2.0 as well as 2, as pandas writes it. Text is as in `label_of_text`.
+
+    Raises:
+        UnlabelledImage: The value is null, NaN or negative.
+        RejectedImage: The value is no label.
     """
     if isinstance(value, str):
         return label_of_text(value)
@@ -47,9 +52,13 @@ def label_of(value: object) -> Label:
 
 
 def label_of_text(text: str) -> Label:
-    """The label that a text is, white space around it aside: a number if it is digits alone, 0 to 9, else a name.
+    """Return the label that a text stands for: a class number if it has only the digits 0 to 9, else a name.
 
-    Raises UnlabelledImage where it is empty, or a negative number, RejectedImage where it is no name.
+    White space around it is left out.
+
+    Raises:
+        UnlabelledImage: The text is empty, or a negative number.
+        RejectedImage: The text can be no name.
     """
     text = text.strip()
     if not text:
@@ -60,26 +69,26 @@ def label_of_text(text: str) -> Label:
         return int(text)
     if _NEGATIVE.fullmatch(text):
         raise UnlabelledImage(f"its label {_short(text)} is the index of no class")
-    if any(character < " " for character in text) or not is_name(text):
+    if any(character < " " for character in text) or not is_storable(text):
         raise RejectedImage("its label is no text of one line")
     return text
 
 
 def label_in_cls(data: bytes) -> Label:
-    """The label in a .cls file. Raises UnlabelledImage, RejectedImage."""
+    """Return the label in a .cls file. Raises UnlabelledImage, RejectedImage."""
     try:
-        return label_of_text(decoded(data))
+        return label_of_text(decode_text(data))
     except ValueError:
         raise RejectedImage("its .cls is no text") from None
 
 
 def label_in_json(data: bytes) -> Label | None:
-    """The label in a .json file, None where it has none. Raises UnlabelledImage, RejectedImage."""
+    """Return the label in a .json file, None if it has none. Raises UnlabelledImage, RejectedImage."""
     try:
-        found = json.loads(data, object_pairs_hook=_Object)
+        content = json.loads(data, object_pairs_hook=_Object)
     except (ValueError, RecursionError):
         raise RejectedImage("its .json cannot be read") from None
-    values = [value for key, value in found if key == "label"] if isinstance(found, _Object) else []
+    values = [value for key, value in content if key == "label"] if isinstance(content, _Object) else []
     if not values:
         return None
     if len(values) > 1:
@@ -87,16 +96,18 @@ def label_in_json(data: bytes) -> Label | None:
     return label_of(values[0])
 
 
-class Labels:
-    """Numbers the labels of one part as they come, and makes its listing.
+class LabelEncoder:
+    """Gives the labels of one part their class numbers, and makes its listing.
 
-    known: the classes by number; none where the labels alone say what there is.  where: the part.  cure: for a
-    message, what may be done about numbers that are meant as names.
+    Args:
+        known: Names of the classes, by number; empty if only the labels say which classes there are.
+        where: The part, for messages.
+        advice: What to do about numbers that are meant as names, for messages.
     """
 
-    def __init__(self, known: tuple[str, ...], where: object, cure: str) -> None:
-        self._known, self._where, self._cure = known, where, cure
-        self._index = Names(known)
+    def __init__(self, known: tuple[str, ...], where: object, advice: str) -> None:
+        self._known, self._where, self._advice = known, where, advice
+        self._index = ClassIndex(known)
         self._digits = {int(name) for name in known if _DIGITS.fullmatch(name) and len(name) <= _LONGEST}
         self._names: dict[str, int] = {}  # of the classes, in the order in which they came
         self._name = self._number = ""  # the first sample of each kind, for the message about both
@@ -104,8 +115,8 @@ class Labels:
         self._refused: list[Reject] = []
         self._unlabelled = 0
 
-    def numbered(self, rows: Iterable[Row]) -> Iterator[tuple[int, bytes, int, int]]:
-        """The (class, name, offset, size) of the rows whose label can be used. Raises SourceError."""
+    def encode(self, rows: Iterable[LabelledImage]) -> Iterator[tuple[int, bytes, int, int]]:
+        """Yield (class, name, offset, size) of the images whose label can be used. Raises SourceError."""
         for label, source, name, offset, size in rows:
             try:
                 if isinstance(label, RejectedImage):
@@ -116,57 +127,65 @@ class Labels:
                 self._refused.append((source, str(reason)))
 
     def _class(self, label: Label, source: str) -> int:
+        """Return the number of a label's class. Raises RejectedImage, SourceError."""
         known = len(self._known)
         if isinstance(label, int):
             if label >= known and label in self._digits:
                 raise SourceError(
                     f"{self._where} has the label {label} ({source}), which is no index of its {known} classes, 0 to "
-                    f"{known - 1}, but the name of one: a number is an index, never a name; {self._cure}"
+                    f"{known - 1}, but the name of one: a number is an index, never a name; {self._advice}"
                 )
             if label >= (known or LARGEST_LABEL):
                 raise RejectedImage(f"its label {_short(str(label))} is the index of no class")
             self._number = self._number or f"{label} ({source})"
             self._most = max(self._most, label)
             return label
-        found = self._index.find(label)
-        if found is not None:
-            return found
+        number = self._index.find(label)
+        if number is not None:
+            return number
         if known:
-            raise RejectedImage(f"its label {_short(shown(label))} is the name of no class")
+            raise RejectedImage(f"its label {_short(display_name(label))} is the name of no class")
         if _is_number(label):
-            raise RejectedImage(f"its label {_short(shown(label))} is a number, but not in plain digits")
-        self._name = self._name or f"{_short(shown(label))} ({source})"
+            raise RejectedImage(f"its label {_short(display_name(label))} is a number, but not in plain digits")
+        self._name = self._name or f"{_short(display_name(label))} ({source})"
         if len(self._names) >= LARGEST_LABEL:
             raise SourceError(f"{self._where} has more than {LARGEST_LABEL} names as labels: these are no classes")
         return self._names.setdefault(label, len(self._names))
 
     def listing(self, entries: Entries, rejects: list[Reject]) -> Listing:
-        """The listing of the part: entries in order of class and name, classes as `numbered` gave them.
+        """Return the listing of the part.
 
-        Without known classes they are the names, sorted, or the numbers. Raises SourceError where there are both,
-        UnlabelledError where no image has a label.
+        Without known classes the classes are the names, sorted, or the numbers.
+
+        Args:
+            entries: The samples in order of class and name, with the classes that `encode` gave them.
+            rejects: What is left out for other reasons than its label.
+
+        Raises:
+            SourceError: Some labels are names and some numbers.
+            UnlabelledError: No image has a label.
         """
         if not len(entries) and self._unlabelled and self._unlabelled == len(self._refused):
             raise UnlabelledError(self._where, self._unlabelled, ": ".join(self._refused[0]))
         if self._names and self._number:
             raise SourceError(
                 f"{self._where} has numbers as labels, {self._number}, and names, {self._name}, and nothing says which "
-                f"class a number is: use one of them; {self._cure}"
+                f"class a number is: use one of them; {self._advice}"
             )
         rejects = rejects + self._refused
         if not self._names:
             classes = self._known or numbered_classes(self._most + 1)
-            return made_listing(classes, entries, rejects, self._where, numbered=not self._known)
+            return part_listing(classes, entries, rejects, self._where, numbered=not self._known)
         classes = tuple(sorted(self._names))
-        place = {name: number for number, name in enumerate(classes)}
-        new = np.array([place[name] for name in self._names], np.int32)
-        found = made_listing(self._names, entries, rejects, self._where).relabelled(classes, new)
+        numbers = {name: number for number, name in enumerate(classes)}
+        new = np.array([numbers[name] for name in self._names], np.int32)
+        listing = part_listing(self._names, entries, rejects, self._where).relabelled(classes, new)
         note = f"The classes are the {len(classes)} names that the labels are, sorted"
-        return replace(found, named_by_labels=True, notes=(note, *found.notes))
+        return replace(listing, named_by_labels=True, notes=(note, *listing.notes))
 
 
 def _is_number(text: str) -> bool:
-    """True for what is a number to Python, though not plain digits: 1_000, +1, 2.0, 1e3."""
+    """Return whether Python reads a text as a number, though it is not plain digits: 1_000, +1, 2.0, 1e3."""
     try:
         float(text)
     except ValueError:

@@ -1,10 +1,14 @@
-"""A small reader of MATLAB files (level 5), enough for the devkit's meta.mat: no need for SciPy."""
+"""A small reader of MATLAB files (level 5), enough for the meta.mat of ILSVRC2012's devkit.
+
+SciPy's loadmat does the same, but SciPy takes 100 MB on the disk, for one file of 50 kB.
+"""
 
 from __future__ import annotations
 
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +21,12 @@ LARGEST = 64 * 2**20  # bytes of a variable, expanded
 
 
 def read_mat(data: bytes) -> dict[str, Any]:
-    """The variables of a MATLAB file by name.
+    """Return the variables of a MATLAB file by name.
 
-    Numbers come as flat lists, text as str, cells as lists, arrays of structures as lists of dicts.
-    Raises ValueError where the file is damaged or of another level.
+    Numbers are flat lists, text is str, cells are lists, and arrays of structures are lists of dicts.
+
+    Raises:
+        ValueError: The file is damaged, or of another level.
     """
     if len(data) < 128 or data[126:128] != b"IM":
         raise ValueError("not a level 5 MATLAB file")
@@ -41,23 +47,23 @@ def read_mat(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _elements(data: bytes) -> Any:
-    """The (type, content) of each element, one after another."""
-    place = 0
-    while place + 8 <= len(data):
-        kind, size = struct.unpack_from("<II", data, place)
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (type, content) of each element."""
+    position = 0
+    while position + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, position)
         if kind >> 16:  # a short element: type, size and up to four bytes in one tag
-            yield kind & 0xFFFF, data[place + 4 : place + 4 + (kind >> 16)]
-            place += 8
+            yield kind & 0xFFFF, data[position + 4 : position + 4 + (kind >> 16)]
+            position += 8
             continue
-        if place + 8 + size > len(data):
+        if position + 8 + size > len(data):
             raise ValueError("cut short")
-        yield kind, data[place + 8 : place + 8 + size]
-        place += 8 + (size if kind == _COMPRESSED else -(-size // 8) * 8)
+        yield kind, data[position + 8 : position + 8 + size]
+        position += 8 + (size if kind == _COMPRESSED else -(-size // 8) * 8)
 
 
 def _matrix(data: bytes) -> tuple[str, Any]:
-    """Name and value of an array."""
+    """Return the name and the value of an array."""
     if not data:
         return "", []
     parts = _elements(data)

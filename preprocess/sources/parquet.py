@@ -1,5 +1,8 @@
-"""Parquet files of images, as data hubs have them. Rows cannot be read at random for what they cost: a page of
-images each. So the images are copied once into flat files in the scratch folder, and read there by offset."""
+"""Parquet files of images, as data hubs have them.
+
+To read one row at random costs a page of images. So the images are copied once into flat files in the scratch folder
+and read there by offset.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +17,44 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ..errors import PlanError, RejectedImage, SourceError, UnlabelledError, UnlabelledImage
+from ..config import SourceOptions
+from ..errors import ConfigError, RejectedImage, SourceError, UnlabelledError, UnlabelledImage
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import LARGEST_IMAGE, OnProgress, Reject, Source, SourceOptions, no_progress, too_large
-from .labels import Label, Labels, Row, label_of
-from .parquet_columns import Columns, find_columns, is_text, pyarrow, whole
-from .path import Place
+from .base import LARGEST_IMAGE, OnProgress, Reject, Source, no_progress, too_large
+from .labels import Label, LabelEncoder, LabelledImage, label_of
+from .parquet_columns import Columns, find_columns, import_pyarrow, is_text, reading
+from .path import SourcePath
 from .scratch import expanding, missing
-from .tar_reader import window
+from .tar_reader import open_range
 
-# A flat file is a row after another: the head, with the lengths of what follows, the label as JSON, a name, the image.
+# A flat file is one row after another: a head with the lengths of what follows, the label as JSON, a name, the image.
 _HEAD = struct.Struct("<IIQ")
 _FORMAT = 2
-ROWS = 64  # decoded at a time: with images of 100 kB some 6 MB
-MANY = 1 << 16  # where labels alone are read
-_CURE = "write the labels so, as numbers or all as names, or name another column with --label-column"
+IMAGE_ROWS = 64  # decoded at a time: about 6 MB with images of 100 kB
+LABEL_ROWS = 1 << 16  # decoded at a time where only labels are read
+_ADVICE = "write the labels so, as numbers or all as names, or name another column with --label-column"
 
 
 @dataclass(frozen=True)
 class Parquet(Source):
-    """Parquet files in order, and the flat file that each is copied to: the images one after another.
+    """Parquet files with a column of images and one of labels.
 
-    image_column, label_column: as the user names them; empty to choose.
+    Attributes:
+        name: Name of the data set.
+        pairs: The files in order, each with the flat file that its images are copied to.
+        image_column: Column of images that the user names; empty to choose it.
+        label_column: Column of labels that the user names; empty to choose it.
     """
 
     name: str
-    pairs: tuple[tuple[Place, Path], ...]
+    pairs: tuple[tuple[SourcePath, Path], ...]
     image_column: str = ""
     label_column: str = ""
 
-    def scan(self, found: OnProgress = no_progress) -> Listing:
-        """Copy the images out where that is not done, and index them, named by their paths.
+    def scan(self, progress: OnProgress = no_progress) -> Listing:
+        """Copy the images to the flat files if that is not done, and list them, named by their paths.
 
-        Where paths are missing or repeat within a class, all are named by file and row instead.
+        If paths are missing or repeat within a class, all images are named by file and row instead.
         """
         columns = self.columns()
         if rows := self._unlabelled(columns):
@@ -55,10 +63,10 @@ class Parquet(Source):
         self._copy(columns)
         for by_row in (False, True):
             rejects: list[Reject] = []
-            labels = Labels(columns.classes, self._where, _CURE)
-            builder = EntriesBuilder(no_progress if by_row else found)
+            labels = LabelEncoder(columns.classes, self._where, _ADVICE)
+            builder = EntriesBuilder(no_progress if by_row else progress)
             for number, (packed, flat) in enumerate(self.pairs):
-                builder.add_rows(labels.numbered(_indexed(packed, flat, by_row, rejects)), number)
+                builder.add_rows(labels.encode(_list_flat(packed, flat, by_row, rejects)), number)
             entries = builder.build()
             order, repeats = entries.by_class()
             if not repeats:
@@ -67,22 +75,23 @@ class Parquet(Source):
         return replace(listing, notes=(columns.note(), *listing.notes))
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
-        """The image's bytes, by its offset in the flat file."""
-        return Place.of(self.pairs[int(entries.file[i])][1]).range(int(entries.offset[i]), int(entries.size[i]))
+        """Return the bytes of the image, by its offset in the flat file."""
+        return SourcePath.of(self.pairs[int(entries.file[i])][1]).range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
-        """Kind and name, and the columns that the user names."""
+        """Return the kind, the name, and the columns that the user names."""
         named = {"image_column": self.image_column, "label_column": self.label_column}
         return {"kind": "parquet", "name": self.name, **{key: name for key, name in named.items() if name}}
 
-    def files(self) -> Iterable[Place]:
-        """The Parquet files."""
+    def files(self) -> Iterable[SourcePath]:
+        """Return the Parquet files."""
         return [packed for packed, _ in self.pairs]
 
     def stage(self) -> None:
-        """Copy the images out of one file after another. Raises SourceError where one is damaged or does not fit.
+        """Copy the images of one file after another to its flat file; nothing if no image has a label.
 
-        Nothing is copied where no image has a label.
+        Raises:
+            SourceError: A file is damaged, or the images do not fit on the disk.
         """
         if all(flat.exists() for _, flat in self.pairs):
             return
@@ -91,7 +100,7 @@ class Parquet(Source):
             self._copy(columns)
 
     def columns(self) -> Columns:
-        """The columns, the same in all files. Raises SourceError where they are not."""
+        """Return the columns, which are the same in all files. Raises SourceError if they are not."""
         first, *rest = (find_columns(packed, self.image_column, self.label_column) for packed, _ in self.pairs)
         for (packed, _), other in zip(self.pairs[1:], rest, strict=True):
             if other.classes != first.classes and other.label == first.label:
@@ -104,7 +113,7 @@ class Parquet(Source):
         return first
 
     @property
-    def _where(self) -> Place:
+    def _where(self) -> SourcePath:
         return self.pairs[0][0].parent
 
     def _no_labels(self) -> str:
@@ -118,32 +127,32 @@ class Parquet(Source):
                     write(_HEAD.pack(len(label), len(name), len(image)) + label + name + image)
 
     def _unlabelled(self, columns: Columns) -> int:
-        """How many rows there are, if not one has a label; else 0. Reads labels up to the first."""
+        """Return the number of rows if none has a label, else 0. It reads labels up to the first."""
         rows = 0
         for path, _ in self.pairs:
-            with whole(path), path.open() as raw, pyarrow()[1].ParquetFile(raw) as file:
+            with reading(path), path.open() as raw, import_pyarrow()[1].ParquetFile(raw) as file:
                 rows += file.metadata.num_rows
-                if columns.label and any(map(_is_label, _values(file, MANY, columns.label))):
+                if columns.label and any(map(_is_label, _values(file, LABEL_ROWS, columns.label))):
                     return 0
         return rows
 
 
 def flat_name(stem: str, options: SourceOptions) -> str:
-    """The name of the flat file of a Parquet file: another one for other columns, or another form of flat files."""
-    chosen = repr((_FORMAT, options.image_column, options.label_column))
-    return f"{stem}.{hashlib.sha256(os.fsencode(chosen)).hexdigest()[:8]}.images"
+    """Return the name of a Parquet file's flat file; other columns, or another version of flat files, give another."""
+    content = repr((_FORMAT, options.image_column, options.label_column))
+    return f"{stem}.{hashlib.sha256(os.fsencode(content)).hexdigest()[:8]}.images"
 
 
 def check_column_options(options: SourceOptions, sources: Iterable[Source], path: object) -> None:
-    """Raises PlanError where columns are named and none of the sources is Parquet."""
+    """Raise ConfigError if the user names columns and none of the sources is Parquet."""
     named = {"--image-column": options.image_column, "--label-column": options.label_column}
     option = next((option for option, name in named.items() if name), "")
     if option and not any(isinstance(source, Parquet) for source in sources):
-        raise PlanError(f"{option} names a column of Parquet files, and {path} holds none: leave it out")
+        raise ConfigError(f"{option} names a column of Parquet files, and {path} holds none: leave it out")
 
 
 def check_same_labels(train: Parquet, val: Parquet) -> None:
-    """Raises SourceError where val would be labelled by a column that train has too, but does not take."""
+    """Raise SourceError if val is labelled by a column that train has too, but does not use."""
     first, second = train.columns(), val.columns()
     if second.label != first.label and second.label in first.other_labels:
         raise SourceError(
@@ -152,19 +161,19 @@ def check_same_labels(train: Parquet, val: Parquet) -> None:
         )
 
 
-def _indexed(packed: Place, flat: Path, by_row: bool, rejects: list[Reject]) -> Iterator[Row]:
-    """The rows of a flat file that have an image; the rest goes to `rejects`."""
-    with window(Place.of(flat)) as file:
-        place = 0
+def _list_flat(packed: SourcePath, flat: Path, by_row: bool, rejects: list[Reject]) -> Iterator[LabelledImage]:
+    """Yield the rows of a flat file that have an image; the others are appended to `rejects`."""
+    with open_range(SourcePath.of(flat)) as file:
+        position = 0
         for number in itertools.count():
-            head = file.at(place, _HEAD.size)
+            head = file.at(position, _HEAD.size)
             if not head:
                 return
             for_label, for_name, size = _HEAD.unpack(head)
-            text = file.at(place + _HEAD.size, for_label + for_name)
+            text = file.at(position + _HEAD.size, for_label + for_name)
             path = text[for_label:]
-            offset = place + _HEAD.size + for_label + for_name
-            place = offset + size
+            offset = position + _HEAD.size + for_label + for_name
+            position = offset + size
             source = f"{packed.name}/{number}"
             if not size:
                 rejects.append((source, "no image, or none that is stored in the file"))
@@ -175,11 +184,13 @@ def _indexed(packed: Place, flat: Path, by_row: bool, rejects: list[Reject]) -> 
                 yield _label(json.loads(text[:for_label])), source, name, offset, size
 
 
-def _rows(path: Place, columns: Columns) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """The (label, name, image) of every row; empty bytes for no image. Raises SourceError."""
-    with whole(path), path.open() as raw, pyarrow()[1].ParquetFile(raw) as file:
-        for batch in file.iter_batches(ROWS, columns=[columns.image, columns.label]):
-            for label, image in zip(_plain(batch.column(columns.label)), batch.column(columns.image), strict=True):
+def _rows(path: SourcePath, columns: Columns) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield (label, name, image) of every row; empty bytes for no image. Raises SourceError."""
+    with reading(path), path.open() as raw, import_pyarrow()[1].ParquetFile(raw) as file:
+        for batch in file.iter_batches(IMAGE_ROWS, columns=[columns.image, columns.label]):
+            for label, image in zip(
+                _json_values(batch.column(columns.label)), batch.column(columns.image), strict=True
+            ):
                 value = image.as_py()
                 data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
                 yield json.dumps(label).encode(), os.fsencode(name or ""), data or b""
@@ -187,12 +198,12 @@ def _rows(path: Place, columns: Columns) -> Iterator[tuple[bytes, bytes, bytes]]
 
 def _values(file: Any, rows: int, column: str) -> Iterator[object]:
     for batch in file.iter_batches(rows, columns=[column]):
-        yield from _plain(batch.column(column))
+        yield from _json_values(batch.column(column))
 
 
-def _plain(column: Any) -> list[object]:
-    """The values of a column as JSON has them; text as it is, if it is not UTF-8 either."""
-    arrow, types = pyarrow()[0], pyarrow()[0].types
+def _json_values(column: Any) -> list[object]:
+    """Return the values of a column as JSON has them; text as it is, also if it is not UTF-8."""
+    arrow, types = import_pyarrow()[0], import_pyarrow()[0].types
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if is_text(column.type):
@@ -200,13 +211,13 @@ def _plain(column: Any) -> list[object]:
         return [None if value is None else value.decode("utf-8", "surrogateescape") for value in values]
     values = column.to_pylist()
     if types.is_decimal(column.type):
-        return [value if value is None else _whole(value) for value in values]
+        return [value if value is None else _number(value) for value in values]
     if types.is_floating(column.type):
         return [value if value is None else float(value) for value in values]
     return list(values)
 
 
-def _whole(value: Decimal) -> int | float:
+def _number(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 

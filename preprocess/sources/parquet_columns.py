@@ -1,4 +1,4 @@
-"""Which columns of a Parquet file hold images and labels: those named, else by a data hub's features, else by name."""
+"""Which columns of a Parquet file contain images and labels: as the user says, by a data hub's features, or by name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from ...shards_manifest.tables import escape
 from ..errors import SourceError
-from .class_names import is_name
-from .path import Place
+from .class_names import is_storable
+from .path import SourcePath
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_NAMES = ("label", "labels", "cls", "class", "target", "targets", "category", "fine_label", "coarse_label")
@@ -19,10 +19,14 @@ LABEL_NAMES = ("label", "labels", "cls", "class", "target", "targets", "category
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a file hold what. label: empty where none can.
+    """The columns of a file that are read.
 
-    classes: the names by label, or none where only the labels say what there is.  other_images, other_labels: the
-    columns that could be chosen instead.
+    Attributes:
+        image: The column of images.
+        label: The column of labels; empty if there is none.
+        classes: Names of the classes, by number; empty if only the labels say which classes there are.
+        other_images: The columns that could be chosen instead for the images.
+        other_labels: The columns that could be chosen instead for the labels.
     """
 
     image: str
@@ -32,15 +36,19 @@ class Columns:
     other_labels: tuple[str, ...]
 
     def note(self) -> str:
-        """One line on what was taken, and how to take something else."""
+        """Return one line on which columns are read, and how to choose others."""
         image = _taken("image", self.image, self.other_images)
         return f"Parquet columns: {image}, {_taken('label', self.label, self.other_labels)}"
 
 
-def find_columns(path: Place, image: str = "", label: str = "") -> Columns:
-    """The columns of images and labels, as named, or chosen. Raises SourceError, listing the columns."""
-    with whole(path), path.open() as file:
-        schema = pyarrow()[1].read_schema(file)
+def find_columns(path: SourcePath, image: str = "", label: str = "") -> Columns:
+    """Return the columns of images and labels, as named, or chosen.
+
+    Raises:
+        SourceError: There are none, or several; the sentence lists the columns.
+    """
+    with reading(path), path.open() as file:
+        schema = import_pyarrow()[1].read_schema(file)
     features = _features(schema.metadata or {})
     images = _choose(path, schema, "image", image, _featured(features, "Image"), IMAGE_NAMES)
     labels = _choose(path, schema, "label", label, _featured(features, "ClassLabel"), LABEL_NAMES)
@@ -53,15 +61,25 @@ def find_columns(path: Place, image: str = "", label: str = "") -> Columns:
     if not labels:
         return Columns(images[0], "", (), tuple(images[1:]), ())
     names = _names(features.get(labels[0], {}).get("names") or ())
-    if not all(name.strip() and is_name(name) for name in names):
+    if not all(name.strip() and is_storable(name) for name in names):
         raise SourceError(f"{path} names a class of its {labels[0]} by what is no text")
     return Columns(images[0], labels[0], names, tuple(images[1:]), tuple(labels[1:]))
 
 
-def _choose(path: Place, schema: Any, what: str, named: str, featured: list[str], known: Sequence[str]) -> list[str]:
-    """The column for images or labels, then those that could be chosen instead; none where there are none at all.
+def _choose(
+    path: SourcePath, schema: Any, what: str, named: str, featured: list[str], known: Sequence[str]
+) -> list[str]:
+    """Return the column for images or labels, then those that could be chosen instead; nothing if there are none.
 
-    What a data hub calls so comes before what is only named so; among several the names decide.
+    Columns whose features say so come before those that are only named so; among several the names decide.
+
+    Args:
+        path: The file, for messages.
+        schema: Its schema.
+        what: 'image' or 'label'.
+        named: The column that the user names; empty for none.
+        featured: The columns whose features say so.
+        known: Usual names of such columns, the best first.
     """
     usable = _holds_bytes if what == "image" else _holds_labels
     types = {field.name: field.type for field in schema}
@@ -107,15 +125,15 @@ def _listed(schema: Any, names: Sequence[str] = ()) -> str:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    types = pyarrow()[0].types
+    types = import_pyarrow()[0].types
     if types.is_struct(kind):
         return any(field.name == "bytes" and _holds_bytes(field.type) for field in kind)
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or _is_view(kind, "binary"))
 
 
 def _holds_labels(kind: Any) -> bool:
-    """Numbers and text; not true and false, which count nothing. A column of nulls has a type of its own."""
-    types = pyarrow()[0].types
+    """Return whether a type is numbers or text, but not true and false. A column of nulls has a type of its own."""
+    types = import_pyarrow()[0].types
     if types.is_dictionary(kind):
         kind = kind.value_type
     number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
@@ -123,8 +141,8 @@ def _holds_labels(kind: Any) -> bool:
 
 
 def is_text(kind: Any) -> bool:
-    """True for a type of Arrow's that holds text."""
-    types = pyarrow()[0].types
+    """Return whether a type of Arrow holds text."""
+    types = import_pyarrow()[0].types
     return bool(types.is_string(kind) or types.is_large_string(kind) or _is_view(kind, "string"))
 
 
@@ -133,7 +151,7 @@ def _is_view(kind: Any, of: str) -> bool:
 
 
 def _names(found: Any) -> tuple[str, ...]:
-    """The names of a ClassLabel in order: a list, or by number, as the cards of data sets have them."""
+    """Return the names of a ClassLabel in order; they are a list, or by number, as cards of data sets have them."""
     if isinstance(found, dict) and all(key.isdecimal() for key in found):
         found = [found[key] for key in sorted(found, key=int)]
     return tuple(map(str, found))
@@ -144,7 +162,7 @@ def _featured(features: dict[str, dict[str, Any]], kind: str) -> list[str]:
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """What a data hub says of the columns, in the schema's metadata."""
+    """Return what a data hub says about the columns in the metadata of the schema."""
     try:
         found = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
@@ -152,8 +170,8 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def pyarrow() -> tuple[Any, Any]:
-    """The package and its Parquet reader. Raises SourceError where it is not installed."""
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return the package and its Parquet reader. Raises SourceError if it is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -163,12 +181,12 @@ def pyarrow() -> tuple[Any, Any]:
 
 
 @contextmanager
-def whole(path: Place) -> Iterator[None]:
-    """Raises SourceError for what pyarrow says of a file that is cut or damaged."""
+def reading(path: SourcePath) -> Iterator[None]:
+    """Raise SourceError for what pyarrow raises if a file is cut or damaged."""
     try:
         yield
-    except (pyarrow()[0].ArrowException, OSError, ValueError) as error:
+    except (import_pyarrow()[0].ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's, not the file's
+            raise  # an error of the disk, not of the file
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(f"{path} is not a complete Parquet file ({reason}): fetch it again") from None

@@ -1,4 +1,4 @@
-"""What people call the parts of a data set: the role of a name. Looks at nothing but names."""
+"""The parts of a data set by their names: train, val and test, in the words that people use for them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ _PIECE = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True)
 class PartName:
-    """A folder's name as a part's.
+    """What the name of a folder says about its part.
 
-    role: train, val or test; empty for none.  rest: the words beside the one that says so, in order.
+    Attributes:
+        role: 'train', 'val' or 'test'; empty for none.
+        rest: The other words of the name, in order.
     """
 
     role: str
     rest: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> bool:
-        """True where the name is the word and nothing else."""
+    def exact(self) -> bool:
+        """True if the name is the word and nothing else."""
         return bool(self.role) and not self.rest
 
 
@@ -42,18 +44,18 @@ NO_PART = PartName("")
 
 
 def words(name: str) -> list[str]:
-    """The words of a name, in lower case: what stands between other signs than letters and digits."""
+    """Return the words of a name in lower case: its runs of letters and digits."""
     return _PIECE.findall(name.casefold())
 
 
 def part_word(word: str) -> str:
-    """The word without digits at its end, as in val2017, where it is a part's; else empty."""
-    found = word.rstrip("0123456789")
-    return found if found in WORDS else ""
+    """Return a word without digits at its end (val2017) if it is the word for a part; else nothing."""
+    stem = word.rstrip("0123456789")
+    return stem if stem in WORDS else ""
 
 
 def folder_part(name: str) -> PartName:
-    """The role of a folder by the first or the last word of its name; none where these two differ."""
+    """Return the part of a folder by the first or the last word of its name; none if these two differ."""
     pieces = words(name)
     first, last = (WORDS.get(part_word(word), "") for word in (pieces[0], pieces[-1])) if pieces else ("", "")
     if not (first or last) or (first and last and first != last):
@@ -64,7 +66,7 @@ def folder_part(name: str) -> PartName:
 
 
 def file_parts(names: Sequence[str]) -> list[set[str]]:
-    """For each file the words of its name that say a part. Words that all of several names share tell nothing."""
-    found = [{part_word(word) for word in words(name)} - {""} for name in names]
-    shared = set.intersection(*found) if found else set()
-    return [mine - shared for mine in found]
+    """Return, for each file, the words for a part in its name, without those that all names share."""
+    parts = [{part_word(word) for word in words(name)} - {""} for name in names]
+    shared = set.intersection(*parts) if parts else set()
+    return [own - shared for own in parts]

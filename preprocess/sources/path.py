@@ -20,32 +20,34 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
-    """One name below the root of a store. Pickles, so that workers read what the run found.
+class SourcePath:
+    """A file or a folder of a source. It can be pickled, so that workers read what the run has found.
 
-    store: the disk, a bucket or a web server.  key: the whole path in it, without a slash before it; on a web server
-    percent-encoded, as it is sent.
-    All but the first four methods raise OSError, or StoreError for what a server answers.
+    All methods that look at the store raise OSError, or StoreError if a server refuses.
+
+    Attributes:
+        store: The disk, a bucket or a web server.
+        key: The whole path in it, without a slash before it; percent-encoded on a web server, as it is sent.
     """
 
     store: Store
     key: str
 
     @staticmethod
-    def of(path: str | os.PathLike[str]) -> Place:
-        """The place of a local path, which is made absolute, or of a URL. Raises StoreError for one that is wrong."""
+    def of(path: str | os.PathLike[str]) -> SourcePath:
+        """Return a local path, made absolute, or a URL. Raises StoreError if the URL is wrong."""
         text = os.fspath(path)
         if not is_url(text):
-            return Place(LocalStore("/"), os.path.abspath(text).lstrip("/"))
+            return SourcePath(LocalStore("/"), os.path.abspath(text).lstrip("/"))
         address = Address.parse(text)
-        return Place(open_store(address.root), address.path)
+        return SourcePath(open_store(address.root), address.path)
 
     def __str__(self) -> str:
         return f"{str(self.store).rstrip('/')}/{self.key}" if self.key else str(self.store)
 
-    def __truediv__(self, name: str) -> Place:
+    def __truediv__(self, name: str) -> SourcePath:
         name = quote(name) if self.store.web else name
-        return Place(self.store, f"{self.key}/{name}" if self.key else name)
+        return SourcePath(self.store, f"{self.key}/{name}" if self.key else name)
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class Place:
 
     @property
     def is_pattern(self) -> bool:
-        """True where the path has braces, not only encoded ones."""
+        """True if the path has braces that are not percent-encoded."""
         return "{" in self.key
 
     @property
@@ -64,66 +66,66 @@ class Place:
         return PurePosixPath(self.name).stem
 
     @property
-    def parent(self) -> Place:
-        """The folder that it lies in."""
-        return Place(self.store, self.key.rpartition("/")[0])
+    def parent(self) -> SourcePath:
+        """The folder that it is in."""
+        return SourcePath(self.store, self.key.rpartition("/")[0])
 
     def is_file(self) -> bool:
-        """True for a file."""
+        """Return whether it is a file."""
         return bool(self.key) and self.store.exists(self.key)
 
     def is_dir(self) -> bool:
-        """True for a folder; of a web server's, which lists none, nothing is known."""
+        """Return whether it is a folder; always False on a web server, which lists none."""
         return self.store.is_folder(self.key)
 
     def size(self) -> int:
-        """Bytes of a file."""
+        """Return the bytes of a file."""
         return self.store.size(self.key)
 
     def stamp(self) -> str:
-        """What is another when the file or folder has changed; empty where that cannot be told."""
+        """Return a text that changes when the file or folder changes; empty if the store has none."""
         return self.store.stamp(self.key)
 
     def files(self, *endings: str) -> list[str]:
-        """Sorted names of the files in a folder; with `endings`, of those that end so and are not hidden."""
+        """Return the sorted names of the files in a folder; with `endings`, of those that end so and are not hidden."""
         names = (name.rpartition("/")[2] for name in self.store.names(self.key))
         return sorted(n for n in names if not endings or (n.endswith(endings) and not n.startswith(".")))
 
     def folders(self) -> list[str]:
-        """Sorted names of the folders in a folder that are not hidden."""
+        """Return the sorted names of the folders in a folder that are not hidden."""
         return [name for name in self._folders() if not name.startswith(".")]
 
     def hidden_folders(self) -> list[str]:
-        """Sorted names of those that are."""
+        """Return the sorted names of the hidden folders in a folder."""
         return [name for name in self._folders() if name.startswith(".")]
 
     def _folders(self) -> list[str]:
         return sorted(name.rpartition("/")[2] for name in self.store.folders(self.key))
 
     def walk(self) -> Iterator[tuple[str, int]]:
-        """Paths below a folder of all files in it, in any order, and their bytes, or -1 for not known."""
+        """Yield the path below this folder of every file in it, in any order, and its bytes, or -1 if not known."""
         start = len(self.key) + 1 if self.key else 0
         return ((name[start:], size) for name, size in self.store.walk(self.key))
 
     def open(self) -> BinaryIO:
-        """A seekable reader."""
+        """Open a file as a seekable reader."""
         return self.store.open(self.key)
 
     def read(self) -> bytes:
-        """The whole file."""
+        """Return the whole file."""
         return self.store.read(self.key)
 
     def range(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`. Raises OSError where the file ends before."""
+        """Return `size` bytes from `offset`. Raises OSError if the file ends before."""
         data = self.store.range(self.key, offset, size)
         if len(data) != size:
             raise OSError(f"{self} is cut short")
         return data
 
 
-def each(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
-    """What `function` returns for every item, in order, with as many calls under way as there are threads.
+def map_in_order(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """Yield what `function` returns for every item, in order, with so many calls at once.
 
-    Raises what the function raises. Its threads do not keep a program that ends meanwhile.
+    It raises what the function raises. The threads do not keep a program from ending.
     """
     return ahead(function, ((item, 0) for item in items), threads)

@@ -1,4 +1,4 @@
-"""WebDataset shards, read in place: tars of key.jpg beside key.cls."""
+"""WebDataset shards, read without unpacking: tars of key.jpg with key.cls."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..errors import RejectedImage, SourceError, UnlabelledImage
+from ..image_formats import IMAGE_ENDINGS
 from ..listing import Entries, EntriesBuilder, Listing
-from .base import LARGEST_IMAGE, OnProgress, Reject, Source, built, no_progress, text, text_lines, too_large
+from .base import LARGEST_IMAGE, OnProgress, Reject, Source, build_entries, name_text, no_progress, too_large
 from .class_names import check_distinct
-from .file_names import IMAGE_ENDINGS
-from .labels import NO_LABEL, Label, Labels, Row, label_in_cls, label_in_json
-from .path import Place, each
-from .tar_reader import Image, Window, member_name, tar_members, why_not, window
+from .labels import NO_LABEL, Label, LabelEncoder, LabelledImage, label_in_cls, label_in_json
+from .path import SourcePath, map_in_order
+from .tar_reader import ImageSpan, RangeReader, member_name, open_range, reject_reason, tar_members
+from .text_files import text_lines
 
-LABELS = (".cls", ".json")
+LABEL_ENDINGS = (".cls", ".json")
 CLASSES = "classes.txt"
 LARGEST_TEXT = 2**20
-_CURE = {  # for labels that cannot be told apart: without a classes.txt, and with one
+_ADVICE = {  # for numbers that may be names: without a classes.txt, and with one
     False: f"list the classes in a {CLASSES} beside the shards",
     True: f"write the labels so, or take {CLASSES} away, which makes the numbers themselves the classes",
 }
@@ -26,83 +27,99 @@ _CURE = {  # for labels that cannot be told apart: without a classes.txt, and wi
 
 @dataclass
 class _Sample:
-    """What one key of a shard has. image: name, offset, size.  refused: a member of it is among the rejects."""
+    """The members of a shard with one key.
 
-    image: Image | None = None
-    files: dict[str, bytes] = field(default_factory=dict)  # that can hold a label, by ending
+    Attributes:
+        image: The image.
+        files: Contents of the members that can hold a label, by ending.
+        refused: A member of this key is among the rejects.
+        label: The label, or why it cannot be used; None if there is none.
+    """
+
+    image: ImageSpan | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
     refused: bool = False
     label: Label | RejectedImage | None = None
 
 
 @dataclass(frozen=True)
 class WebDataset(Source):
-    """Shards in order. classes: the names by index, or none where only the labels say what there is."""
+    """WebDataset shards.
+
+    Attributes:
+        name: Name of the data set.
+        shards: The shards in order.
+        classes: Names of the classes, by number; empty if only the labels say which classes there are.
+    """
 
     name: str
-    shards: tuple[Place, ...]
+    shards: tuple[SourcePath, ...]
     classes: tuple[str, ...] = ()
 
-    def scan(self, found: OnProgress = no_progress) -> Listing:
-        """Index the images of every shard and read their labels."""
+    def scan(self, progress: OnProgress = no_progress) -> Listing:
+        """List the images of every shard and read their labels."""
         rejects: list[Reject] = []
-        builder = EntriesBuilder(found)
-        labels = Labels(self.classes, self.shards[0].parent, _CURE[bool(self.classes)])
-        for number, (rows, refused) in enumerate(each(_rows, self.shards, self.threads)):
-            builder.add_rows(labels.numbered(rows), number)
+        builder = EntriesBuilder(progress)
+        labels = LabelEncoder(self.classes, self.shards[0].parent, _ADVICE[bool(self.classes)])
+        for number, (rows, refused) in enumerate(map_in_order(_list_shard, self.shards, self.threads)):
+            builder.add_rows(labels.encode(rows), number)
             rejects += refused
-        return labels.listing(built(builder, [shard.stem for shard in self.shards]), rejects)
+        return labels.listing(build_entries(builder, [shard.stem for shard in self.shards]), rejects)
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:
-        """The member's bytes, by its offset in its shard."""
+        """Return the bytes of the member, by its offset in its shard."""
         return self.shards[int(entries.file[i])].range(int(entries.offset[i]), int(entries.size[i]))
 
     def describe(self) -> dict[str, str]:
-        """Kind and name."""
+        """Return the kind and the name."""
         return {"kind": "webdataset", "name": self.name}
 
-    def files(self) -> Iterable[Place]:
-        """The shards, and the names of the classes."""
-        folders = dict.fromkeys(place for shard in self.shards for place in (shard.parent, shard.parent.parent))
+    def files(self) -> Iterable[SourcePath]:
+        """Return the shards and the lists of class names."""
+        folders = dict.fromkeys(path for shard in self.shards for path in (shard.parent, shard.parent.parent))
         return [*self.shards, *(folder / CLASSES for folder in folders if (folder / CLASSES).is_file())]
 
     @property
     def threads(self) -> int:
-        """Those of the store."""
+        """The requests that the store can serve at once."""
         return self.shards[0].store.threads
 
 
-def _rows(shard: Place) -> tuple[list[Row], list[Reject]]:
-    """The images of a shard with their labels, and what has no place among them."""
+def _list_shard(shard: SourcePath) -> tuple[list[LabelledImage], list[Reject]]:
+    """Return the images of a shard with their labels, and the rejects."""
     rejects: list[Reject] = []
-    with window(shard) as file:
+    with open_range(shard) as file:
         samples = _samples(file, shard, rejects)
     for sample in samples.values():
         sample.label = _label(sample.files)
-    used = _join(samples)
-    rows: list[Row] = []
+    used = _join_keys(samples)
+    rows: list[LabelledImage] = []
     for key, sample in samples.items():
         if sample.image is not None:
             label = UnlabelledImage(NO_LABEL) if sample.label is None else sample.label
-            rows.append((label, f"{shard.name}/{text(sample.image[0])}", *sample.image))
+            rows.append((label, f"{shard.name}/{name_text(sample.image[0])}", *sample.image))
         elif sample.label is not None and not sample.refused and key not in used:
             rejects.append((f"{shard.name}/{key}", "a label without an image"))
     return rows, rejects
 
 
 def _label(files: dict[str, bytes]) -> Label | RejectedImage | None:
-    """What the files of a sample say, .cls before .json; None where they say nothing of a label."""
+    """Return the label in the files of a sample, .cls before .json; None if there is none."""
     try:
         return label_in_cls(files[".cls"]) if ".cls" in files else label_in_json(files.get(".json", b"0"))
     except RejectedImage as reason:
         return reason
 
 
-def _join(samples: dict[str, _Sample]) -> set[str]:
-    """Give images without a label that of their sample (s.image.jpg that of s.cls); the keys of labels so used.
+def _join_keys(samples: dict[str, _Sample]) -> set[str]:
+    """Give images without a label the label of their sample: s.image.jpg that of s.cls.
 
-    A sample is what webdataset takes for one: members of one name up to its first dot. Names may have dots of their
-    own, so this is left alone where an image of such a sample has its label already, or a member was refused. With
-    several images or labels no one can tell which belongs to which, and each image is told so.
+    A sample is what webdataset takes for one: members of one name up to its first dot. But names may have dots of their
+    own, so nothing is joined if an image of the sample has its own label, or a member was rejected. With several images
+    or labels it is unclear which belong together; the images are rejected.
+
+    Returns:
+        The keys of the labels that were used.
     """
     groups: dict[str, list[str]] = {}
     for key in samples:
@@ -132,22 +149,22 @@ def _counted(keys: list[str], what: str) -> str:
 
 
 def _first_key(key: str) -> str:
-    """A key of the last dot up to its first dot, in the same folder."""
+    """Return a key, the name up to its last dot, up to its first dot, with its folder."""
     folder, slash, name = key.rpartition("/")
     return folder + slash + name.partition(".")[0]
 
 
-def _samples(file: Window, shard: Place, rejects: list[Reject]) -> dict[str, _Sample]:
-    """The samples of a shard by key: what stands before the last dot of a member's name."""
+def _samples(file: RangeReader, shard: SourcePath, rejects: list[Reject]) -> dict[str, _Sample]:
+    """Return the samples of a shard by key, which is the name of a member up to its last dot."""
     samples: dict[str, _Sample] = {}
     for member in tar_members(file, str(shard)):
         name = member_name(member)
         key, dot, ending = name.rpartition(".")
         ending = f".{ending.lower()}"
-        if not dot or ending not in IMAGE_ENDINGS + LABELS:
-            continue  # captions, masks, metadata: not what is split here
-        reason = why_not(member)
-        if reason is None and member.size > (LARGEST_TEXT if ending in LABELS else LARGEST_IMAGE):
+        if not dot or ending not in IMAGE_ENDINGS + LABEL_ENDINGS:
+            continue  # captions, masks, metadata
+        reason = reject_reason(member)
+        if reason is None and member.size > (LARGEST_TEXT if ending in LABEL_ENDINGS else LARGEST_IMAGE):
             reason = too_large(member.size)
         sample = samples.setdefault(key, _Sample())
         if reason is None and ending in IMAGE_ENDINGS and sample.image is not None:
@@ -164,17 +181,17 @@ def _samples(file: Window, shard: Place, rejects: list[Reject]) -> dict[str, _Sa
     return samples
 
 
-def looks_like(names: Iterable[str]) -> bool:
-    """True where the first members of a tar are those of WebDataset: an image and a label of one key."""
+def looks_like_shard(names: Iterable[str]) -> bool:
+    """Return whether the first members of a tar are those of a shard: an image and a label of one key."""
     endings: dict[str, set[str]] = {}
     for name in names:
         key, _, ending = name.rpartition(".")
         endings.setdefault(key, set()).add(f".{ending.lower()}")
-    return any(found & set(LABELS) for found in endings.values())
+    return any(found & set(LABEL_ENDINGS) for found in endings.values())
 
 
-def read_classes(folders: Iterable[Place]) -> tuple[str, ...]:
-    """The lines of the first classes.txt in `folders`; none without one. Raises SourceError, OSError."""
+def read_classes(folders: Iterable[SourcePath]) -> tuple[str, ...]:
+    """Return the lines of the first classes.txt in `folders`; nothing without one. Raises SourceError, OSError."""
     for folder in folders:
         if (folder / CLASSES).is_file():
             where = folder / CLASSES

@@ -11,12 +11,19 @@ from ..pipeline.decode import Decoder
 from .job import Job
 
 SAMPLE = 64
+BLOCK_OVERHEAD = 2048  # bytes of two tar headers, padding and the labels
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """samples, shards: by part.  measured: images looked at.
-    image_bytes: stored bytes of an image in all bands.  band_bytes: the same for each written band."""
+    """What a split would write.
+
+    Attributes:
+        samples: Images of each part.
+        shards: Shards of each part in one band.
+        measured: Images that were compressed for the estimate.
+        band_bytes: Stored bytes of an image in each written band.
+    """
 
     samples: dict[str, int]
     shards: dict[str, int]
@@ -25,23 +32,23 @@ class Estimate:
 
     @property
     def image_bytes(self) -> float:
-        """Bytes of an image in all written bands."""
+        """Stored bytes of an image in all written bands."""
         return sum(self.band_bytes)
 
 
 def estimate(job: Job) -> Estimate:
-    """Plan the whole split and compress up to 64 images of its first row."""
-    plan = job.plan
+    """Compress up to 64 images of the first row and estimate the size of the whole split."""
+    config = job.config
     job.source.stage()
     task = job.task(job.rows[0] if job.rows[0].part == "train" else job.rows[-1])
-    decoder = Decoder(plan.size + plan.margin, plan.fit, plan.geometry.grid, upright=plan.orientation == "exif")
-    blocks = BandBlocks(plan)
-    sizes = [0] * len(plan.bands)
+    decoder = Decoder(config.size + config.margin, config.fit, config.geometry.grid, upright=config.upright)
+    blocks = BandBlocks(config)
+    sizes = [0] * len(config.bands)
     measured = 0
 
     def flush() -> None:
         for band, array in enumerate(blocks.take()[0]):
-            sizes[band] += len(compress_block(array, blocks.plane)) + 2048  # two tar headers, padding, the labels
+            sizes[band] += len(compress_block(array, blocks.plane)) + BLOCK_OVERHEAD
 
     for i in range(min(SAMPLE, len(task.images))):
         label = int(task.images.entries.label[i])

@@ -1,7 +1,7 @@
-"""The saved scan of a source, beside the rows: a rerun of the same command does not scan again.
+"""The saved scan of a source, beside the rows, so that a rerun of the same command does not scan again.
 
-One file, rows/scan.bin: a headline with the stamp that it was made under, a line of JSON, and the columns of
-each part, compressed one by one. Whoever finds another stamp, or damage, scans again.
+One file, rows/scan.bin: a first line with the stamp of the scan, a line of JSON, and the columns of each part,
+compressed one by one. With another stamp, or damage, the source is scanned again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shards_manifest.storage.base import Store
-from ..config import SplitPlan
+from ..config import SplitConfig
 from ..listing import Entries, Listing
 from ..sources import Source, fingerprint
 
@@ -27,20 +27,20 @@ _MAGIC = b"spectral-shards scan 3 "
 _COLUMNS = (("lengths", "<i4"), ("offset", "<i8"), ("size", "<i8"), ("file", "<i4"))
 
 
-def stamp(source: Source, plan: SplitPlan) -> str:
-    """What a saved scan must have been made under: the source's fingerprint, and the choice of its classes.
+def stamp(source: Source, config: SplitConfig) -> str:
+    """Return a digest of the source's fingerprint and of the choice of its classes: equal for equal scans.
 
-    Empty where the source has no fingerprint: its scan is not saved.
+    It is empty if the source has no fingerprint; such a scan is not saved.
     """
-    found = fingerprint(source)
-    if not found:
+    source_digest = fingerprint(source)
+    if not source_digest:
         return ""
-    chosen = json.dumps([plan.min_class_images, plan.classes])
-    return hashlib.sha256(f"{found}\n{chosen}".encode()).hexdigest()
+    classes = json.dumps([config.min_class_images, config.classes])
+    return hashlib.sha256(f"{source_digest}\n{classes}".encode()).hexdigest()
 
 
 def load(store: Store, stamp: str) -> Listing | None:
-    """The listing that was saved under this stamp, or None."""
+    """Return the listing that was saved under this stamp, or None."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error, zlib.error):
         if stamp and _is_saved(store, stamp):
             return unpack(store.read(NAME)[len(_MAGIC) + len(stamp) + 1 :])
@@ -48,7 +48,10 @@ def load(store: Store, stamp: str) -> Listing | None:
 
 
 def save(store: Store, listing: Listing, stamp: str) -> None:
-    """Save a listing under its stamp, if it has one; not where a folder below a class could change unseen."""
+    """Save a listing under its stamp, if it has one.
+
+    A listing with files in folders below the class folders is not saved: they can change without a trace in the stamp.
+    """
     deep = any(len(e) and e.offset[0] < 0 and b"/" in e.names for e in listing.parts.values())
     if stamp and not deep and not _is_saved(store, stamp):
         store.write(NAME, b"%s%s\n" % (_MAGIC, stamp.encode()) + pack(listing))
@@ -62,7 +65,7 @@ def _is_saved(store: Store, stamp: str) -> bool:
 
 
 def pack(listing: Listing) -> bytes:
-    """A listing as bytes, equal for equal listings."""
+    """Return a listing as bytes; equal listings give equal bytes."""
     head: dict[str, Any] = {
         "classes": listing.classes,
         "rejects": listing.rejects,
@@ -81,16 +84,20 @@ def pack(listing: Listing) -> bytes:
 
 
 def unpack(data: bytes) -> Listing:
-    """The listing of `pack`. Raises ValueError, KeyError, TypeError, struct.error or zlib.error at damage."""
+    """Return the listing that `pack` was given.
+
+    Raises:
+        ValueError, KeyError, TypeError, struct.error, zlib.error: The bytes are damaged.
+    """
     start = data.index(b"\n") + 1
     head = json.loads(data[:start])
-    place = start
+    position = start
 
     def column(kind: str) -> NDArray[Any]:
-        nonlocal place
-        (size,) = struct.unpack_from("<Q", data, place)
-        packed = memoryview(data)[place + 8 : place + 8 + size]
-        place += 8 + size
+        nonlocal position
+        (size,) = struct.unpack_from("<Q", data, position)
+        packed = memoryview(data)[position + 8 : position + 8 + size]
+        position += 8 + size
         return np.frombuffer(zlib.decompress(packed), kind)
 
     parts = {}

@@ -1,4 +1,4 @@
-"""One shard row, the unit of work and of commit: the same samples into a shard of every band."""
+"""One shard row, the unit of work and of commit: the same samples in one shard of every band."""
 
 from __future__ import annotations
 
@@ -16,30 +16,45 @@ from ...shards_manifest.shard.codec import compress_block, compressor_name
 from ...shards_manifest.shard.format import ShardWriter
 from ...shards_manifest.shard.index import ENTRY
 from ...shards_manifest.storage.base import Store
-from ..config import SplitPlan
+from ..config import SplitConfig
 from ..errors import RejectedImage
 from ..pipeline.band_blocks import BandBlocks
 from ..pipeline.decode import Decoder, decoder_name, resizer_name
-from ..pipeline.images import Images
+from ..pipeline.images import EncodedImages
 
 RECORDS = "rows"
-# images decoded in one go: 3 % faster than one by one, whose code and data leave the cache each time
+# images that are decoded before they are transformed: 3 % faster than one by one, which empties the CPU's caches
 GROUP, GROUP_BYTES = 16, 32_000_000
 
 
 @dataclass(frozen=True)
 class RowTask:
-    """All that a worker needs to write one row."""
+    """All that a worker needs to write one row.
+
+    Attributes:
+        name: Name of the row: train-000003.
+        config: The options, resolved.
+        images: The images of the row.
+        tools: `tool_versions()` of the process that runs the split.
+    """
 
     name: str
-    plan: SplitPlan
-    images: Images
+    config: SplitConfig
+    images: EncodedImages
     tools: dict[str, str]
 
 
 @dataclass(frozen=True)
 class BandRow:
-    """What a row put into one band: the shard with its index, and per channel int sums over its stored values."""
+    """What a row put into one band.
+
+    Attributes:
+        shard: The shard.
+        index: The entries of its blocks, as shard/index.py has them.
+        clipped: For each channel the coefficients that were cut to the range of the type.
+        total: For each channel the exact sum of the stored values.
+        squares: For each channel the exact sum of their squares.
+    """
 
     shard: Shard
     index: bytes
@@ -50,9 +65,14 @@ class BandRow:
 
 @dataclass(frozen=True)
 class RowRecord:
-    """The proof that a row is committed.
+    """The record of a committed row.
 
-    rejects: (position within the row, reason).  turned: samples whose EXIF has another orientation than 1.
+    Attributes:
+        name: Name of the row.
+        samples: Stored samples.
+        rejects: (position within the row, reason) of each image that was left out.
+        bands: What the row put into each written band.
+        turned: Samples whose EXIF has another orientation than 1.
     """
 
     name: str
@@ -62,18 +82,22 @@ class RowRecord:
     turned: int = 0
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON; turned is in it where there are any."""
+        """Return the record as canonical JSON; it names `turned` only if that is not 0."""
         bands = [{**vars(b.shard), **vars(b), "index": b.index.hex()} for b in self.bands]
         for band in bands:
             del band["shard"]
-        some = {"turned": self.turned} if self.turned else {}
+        turned = {"turned": self.turned} if self.turned else {}
         return canonical_json(
-            {"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands, **some}
+            {"name": self.name, "samples": self.samples, "rejects": self.rejects, "bands": bands, **turned}
         )
 
     @staticmethod
     def from_bytes(data: bytes) -> RowRecord:
-        """Read a record. Raises ValueError or KeyError."""
+        """Read a record.
+
+        Raises:
+            ValueError, KeyError: The record is damaged.
+        """
         raw: dict[str, Any] = json.loads(data)
         bands = tuple(
             BandRow(
@@ -89,38 +113,45 @@ class RowRecord:
         return RowRecord(raw["name"], raw["samples"], rejects, bands, raw.get("turned", 0))
 
 
-def tools() -> dict[str, str]:
-    """What computes the bytes of a row, with versions: part of what a split is."""
+def tool_versions() -> dict[str, str]:
+    """Return the names and versions of what computes the bytes of a row."""
     return {"compressor": compressor_name(), "decoder": decoder_name(), "resizer": resizer_name()}
 
 
 def record_name(row: str) -> str:
-    """Where the record of a row lies in the destination."""
+    """Return the name of a row's record in the destination."""
     return f"{RECORDS}/{row}.json"
 
 
-def shard_names(plan: SplitPlan, row: str) -> list[str]:
-    """The shards of a row, one for each written band."""
-    return [f"{band_folder(band)}/{row}.tar" for band in plan.bands]
+def shard_names(config: SplitConfig, row: str) -> list[str]:
+    """Return the names of a row's shards, one for each written band."""
+    return [f"{band_folder(band)}/{row}.tar" for band in config.bands]
 
 
 def write_row(task: RowTask, store: Store) -> RowRecord:
     """Split the images of a row, commit its shards, then its record.
 
-    Linear algebra runs on one thread: rows are what runs in parallel. Raises SourceError, StoreError, and
-    BackendError where this machine's tools are not those of the run.
+    Linear algebra runs on one thread, as rows run in parallel.
+
+    Args:
+        task: The row.
+        store: The destination.
+
+    Raises:
+        BackendError: This machine has other versions of the tools than the process that runs the split.
+        SourceError, StoreError
     """
-    for tool, name in tools().items():
+    for tool, name in tool_versions().items():
         if name != task.tools[tool]:
             raise BackendError(
                 f"a worker has {name} where the run has {task.tools[tool]}, which makes other bytes: "
                 "install the same on all machines"
             )
-    blocks = BandBlocks(task.plan)
-    decoder = _decoder(task.plan)
+    blocks = BandBlocks(task.config)
+    decoder = _decoder(task.config)
     rejects: list[tuple[int, str]] = []
-    names = shard_names(task.plan, task.name)
-    # held until the record is there: a run that takes over from a killed one waits for it
+    names = shard_names(task.config, task.name)
+    # until the record is there: a run that takes over from a killed one waits for this
     with store.working(RECORDS):
         with threadpool_limits(1), store.writing(names) as files:
             shards = _write_shards(task, decoder, files, blocks, rejects)
@@ -133,16 +164,20 @@ def write_row(task: RowTask, store: Store) -> RowRecord:
     return record
 
 
-def _decoder(plan: SplitPlan) -> Decoder:
-    side = plan.size + plan.margin
+def _decoder(config: SplitConfig) -> Decoder:
+    side = config.size + config.margin
     group = max(min(GROUP, GROUP_BYTES // (4 * side**2)), 1)
-    return Decoder(side, plan.fit, plan.geometry.grid, group, plan.orientation == "exif")
+    return Decoder(side, config.fit, config.geometry.grid, group, config.upright)
 
 
 def _write_shards(
     task: RowTask, decoder: Decoder, files: list[BinaryIO], blocks: BandBlocks, rejects: list[tuple[int, str]]
 ) -> list[tuple[Shard, bytes]]:
-    """Decode, split and write the images of a row, noting those that cannot be used: shards and their indices."""
+    """Decode, split and write the images of a row; append those that cannot be used to `rejects`.
+
+    Returns:
+        For each band the shard and its index.
+    """
     writers = [ShardWriter(file) for file in files]
     labels: list[int] = []
     for i, data in enumerate(task.images):
@@ -163,7 +198,7 @@ def _write_shards(
 
 
 def _split(decoder: Decoder, labels: list[int], blocks: BandBlocks, writers: list[ShardWriter]) -> None:
-    """Move the decoded images into blocks; write each that fills up."""
+    """Transform the decoded images into blocks; write each block that is full."""
     for pixels, label in zip(decoder.pixels, labels, strict=False):
         blocks.add(pixels, label)
         if blocks.full:

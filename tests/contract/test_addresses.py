@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import obstore
 import pytest
 
+from spectral_shards.preprocess.config import SourceOptions
 from spectral_shards.preprocess.errors import SourceError
-from spectral_shards.preprocess.sources import SourceOptions, find_source
-from spectral_shards.preprocess.sources.path import Place
+from spectral_shards.preprocess.sources import find_source
+from spectral_shards.preprocess.sources.path import SourcePath
 from spectral_shards.shards_manifest.dataset import open_data
 from spectral_shards.shards_manifest.errors import StoreError
 from spectral_shards.shards_manifest.storage.address import Address, is_url, joined, shown, url_names
@@ -126,7 +127,7 @@ def test_credentials_in_an_address() -> None:
 )
 def test_addresses_that_cannot_be(url: str, says: str) -> None:
     assert is_url(url)
-    for refuse in (open_store, shown, Place.of):
+    for refuse in (open_store, shown, SourcePath.of):
         with pytest.raises(StoreError, match=re.escape(says)) as caught:
             refuse(url)
         assert not secret(str(caught.value))
@@ -165,8 +166,8 @@ def test_keys_of_buckets_are_literal(server: Server, monkeypatch: pytest.MonkeyP
         obstore.put(server.client(), f"literal/{key}/x", key.encode())
         for scheme in ("s3", "S3"):
             assert open_store(f"{scheme}://{BUCKET}/literal/{key}").read("x") == key.encode()
-        assert Place.of(f"s3://{BUCKET}/literal/{key}/x").read() == key.encode()
-        assert Place.of(f"s3://{BUCKET}/literal/{key}").name == key
+        assert SourcePath.of(f"s3://{BUCKET}/literal/{key}/x").read() == key.encode()
+        assert SourcePath.of(f"s3://{BUCKET}/literal/{key}").name == key
     assert f"s3://Bucket/x: {'there is no such bucket'}" in fails("spectral-prep", "info", "S3://Bucket/x")
 
 
@@ -271,7 +272,7 @@ def test_a_user_name_and_a_password(web: Path, wanted: dict[str, bytes], tmp_pat
         no_data = fails("spectral-prep", "info", f"{url}/sub4")
         store = open_store(f"{url}/shards")
         assert pickle.loads(pickle.dumps(store)).exists("set/set-000.tar")
-        assert not secret(repr(store) + str(store) + repr(vars(store)) + repr(Place.of(f"{url}/set.tar")))
+        assert not secret(repr(store) + str(store) + repr(vars(store)) + repr(SourcePath.of(f"{url}/set.tar")))
     assert f"{hub.url}/set.tar: access was denied (401 Unauthorized): write http://user:password@" in without
     assert f"{hub.url}/set.tar: access was denied (401 Unauthorized): check the user name and the password" in wrong
     assert f"{hub.url}/none.tar does not exist" in gone
@@ -304,7 +305,7 @@ def test_a_server_with_an_ipv6_address(web: Path, wanted: dict[str, bytes], tmp_
         pytest.skip("there is no IPv6 here")
     with hub:
         assert splits(f"HTTP://{hub.host}/set.tar", tmp_path / "out") == wanted
-        assert str(Place.of(f"{hub.url}/set.tar")) == f"{hub.url}/set.tar"
+        assert str(SourcePath.of(f"{hub.url}/set.tar")) == f"{hub.url}/set.tar"
 
 
 def test_commands_on_a_signed_split(sub4: Path, photos: Path, tmp_path: Path) -> None:

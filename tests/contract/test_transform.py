@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.pipeline.band_blocks import BandBlocks, moments
 from spectral_shards.preprocess.pipeline.coefficients import Compiled, Portable, kernel_name
 from spectral_shards.shards_manifest.manifest import FACTORS
@@ -80,12 +80,12 @@ def test_products_are_exact_in_any_order(transform: str, factor: int, step: floa
 needs_kernel = pytest.mark.skipif(kernel_name() != "compiled", reason="preprocess/_kernel.c was not compiled here")
 
 
-def splitter(**options: object) -> tuple[SplitPlan, BandBlocks]:
-    plan = SplitPlan(samples_per_block=2, **options).resolved()  # type: ignore[arg-type]
+def splitter(**options: object) -> tuple[SplitConfig, BandBlocks]:
+    plan = SplitConfig(samples_per_block=2, **options).resolved()  # type: ignore[arg-type]
     return plan, BandBlocks(plan)
 
 
-def coefficients(plan: SplitPlan, blocks: BandBlocks, pixels: np.ndarray) -> np.ndarray:
+def coefficients(plan: SplitConfig, blocks: BandBlocks, pixels: np.ndarray) -> np.ndarray:
     """What is stored of one image: (K, 3, P, P), times the step."""
     padded = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], -1)
     blocks.add(padded, 0)
@@ -93,7 +93,7 @@ def coefficients(plan: SplitPlan, blocks: BandBlocks, pixels: np.ndarray) -> np.
     side = plan.geometry.plane
     dtype = np.int8 if plan.dtype == "int8" else np.float16
     stored = np.stack([np.frombuffer(a, dtype, offset=128).reshape(3, side, side) for a in arrays])
-    steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)
+    steps = band_steps(plan.quant_step, plan.dtype, plan.color, plan.transform, plan.factor)
     return stored.astype(np.float32) * steps[:, :, None, None].astype(np.float32)
 
 
@@ -111,7 +111,7 @@ def test_stored_coefficients_are_the_transform_rounded(
     stored = coefficients(plan, blocks, pixels)
     planes = np.tensordot(color_matrix(color), pixels.transpose(2, 0, 1) - 128.0, 1)
     wanted = forward(planes, band_matrix(transform, factor)).transpose(1, 0, 2, 3)
-    step = plan.step if dtype == "int8" else 0.5
+    step = plan.quant_step if dtype == "int8" else 0.5
     assert np.abs(stored - wanted).max() <= 0.51 * step + 0.8
     assert not blocks.counts[0].any()
     rebuilt = to_rgb(inverse(stored.transpose(1, 0, 2, 3), band_matrix(transform, factor)), color)
@@ -124,7 +124,7 @@ def test_stored_coefficients_are_the_transform_rounded(
 def test_the_mean_band_never_clips(factor: int, transform: str) -> None:
     for color in COLORS:
         for step in (0.25, 1.0, 6.0):
-            _, blocks = splitter(factor=factor, size=12, transform=transform, color=color, step=step)
+            _, blocks = splitter(factor=factor, size=12, transform=transform, color=color, quant_step=step)
             for rgb in [(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)]:
                 flat = np.broadcast_to(np.array(rgb, np.uint8), (12, 12, 3))
                 blocks.add(np.ascontiguousarray(np.concatenate([flat, flat[..., :1]], -1)), 0)
@@ -133,7 +133,7 @@ def test_the_mean_band_never_clips(factor: int, transform: str) -> None:
 
 
 def test_clipping_is_counted() -> None:
-    _, blocks = splitter(factor=4, size=4, transform="dct2", step=0.5)
+    _, blocks = splitter(factor=4, size=4, transform="dct2", quant_step=0.5)
     checks = np.zeros((4, 4, 4), np.uint8)
     checks[::2, ::2] = checks[1::2, 1::2] = 255
     blocks.add(checks, 0)
@@ -152,15 +152,15 @@ def test_clipping_is_counted() -> None:
         {"factor": 36, "size": 36, "margin": 6, "bands": (0, 3, 7, 35)},
         {"factor": 36, "size": 6},
         {"factor": 16, "size": 40, "color": "rgb"},
-        {"factor": 16, "size": 40, "step": 0.5},
-        {"factor": 4, "size": 32, "step": 0.3},
+        {"factor": 16, "size": 40, "quant_step": 0.5},
+        {"factor": 4, "size": 32, "quant_step": 0.3},
         {"factor": 4, "size": 10, "margin": 4, "bands": (3,)},
         {"factor": 1, "size": 13},
     ],
     ids=str,
 )
 def test_the_kernel_gives_the_bytes_and_counts_of_numpy(options: dict[str, Any]) -> None:
-    plan = SplitPlan(**options).resolved()
+    plan = SplitConfig(**options).resolved()
     compiled, portable = Compiled(plan), Portable(plan)
     side = plan.size + plan.margin
     shape = (len(plan.bands), 3, plan.geometry.plane**2)
@@ -175,14 +175,14 @@ def test_the_kernel_gives_the_bytes_and_counts_of_numpy(options: dict[str, Any])
         assert (outs[0][:, 1:-1] != 99).any()
         assert (outs[0][:, [0, -1]] == 99).all()
     assert np.array_equal(compiled.counts, portable.counts)
-    assert compiled.counts[0].any() == ("step" in options)
+    assert compiled.counts[0].any() == ("quant_step" in options)
 
 
 @needs_kernel
 def test_the_kernel_checks_what_it_is_given() -> None:
     from spectral_shards.preprocess.pipeline import _kernel
 
-    plan = SplitPlan(factor=4, size=8).resolved()
+    plan = SplitConfig(factor=4, size=8).resolved()
     split = Compiled(plan)
     pixels, out = np.zeros((8, 8, 4), np.uint8), np.zeros((4, 3, 16), np.int8)
     good = [pixels, out, split._color, split._terms, split._places, split.counts, 2, split._sums, split._again]
@@ -204,7 +204,8 @@ def test_moments_are_those_of_the_stored_values(dtype: str) -> None:
     kept = [coefficients(plan, blocks, picture(seed, 40, 40)) for seed in range(5)]
     stored = np.stack(kept, 1).astype(np.float64)
     for band in (0, 7):
-        units = band_steps(plan.step, dtype, plan.color, plan.transform, 16)[band] if dtype == "int8" else [1 / 16] * 3
+        steps = band_steps(plan.quant_step, dtype, plan.color, plan.transform, 16)[band]
+        units = steps if dtype == "int8" else [1 / 16] * 3
         mean, std = moments(
             tuple(blocks.counts[1][band].tolist()), tuple(blocks.counts[2][band].tolist()), 5 * 10 * 10, tuple(units)
         )

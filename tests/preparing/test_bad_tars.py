@@ -16,7 +16,7 @@ from spectral_shards.preprocess.errors import SourceError
 from spectral_shards.preprocess.listing import Listing
 from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.sources.matfile import read_mat
-from spectral_shards.preprocess.sources.tar_reader import Window, images
+from spectral_shards.preprocess.sources.tar_reader import RangeReader, list_images
 from support import forms
 from support.pictures import encode, picture
 from support.programs import fails
@@ -223,10 +223,10 @@ def test_damage_is_one_sentence_on_the_command_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def outcome(window: Window) -> tuple[list[tuple[bytes, int, int]], str]:
+def outcome(window: RangeReader) -> tuple[list[tuple[bytes, int, int]], str]:
     """The images of a tar, or the sentence that it ends in."""
     try:
-        return images(window, "t.tar", "", []), ""
+        return list_images(window, "t.tar", "", []), ""
     except SourceError as error:
         return [], str(error)
 
@@ -243,9 +243,9 @@ def test_any_damage_to_a_tar_is_a_sentence_or_seen_as_other_members(place: int, 
         return data[start : start + length]
 
     with mock.patch("spectral_shards.preprocess.sources.tar_reader._plain_member", return_value=None):
-        wanted = outcome(Window(fetch, 0, len(data), (1, 1)))
+        wanted = outcome(RangeReader(fetch, 0, len(data), (1, 1)))
     for ahead in ((1024, 1024), (512, 4096)):  # the fast reading of headers sees what tarfile sees
-        assert outcome(Window(fetch, 0, len(data), ahead)) == wanted
+        assert outcome(RangeReader(fetch, 0, len(data), ahead)) == wanted
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))

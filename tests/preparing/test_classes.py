@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
-from spectral_shards.preprocess.errors import DestinationError, PlanError, SourceError
+from spectral_shards.preprocess.config import SplitConfig
+from spectral_shards.preprocess.errors import ConfigError, DestinationError, SourceError
 from spectral_shards.preprocess.listing import Listing
 from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.split import class_filter as chosen
@@ -22,7 +22,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def choose(source: Path, **options: object) -> Listing:
-    return choose_classes(find_source(source).scan(), SplitPlan(4, **options))  # type: ignore[arg-type]
+    return choose_classes(find_source(source).scan(), SplitConfig(4, **options))  # type: ignore[arg-type]
 
 
 def test_small_classes_are_dropped_and_reported(source: Path, tmp_path: Path) -> None:
@@ -88,30 +88,30 @@ def test_lists(tmp_path: Path) -> None:
     assert read_class_list(path) == ("n2", "n1")
     for text, message in (("", "is no list of classes"), ("a\nb\na\n", "lists a twice")):
         path.write_text(text)
-        with pytest.raises(PlanError, match=message):
+        with pytest.raises(ConfigError, match=message):
             read_class_list(path)
-    with pytest.raises(PlanError, match=r"cannot be read \(No such file"):
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
         read_class_list(tmp_path / "nowhere")
-    with pytest.raises(PlanError, match="--min-class-images -1"):
-        SplitPlan(4, min_class_images=-1).resolved()
+    with pytest.raises(ConfigError, match="--min-class-images -1"):
+        SplitConfig(4, min_class_images=-1).resolved()
 
 
 def test_notes() -> None:
     def listed(count: int) -> tuple[str, ...]:
         return tuple(map(str, range(count)))
 
-    assert class_note(SplitPlan(4), 10) == ""
-    assert class_note(SplitPlan(4, min_class_images=500), 11_221) == (
+    assert class_note(SplitConfig(4), 10) == ""
+    assert class_note(SplitConfig(4, min_class_images=500), 11_221) == (
         "11221 classes have 500 images or more, as published for fall11"
     )
-    assert class_note(SplitPlan(4, min_class_images=500), 10_000) == (
+    assert class_note(SplitConfig(4, min_class_images=500), 10_000) == (
         "10000 classes have 500 images or more (published for ImageNet-21K: 11221 for fall11, 10450 for winter21)"
     )
-    assert class_note(SplitPlan(4, min_class_images=3), 9) == "9 classes have 3 images or more"
-    assert class_note(SplitPlan(4, classes=listed(10_450)), 10_450) == (
+    assert class_note(SplitConfig(4, min_class_images=3), 9) == "9 classes have 3 images or more"
+    assert class_note(SplitConfig(4, classes=listed(10_450)), 10_450) == (
         "all of the 10450 listed classes (10450 is the number published for winter21)"
     )
-    assert class_note(SplitPlan(4, classes=listed(10)), 9) == "only 9 of the 10 listed classes"
+    assert class_note(SplitConfig(4, classes=listed(10)), 9) == "only 9 of the 10 listed classes"
 
 
 def test_on_the_command_line(source: Path, tmp_path: Path) -> None:

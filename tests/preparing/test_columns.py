@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SourceOptions, SplitConfig
 from spectral_shards.preprocess.errors import SourceError
-from spectral_shards.preprocess.sources import SourceOptions, find_source, fingerprint
+from spectral_shards.preprocess.sources import find_source, fingerprint
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.runtime.executors import Backend
 from support import forms
@@ -262,7 +262,7 @@ def test_a_part_without_labels_is_left_out_and_named(kind: str, word: str, tmp_p
     source = table(tmp_path / "set" / "train-0.parquet", image=data, label=[0, 1] * 4)
     table(source / f"{word}-0.parquet", **NO_LABELS[kind])
     scratch = tmp_path / "scratch"
-    job = prepare(source, SplitPlan(4, size=16, val_per_class=1), SourceOptions(scratch=scratch))
+    job = prepare(source, SplitConfig(4, size=16, val_per_class=1), SourceOptions(scratch=scratch))
     assert job.samples == {"train": 6, "val": 2}
     reason = "left out: none of its 3 images has a label"
     assert job.listing.rejects == ((f"{word}-0.parquet", reason),)

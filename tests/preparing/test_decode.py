@@ -8,6 +8,7 @@ from PIL import Image
 
 from spectral_shards.preprocess.errors import RejectedImage
 from spectral_shards.preprocess.pipeline.decode import Decoder
+from support.image_files import saved
 from support.pictures import encode, huge_png, picture
 
 PIXELS = picture(5, 60, 80)
@@ -15,12 +16,6 @@ PIXELS = picture(5, 60, 80)
 
 def reference(image: Image.Image, side: int = 24) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def decode(data: bytes, side: int = 24, fit: str = "squash") -> np.ndarray:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
-from spectral_shards.preprocess.errors import PlanError, SourceError
+from spectral_shards.preprocess.config import SourceOptions, SplitConfig
+from spectral_shards.preprocess.errors import ConfigError, SourceError
 from spectral_shards.preprocess.listing import Listing
-from spectral_shards.preprocess.sources import SourceOptions, find_source
+from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.split.job import prepare
 from support import forms
 from support.forms import MAKERS, OPTIONS, WNIDS, ilsvrc
@@ -25,7 +25,7 @@ def scan(path: Path, **options: str | Path) -> Listing:
 
 
 def reason(path: Path, **options: str | Path) -> str:
-    with pytest.raises((SourceError, PlanError)) as caught:
+    with pytest.raises((SourceError, ConfigError)) as caught:
         scan(path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -300,5 +300,5 @@ def test_real_images_in_every_form(shared_data: Path, tmp_path: Path) -> None:
 
 def test_the_plan_refuses_val_options_with_any_val(folders: Path, tmp_path: Path) -> None:
     source, _ = ilsvrc(folders, tmp_path, "wnids")
-    with pytest.raises(PlanError, match="has a val part of its own"):
-        prepare(source, SplitPlan(4, size=16, val_per_class=3))
+    with pytest.raises(ConfigError, match="has a val part of its own"):
+        prepare(source, SplitConfig(4, size=16, val_per_class=3))

@@ -114,7 +114,7 @@ def test_classes_that_are_called_like_parts(tmp_path: Path) -> None:
 def test_flat_images_in_parts_are_no_classes(names: tuple[str, str], tmp_path: Path) -> None:
     """As contests have them, with the labels in a table."""
     root = classes(tmp_path / "set", 3, *names)
-    (root / "spectral_shards.train.csv").write_text("id,label\n")
+    (root / "train.csv").write_text("id,label\n")
     assert f"{root}/{names[0]} holds images, not one folder or one tar of them a class: " in reason(root)
     assert read(root, kind="folders").listing.classes == tuple(sorted(names))
     (root / names[1]).rename(root / "bus")

@@ -9,10 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectral_shards.preprocess.errors import SourceError
-from spectral_shards.preprocess.sources.detect_parts import Chosen, Look, choose_files, choose_folders
+from spectral_shards.preprocess.sources.detect_parts import FolderSummary, PartAssignment, choose_files, choose_folders
 from spectral_shards.preprocess.sources.part_names import WORDS, PartName, folder_part
 
-FLAT, FULL, BOTH, EMPTY = Look(True, False), Look(False, True), Look(True, True), Look(False, False)
+FLAT, FULL, BOTH, EMPTY = (
+    FolderSummary(True, False),
+    FolderSummary(False, True),
+    FolderSummary(True, True),
+    FolderSummary(False, False),
+)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +70,7 @@ def test_a_part_word_first_or_last(word: str, case: Callable[[str], str], sign: 
         assert folder_part(name) == PartName(WORDS[word], (other,))
     assert folder_part(f"{other}{sign}{said}{sign}{other}") == PartName("")
     assert folder_part(other) == PartName("")
-    assert folder_part(said).whole
+    assert folder_part(said).exact
 
 
 @pytest.mark.parametrize(
@@ -93,9 +98,9 @@ def test_a_part_word_first_or_last(word: str, case: Callable[[str], str], sign: 
         ({}, None),
     ],
 )
-def test_which_folders_are_parts(looks: dict[str, Look], chosen: tuple[str, str, str, str] | None) -> None:
+def test_which_folders_are_parts(looks: dict[str, FolderSummary], chosen: tuple[str, str, str, str] | None) -> None:
     found = choose_folders("root", list(looks), looks.__getitem__)
-    wanted = chosen and Chosen(*((name,) if name else () for name in chosen))
+    wanted = chosen and PartAssignment(*((name,) if name else () for name in chosen))
     assert found == wanted
 
 
@@ -112,7 +117,7 @@ def test_which_folders_are_parts(looks: dict[str, Look], chosen: tuple[str, str,
         ({"train": BOTH, "bus": FLAT}, "root/train holds images"),
     ],
 )
-def test_folders_that_are_refused(looks: dict[str, Look], message: str) -> None:
+def test_folders_that_are_refused(looks: dict[str, FolderSummary], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         choose_folders("root", list(looks), looks.__getitem__)
 
@@ -121,7 +126,7 @@ def test_few_folders_are_looked_into() -> None:
     """A class called train among very many: one look at it, and one at another class."""
     asked: list[str] = []
 
-    def look(name: str) -> Look:
+    def look(name: str) -> FolderSummary:
         asked.append(name)
         return FLAT
 
@@ -148,7 +153,7 @@ def test_few_folders_are_looked_into() -> None:
 )
 def test_which_files_are_parts(names: str, chosen: str) -> None:
     parts = [tuple(some.split()) for some in chosen.split(";")]
-    assert choose_files("root", names.split()) == Chosen(*parts)
+    assert choose_files("root", names.split()) == PartAssignment(*parts)
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from pathlib import Path
 import obstore
 import pytest
 
+from spectral_shards.preprocess.config import SourceOptions
 from spectral_shards.preprocess.errors import RejectedImage, SourceError
 from spectral_shards.preprocess.listing import Entries, EntriesBuilder, Listing
-from spectral_shards.preprocess.pipeline.images import Images
-from spectral_shards.preprocess.sources import Source, SourceOptions, find_source
+from spectral_shards.preprocess.pipeline.images import EncodedImages
+from spectral_shards.preprocess.sources import Source, find_source
 from spectral_shards.preprocess.sources.base import OnProgress, no_progress
-from spectral_shards.preprocess.sources.path import Place
-from spectral_shards.preprocess.sources.tar_reader import window
+from spectral_shards.preprocess.sources.path import SourcePath
+from spectral_shards.preprocess.sources.tar_reader import open_range
 from spectral_shards.shards_manifest.storage.object_store import RemoteStore
 from spectral_shards.shards_manifest.storage.prefetch import AHEAD, AHEAD_BYTES
 from support import forms
@@ -171,7 +172,7 @@ def test_what_is_not_there(cloud: Server, folders: Path, tmp_path: Path, monkeyp
     source = find_source(f"s3://{BUCKET}/goes")
     listing = source.scan()
     obstore.delete(cloud.client("goes"), f"{WNIDS[0]}/{WNIDS[0]}_003.JPEG")
-    images = Images(source, "train", listing.classes, listing.parts["train"])
+    images = EncodedImages(source, "train", listing.classes, listing.parts["train"])
     with pytest.raises(SourceError, match=f"cannot read {WNIDS[0]}/{WNIDS[0]}_003.JPEG of the source"):
         list(images)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
@@ -224,11 +225,11 @@ def test_headers_are_read_with_what_lies_between_them_or_alone(
         forms.flat_tar(members, tmp_path / "a.tar")
         cloud.put(tmp_path / "a.tar", "windows/a.tar")
         asked.clear()
-        with window(Place.of(f"s3://{BUCKET}/windows/a.tar")) as file:
-            from spectral_shards.preprocess.sources.tar_reader import images
+        with open_range(SourcePath.of(f"s3://{BUCKET}/windows/a.tar")) as file:
+            from spectral_shards.preprocess.sources.tar_reader import list_images
 
             rejects: list[tuple[str, str]] = []
-            assert len(images(file, "a.tar", "", rejects)) == count
+            assert len(list_images(file, "a.tar", "", rejects)) == count
         assert len(asked) <= requests
         assert sum(asked) <= largest
 
@@ -256,7 +257,7 @@ class Numbered(Source):
     def describe(self) -> dict[str, str]:
         return {}
 
-    def files(self) -> Iterator[Place]:
+    def files(self) -> Iterator[SourcePath]:
         return iter(())
 
     @property
@@ -274,7 +275,7 @@ def test_images_are_read_ahead_in_order(threads: int) -> None:
     sizes = [1000] * 20 + [AHEAD_BYTES * 2, 5, AHEAD_BYTES // 2, AHEAD_BYTES // 2, AHEAD_BYTES // 2] + [10] * 200
     source = Numbered(sizes, threads)
     listing = source.scan()
-    images = Images(source, "train", listing.classes, listing.parts["train"])
+    images = EncodedImages(source, "train", listing.classes, listing.parts["train"])
     found, before = [], set(threading.enumerate())
     for i, data in enumerate(images):
         found.append(data if isinstance(data, bytes) else str(data).encode())

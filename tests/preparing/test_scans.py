@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import DestinationError
 from spectral_shards.preprocess.listing import EntriesBuilder
 from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.sources.class_folders import ClassFolders
 from spectral_shards.preprocess.sources.class_tars import ClassTars
-from spectral_shards.preprocess.split import scan_cache as scans
+from spectral_shards.preprocess.split import scan_cache
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.runtime.executors import Backend
 from support import forms
@@ -21,7 +21,7 @@ from support.pictures import class_folders, encode, picture
 from support.programs import program
 from support.splits import tree
 
-PLAN = SplitPlan(4, size=16, val_per_class=1)
+PLAN = SplitConfig(4, size=16, val_per_class=1)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def run(source: Path, out: Path, plan: SplitPlan = PLAN) -> None:
+def run(source: Path, out: Path, plan: SplitConfig = PLAN) -> None:
     split(prepare(source, plan, out=out), out, Backend())
 
 
@@ -91,15 +91,15 @@ def test_other_times_alone_scan_again_and_change_nothing_else(folders: Path, tmp
     os.utime(folders / "a", ns=(5, 5))
     run(folders, out)
     after = tree(out)
-    assert {name for name in before if before[name] != after[name]} == {scans.NAME}
+    assert {name for name in before if before[name] != after[name]} == {scan_cache.NAME}
 
 
 def test_damage_is_no_scan(folders: Path, tmp_path: Path, scanned: list[str]) -> None:
     out = tmp_path / "out"
     run(folders, out)
-    whole = (out / scans.NAME).read_bytes()
+    whole = (out / scan_cache.NAME).read_bytes()
     for damaged in (b"", whole[:50], whole[:200], whole[:-5], whole[:150] + b"\xff" * 40 + whole[190:]):
-        (out / scans.NAME).write_bytes(damaged)
+        (out / scan_cache.NAME).write_bytes(damaged)
         before = len(scanned)
         assert prepare(folders, PLAN, out=out).listing.digest()
         assert len(scanned) == before + 1
@@ -110,7 +110,7 @@ def test_deep_folders_are_not_saved(folders: Path, tmp_path: Path) -> None:
     (folders / "a" / "deep").mkdir()
     (folders / "a" / "deep" / "x.jpg").write_bytes(encode(picture(7)))
     run(folders, tmp_path / "out")
-    assert not (tmp_path / "out" / scans.NAME).exists()
+    assert not (tmp_path / "out" / scan_cache.NAME).exists()
 
 
 def test_a_listing_survives(folders: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_listing_survives(folders: Path, tmp_path: Path) -> None:
     (folders / "stray").write_bytes(b"x")
     for source in (folders, tars):
         listing = find_source(source).scan()
-        again = scans.unpack(scans.pack(listing))
+        again = scan_cache.unpack(scan_cache.pack(listing))
         assert again.digest() == listing.digest()
         for name in ("classes", "rejects", "numbered", "named_by_labels", "spelled", "notes"):
             assert getattr(again, name) == getattr(listing, name)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
-from spectral_shards.preprocess.errors import PlanError, SourceError
+from spectral_shards.preprocess.config import SplitConfig
+from spectral_shards.preprocess.errors import ConfigError, SourceError
 from spectral_shards.preprocess.sources import find_source
 from spectral_shards.preprocess.split.job import prepare
 from spectral_shards.shards_manifest.manifest import MANIFEST, load_band
@@ -51,11 +51,11 @@ def test_train_and_val(kind: str, held_out: str, tmp_path: Path) -> None:
         else:
             root.mkdir(exist_ok=True)
             made.rename(root / part)
-    job = prepare(root, SplitPlan(4, size=16))
+    job = prepare(root, SplitConfig(4, size=16))
     assert job.source.describe() == {"kind": f"class-{kind}", "name": "set"}
     assert job.samples == {"train": 7, "val": 3}
-    with pytest.raises(PlanError, match="has a val part of its own"):
-        prepare(root, SplitPlan(4, size=16, val_per_class=1))
+    with pytest.raises(ConfigError, match="has a val part of its own"):
+        prepare(root, SplitConfig(4, size=16, val_per_class=1))
     make_split(root, tmp_path / "out", factor=4, size=16)
 
 
@@ -139,7 +139,7 @@ def test_a_tar_that_was_cut_is_never_taken_for_a_smaller_one(folders: Path, tmp_
 
 def test_a_class_without_images_keeps_its_index(folders: Path, tmp_path: Path) -> None:
     (folders / "aa").mkdir()
-    job = prepare(folders, SplitPlan(4, size=16))
+    job = prepare(folders, SplitConfig(4, size=16))
     assert job.listing.classes == ("a", "aa", "b")
     assert ("aa/", "class without images") in job.listing.rejects
     assert set(job.listing.parts["train"].label.tolist()) == {0, 2}
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(folders: Path, monke
     listed = os.scandir
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(SourceError, match=r"cannot read .*/b.* \(Permission denied\)"):
-        prepare(folders, SplitPlan(4, size=16))
+        prepare(folders, SplitConfig(4, size=16))
 
 
 def test_rejects_say_their_part(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import DestinationError, SourceError
 from spectral_shards.preprocess.inspection.fidelity import fidelity
 from spectral_shards.preprocess.inspection.reconstruct import SplitBlocks, rebuild
@@ -81,7 +81,7 @@ def test_other_options_on_the_same_destination_are_refused_by_name(photos: Path,
     out = make_split(photos, tmp_path / "out", factor=4, size=16)
     before = tree(out)
     for change, message in (
-        ({"step": 4.0}, "step 5.0 there, 4.0 here"),
+        ({"quant_step": 4.0}, "quant-step 5.0 there, 4.0 here"),
         ({"samples_per_block": 32}, "samples-per-block 64 there, 32 here"),
         ({"bands": (0, 1)}, r"bands \[0, 1, 2, 3\] there, \[0, 1\] here"),
     ):
@@ -119,7 +119,7 @@ def test_destinations_that_are_no_place_for_a_split(photos: Path, tmp_path: Path
 
 
 def test_two_at_once_on_one_destination(photos: Path, tmp_path: Path) -> None:
-    job = prepare(photos, SplitPlan(4, size=16, samples_per_shard=8))
+    job = prepare(photos, SplitConfig(4, size=16, samples_per_shard=8))
     refused = []
 
     def second(*_: object) -> None:
@@ -219,7 +219,8 @@ def test_bands_alone_are_those_of_the_whole(photos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("transform", ["dct", "dct2", "none"])
 @pytest.mark.parametrize("factor", [1, 4, 16, 36])
 def test_images_come_back_from_their_bands(factor: int, transform: str, photos: Path, tmp_path: Path) -> None:
-    out = make_split(photos, tmp_path / "out", factor=factor, size=48, transform=transform, val_per_class=0, step=2.0)
+    options = {"factor": factor, "size": 48, "transform": transform, "val_per_class": 0, "quant_step": 2.0}
+    out = make_split(photos, tmp_path / "out", **options)  # type: ignore[arg-type]
     store, manifest = open_split(out)
     found = fidelity(out, photos, 100)
     assert (len(found.psnr), found.bad) == (96, ())
@@ -240,7 +241,7 @@ def test_margin_crop_and_float16(photos: Path, tmp_path: Path) -> None:
 
 
 def test_limit_draws_from_all_classes(photos: Path) -> None:
-    job = prepare(photos, SplitPlan(4, size=16, limit=30))
+    job = prepare(photos, SplitConfig(4, size=16, limit=30))
     assert sum(job.samples.values()) == 30
     train = next(row for row in job.rows if row.part == "train")
     assert len(set(job.listing.parts["train"].label[train.indices].tolist())) == 3

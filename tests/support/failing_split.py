@@ -5,7 +5,7 @@ from typing import Any
 
 from spectral_shards.preprocess.cli import main
 from spectral_shards.preprocess.split import job as run
-from spectral_shards.preprocess.split.progress import Meter
+from spectral_shards.preprocess.split.progress import SplitProgress
 
 
 def fail(*_: Any, **__: Any) -> Any:
@@ -20,9 +20,9 @@ def ended(*_: Any, **__: Any) -> Any:
 if __name__ == "__main__":
     match os.environ["FAIL_AT"]:
         case "progress bug" | "progress":
-            Meter.__call__ = fail  # type: ignore[method-assign]
+            SplitProgress.__call__ = fail  # type: ignore[method-assign]
         case "exit":
-            Meter.__call__ = ended  # type: ignore[method-assign]
+            SplitProgress.__call__ = ended  # type: ignore[method-assign]
         case "manifests":
             run.write_manifests = fail  # type: ignore[attr-defined]
         case "scan bug":

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.errors import PlanError, SourceError
+from spectral_shards.preprocess.config import SourceOptions
+from spectral_shards.preprocess.errors import ConfigError, SourceError
 from spectral_shards.preprocess.listing import Listing
-from spectral_shards.preprocess.sources import SourceOptions, find_source
+from spectral_shards.preprocess.sources import find_source
 from support import forms
 
 OPTIONS = {"factor": 4, "size": 16, "samples_per_shard": 8, "samples_per_block": 4, "val_per_class": 1}
@@ -27,7 +28,7 @@ def scan(path: Path, **options: str | Path) -> Listing:
 
 
 def refusal(path: Path, **options: str | Path) -> str:
-    with pytest.raises((SourceError, PlanError)) as caught:
+    with pytest.raises((SourceError, ConfigError)) as caught:
         scan(path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
-from spectral_shards.preprocess.errors import PlanError, SourceError
-from spectral_shards.preprocess.sources import SourceOptions
-from spectral_shards.preprocess.sources.file_names import IMAGE_ENDINGS
+from spectral_shards.preprocess.config import SourceOptions, SplitConfig
+from spectral_shards.preprocess.errors import ConfigError, SourceError
+from spectral_shards.preprocess.image_formats import IMAGE_ENDINGS
 from spectral_shards.preprocess.split.job import Job, prepare
 from support import forms
 from support.pictures import encode, picture
@@ -39,7 +38,7 @@ def classes(root: Path, count: int, *names: str) -> Path:
 def read(root: Path | str, **options: object) -> Job:
     """The source as a split of it would read it."""
     source = {name: options.pop(name) for name in ("kind", "val_labels", "scratch") if name in options}
-    plan = SplitPlan(4, size=16, **options)  # type: ignore[arg-type]
+    plan = SplitConfig(4, size=16, **options)  # type: ignore[arg-type]
     return prepare(root, plan, SourceOptions(**source))  # type: ignore[arg-type]
 
 
@@ -51,7 +50,7 @@ def counts(root: Path | str, **options: object) -> dict[str, tuple[int, int]]:
 
 def reason(root: Path | str, **options: object) -> str:
     """The one sentence that a source is refused with."""
-    with pytest.raises((SourceError, PlanError)) as caught:
+    with pytest.raises((SourceError, ConfigError)) as caught:
         read(root, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.runtime.executors import Backend
 from support.forms import OPTIONS
@@ -31,7 +31,7 @@ def split_of(out: Path) -> dict[str, bytes]:
 
 def make_split(source: Path | str, out: Path, jobs: int = 1, **options: object) -> Path:
     """Split through the library."""
-    split(prepare(source, SplitPlan(**options)), out, Backend(jobs=jobs))  # type: ignore[arg-type]
+    split(prepare(source, SplitConfig(**options)), out, Backend(jobs=jobs))  # type: ignore[arg-type]
     return out
 
 

@@ -75,7 +75,11 @@ def test_a_missing_shard_is_one_sentence(sub4: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--factor", "5"), "Error: --factor 5: choose 1, 4, 16 or 36"),
+        (("--factor", "5"), "Error: Invalid value for '--factor': '5' is not one of '1', '4', '16', '36'."),
+        (
+            ("--factor", "4", "--fit", "bogus"),
+            "Error: Invalid value for '--fit': 'bogus' is not one of 'squash', 'crop'.",
+        ),
         (("--factor", "36", "--size", "100"), "Error: --size 100 does not divide by 6: take 102 for --factor 36"),
         (("--factor", "4", "--bands", "0-9"), "Error: --bands: choose from 0 to 3, each once"),
         (
@@ -83,8 +87,8 @@ def test_a_missing_shard_is_one_sentence(sub4: Path, tmp_path: Path) -> None:
             "Error: --val-per-class 25 leaves nothing to train on in class cat, which has 25 images (1 such classes): "
             "choose fewer",
         ),
-        (("--factor", "four"), "Error: Invalid value for '--factor': 'four' is not a valid integer."),
-        (("--size", "8"), "Error: Missing option '--factor'."),
+        (("--factor", "four"), "Error: Invalid value for '--factor': 'four' is not one of '1', '4', '16', '36'."),
+        (("--size", "8"), "Error: Missing option '--factor'. Choose 1, 4, 16, 36."),
     ],
 )
 def test_one_sentence_for_each_wrong_option(

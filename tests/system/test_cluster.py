@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from spectral_shards.preprocess.config import SplitPlan
+from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.split.job import prepare
 from spectral_shards.preprocess.split.shard_row import write_row
 from spectral_shards.shards_manifest.errors import BackendError
@@ -109,7 +109,7 @@ def test_an_error_of_a_cluster_worker_is_one_sentence(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("precious")
     assert "is not empty" in fails(*cluster_command(photos, tmp_path / "full", "dask", dask[0]))
-    job = prepare(photos, SplitPlan(**OPTIONS))  # type: ignore[arg-type]
+    job = prepare(photos, SplitConfig(**OPTIONS))  # type: ignore[arg-type]
     task = job.task(job.rows[0])
     task.tools["resizer"] = "Pillow 1.0"
     with pytest.raises(BackendError, match=r"a worker has .* where the run has Pillow 1.0"):

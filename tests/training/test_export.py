@@ -146,14 +146,14 @@ def test_the_example_reads_16_bits_as_a_split_does() -> None:
     import io
     import runpy
 
-    from spectral_shards.preprocess.pipeline import pil_decode as pixels
+    from spectral_shards.preprocess.pipeline import pil_decode
 
     read = runpy.run_path(str(CLASSIFY))["read"]
     ramp = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
     for kind in ("PNG", "TIFF"):
         buffer = io.BytesIO()
         Image.fromarray(ramp).save(buffer, kind)
-        stored = np.asarray(pixels.read(buffer.getvalue())[0])
+        stored = np.asarray(pil_decode.read(buffer.getvalue())[0])
         with Image.open(buffer) as image:
             assert image.mode.startswith("I")
             assert np.array_equal(read(image), stored)
@@ -185,17 +185,17 @@ def test_every_kind_of_split_can_be_exported(options: dict[str, object], picture
 @pytest.mark.parametrize("transform", ["dct", "dct2", "none"])
 def test_the_same_integers_as_a_split(factor: int, transform: str) -> None:
     """All coefficients of a noisy image are those that the splitter stores, to the last one."""
-    from spectral_shards.preprocess.config import SplitPlan
+    from spectral_shards.preprocess.config import SplitConfig
     from spectral_shards.preprocess.pipeline.coefficients import coefficients
 
-    plan = SplitPlan(factor=factor, size=72, transform=transform, val_per_class=0).resolved()
+    plan = SplitConfig(factor=factor, size=72, transform=transform, val_per_class=0).resolved()
     pixels = np.random.default_rng(factor).integers(0, 256, (72, 72, 4), dtype=np.uint8)
     side = 72 // plan.geometry.grid
     stored = np.empty((factor, 3, side * side), np.int8)
     coefficients(plan)(pixels, stored)
     from spectral_shards.shards_manifest.spectral.transform import band_steps
 
-    steps = band_steps(plan.step, plan.dtype, plan.color, plan.transform, plan.factor)
+    steps = band_steps(plan.quant_step, plan.dtype, plan.color, plan.transform, plan.factor)
     model = ImageToBands(plan.geometry, plan.bands, steps.tolist())
     found = model(torch.from_numpy(np.ascontiguousarray(pixels[None, :, :, :3].transpose(0, 3, 1, 2))))
     assert np.array_equal(found.numpy().reshape(factor, 3, -1), stored)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spectral_shards.preprocess.config import SplitPlan
-from spectral_shards.preprocess.errors import PlanError
+from spectral_shards.preprocess.config import SplitConfig
+from spectral_shards.preprocess.errors import ConfigError
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import StoreError
 from spectral_shards.shards_manifest.storage.local import LocalStore
@@ -223,13 +223,13 @@ def test_every_recipe_trains_twelve_images(name: str, cifar: Path, tmp_path: Pat
     ],
 )
 def test_blocks_of_large_images_are_smaller(options: dict[str, Any], block: int) -> None:
-    plan = SplitPlan(4, **options).resolved()
+    plan = SplitConfig(4, **options).resolved()
     assert plan.samples_per_block == block
     assert plan.resolved() == plan
     with pytest.raises(
-        PlanError, match=r"--samples-per-block 65: with --size 4096 .* at most 1.0 GB: choose 19 or less"
+        ConfigError, match=r"--samples-per-block 65: with --size 4096 .* at most 1.0 GB: choose 19 or less"
     ):
-        SplitPlan(4, size=4096, samples_per_block=65).resolved()
+        SplitConfig(4, size=4096, samples_per_block=65).resolved()
 
 
 def test_large_images_by_default(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The labels of images that lie flat: from the devkit of ILSVRC2012, or from a list of file names and labels."""
+"""Labels of validation images without class folders: the devkit of ILSVRC2012, or a list of file names and labels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 from ...shards_manifest.storage.address import shown
 from ...shards_manifest.tables import escape
 from ..errors import SourceError
-from .base import text_lines
-from .file_names import IMAGE_ENDINGS
+from ..image_formats import IMAGE_ENDINGS
 from .matfile import read_mat
-from .path import Place
+from .path import SourcePath
+from .text_files import text_lines
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -27,7 +27,7 @@ LARGEST_LIST = 64 * 2**20
 _ENDINGS = "|".join(map(re.escape, IMAGE_ENDINGS))
 _AFTER_ENDING = re.compile(rf"(?:{_ENDINGS})\"?(?: *([\t,])| )", re.IGNORECASE)
 _BOXES = re.compile(r"(\S+)(?: -?[0-9]+){4}(?: |$)")
-_HEADS = (  # what a headline calls file names, and labels
+_NAME_HEADS = (  # what the first line of a list calls the column of file names, and that of labels
     *("imageid", "image_id", "image", "image_name", "img", "file", "filename", "file_name", "filepath", "file_path"),
     *("path", "name", "id"),
 )
@@ -37,33 +37,37 @@ _LABEL_HEADS = (
 )
 
 
-def find_labels(folders: Sequence[Place], named: str | os.PathLike[str] | None) -> Place | None:
-    """The labels of flat images: as named, else what lies in one of `folders`; None if there are none.
+def find_labels(folders: Sequence[SourcePath], named: str | os.PathLike[str] | None) -> SourcePath | None:
+    """Return where the labels of images without class folders are: as named, else in one of `folders`; None if nowhere.
 
-    Raises SourceError if what was named is not there.
+    Raises:
+        SourceError: What was named does not exist.
     """
     if named is not None:
-        place = Place.of(named)
-        if not place.is_file() and not place.is_dir():
+        path = SourcePath.of(named)
+        if not path.is_file() and not path.is_dir():
             raise SourceError(f"--val-labels {shown(named)} does not exist")
-        return place
-    places = (folder / name for folder in folders for name in LIST_NAMES)
-    return next((place for place in places if place.is_file() or place.is_dir()), None)
+        return path
+    paths = (folder / name for folder in folders for name in LIST_NAMES)
+    return next((path for path in paths if path.is_file() or path.is_dir()), None)
 
 
-def no_labels(images: Place) -> SourceError:
-    """What is missing of flat images without labels, and how to give it."""
+def no_labels(images: SourcePath) -> SourceError:
+    """Return the error for images without class folders and without labels, and how to give them."""
     return SourceError(
         f"{images} holds images without class folders and has no labels beside it: put {DEVKIT}.tar.gz there, or name "
         "the devkit or a list of 'filename label' with --val-labels"
     )
 
 
-def read_labels(path: Place) -> dict[str, str]:
-    """The label, a wnid or a number as text, of each image by the stem of its name.
+def read_labels(path: SourcePath) -> dict[str, str]:
+    """Return the label, a wnid or a number as text, of each image by the stem of its name.
 
-    From the devkit (packed or unpacked, or its ground truth file) or a text list of `filename label`.
-    Raises SourceError, OSError.
+    Args:
+        path: The devkit, packed or unpacked, or its ground truth file, or a text list of `filename label`.
+
+    Raises:
+        SourceError, OSError
     """
     data = data_folder(path)
     if data is not None:
@@ -71,34 +75,34 @@ def read_labels(path: Place) -> dict[str, str]:
     if path.is_dir():
         raise SourceError(f"{path} is not the devkit: it lacks data/{TRUTH} or data/{META}")
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return _from_devkit(*_packed(path), path)
+        return _from_devkit(*_unpack_devkit(path), path)
     return _from_list(path)
 
 
-def data_folder(path: Place) -> Place | None:
-    """Where an unpacked devkit has its data."""
-    places = (path, path / "data") if path.is_dir() else (path.parent,) if path.name == TRUTH else ()
-    return next((p for p in places if (p / TRUTH).is_file() and (p / META).is_file()), None)
+def data_folder(path: SourcePath) -> SourcePath | None:
+    """Return the folder where an unpacked devkit has its data; None if there is no such devkit."""
+    folders = (path, path / "data") if path.is_dir() else (path.parent,) if path.name == TRUTH else ()
+    return next((p for p in folders if (p / TRUTH).is_file() and (p / META).is_file()), None)
 
 
-def _packed(path: Place) -> tuple[bytes, bytes]:
-    """The ground truth and meta.mat out of the devkit's tar."""
-    found = {}
+def _unpack_devkit(path: SourcePath) -> tuple[bytes, bytes]:
+    """Return the ground truth and meta.mat from the devkit's tar."""
+    contents = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(path.read())) as tar:  # 2.5 MB
             for member in tar:
                 name = PurePosixPath(member.name).name
                 if name in (TRUTH, META) and member.isreg() and member.size <= LARGEST_LIST:
                     file = tar.extractfile(member)
-                    found[name] = file.read() if file else b""
+                    contents[name] = file.read() if file else b""
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise SourceError(f"{path} is not a complete devkit ({error}): fetch it again") from None
-    if len(found) < 2:
+    if len(contents) < 2:
         raise SourceError(f"{path} is not the devkit: it lacks data/{TRUTH} or data/{META}")
-    return found[TRUTH], found[META]
+    return contents[TRUTH], contents[META]
 
 
-def _from_devkit(truth: bytes, meta: bytes, path: Place) -> dict[str, str]:
+def _from_devkit(truth: bytes, meta: bytes, path: SourcePath) -> dict[str, str]:
     try:
         synsets = read_mat(meta)["synsets"]
         wnid = {int(synset["ILSVRC2012_ID"][0]): str(synset["WNID"]) for synset in synsets}
@@ -110,10 +114,10 @@ def _from_devkit(truth: bytes, meta: bytes, path: Place) -> dict[str, str]:
     return {f"ILSVRC2012_val_{number:08d}": label for number, label in enumerate(labels, 1)}
 
 
-def _from_list(path: Place) -> dict[str, str]:
-    """Lines `filename label` (see `_pair`), below a headline or not.
+def _from_list(path: SourcePath) -> dict[str, str]:
+    """Read lines of `filename label` (see `_split_line`), with or without a first line that names the columns.
 
-    Kaggle has commas below a headline, Tiny-ImageNet tabs.
+    Kaggle has commas and names the columns, Tiny-ImageNet has tabs.
     """
     if path.size() > LARGEST_LIST:
         raise SourceError(f"{path} is too large for a list of labels")
@@ -121,8 +125,8 @@ def _from_list(path: Place) -> dict[str, str]:
     for number, line in enumerate(text_lines(path.read(), path), 1):
         if not line.strip():
             continue
-        name, label, more = _pair(line)
-        if number == 1 and name.casefold() in _HEADS:
+        name, label, more = _split_line(line)
+        if number == 1 and name.casefold() in _NAME_HEADS:
             if more and label.casefold() not in _LABEL_HEADS:
                 raise SourceError(
                     f"the headline of {path} does not call its second column label, but {escape(label)}: keep a column "
@@ -142,16 +146,16 @@ def _from_list(path: Place) -> dict[str, str]:
 
 
 def file_stem(name: str) -> str:
-    """A file's name without its folders, with slashes of either kind, and its last ending."""
+    """Return a file's name without its folders, with slashes of either kind, and without its last ending."""
     return PurePosixPath(name.replace("\\", "/")).stem
 
 
-def _pair(line: str) -> tuple[str, str, bool]:
-    """The file name and the label of a line, and whether more columns follow.
+def _split_line(line: str) -> tuple[str, str, bool]:
+    """Return the file name and the label of a line, and whether more columns follow.
 
-    What stands between is what follows the ending of an image, else a tab, else a comma, else the last space. After a
-    space the rest is the label, as names of classes have spaces; tabs and commas end it, and commas may be quoted.
-    Boxes behind a label are left out.
+    The separator is what follows the ending of an image, else a tab, else a comma, else the last space. After a space
+    the rest of the line is the label, as names of classes have spaces; tabs and commas end it, and commas may be
+    quoted. Boxes after a label are left out.
     """
     line = line.strip()
     after = _AFTER_ENDING.search(line)

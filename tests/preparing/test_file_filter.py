@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spectral_shards.preprocess.sources.file_names import MOST_ENDINGS, Candidates
+from spectral_shards.preprocess.sources.file_filter import MOST_ENDINGS, FileFilter
 from spectral_shards.preprocess.split.summary import summary
 from support import forms
 from support.layouts import IMAGE, WNIDS, classes, counts, fill, nested, pressed, read, reason, rejects, train_and
@@ -25,10 +25,15 @@ def test_folders_that_hold_only_folders(tmp_path: Path) -> None:
     classes(parts / "train" / "imagenet", 2, "n01", "n02")
     wrapped = tmp_path / "wrapped"
     train_and(wrapped / "data", "val")
-    held = tmp_path / "held"
-    classes(held / "val", 2, "n01", "n02")
-    classes(held / "test", 2, "n01", "n02")
-    for root, example in ((one, "imagenet/n01"), (two, "cats/persian"), (wrapped, "data/train"), (held, "test/n01")):
+    untrained = tmp_path / "untrained"
+    classes(untrained / "val", 2, "n01", "n02")
+    classes(untrained / "test", 2, "n01", "n02")
+    for root, example in (
+        (one, "imagenet/n01"),
+        (two, "cats/persian"),
+        (wrapped, "data/train"),
+        (untrained, "test/n01"),
+    ):
         sentence = reason(root)
         assert f"{root} has no class folders with images in them, only folders of folders, as {example}: " in sentence
         assert f"{root}/{example.partition('/')[0]}" in sentence
@@ -277,15 +282,15 @@ def test_the_validation_tar_counts_images_alone(tmp_path: Path) -> None:
 
 
 def test_endings() -> None:
-    candidates = Candidates("cat/")
+    file_filter = FileFilter("cat/")
     taken = ["a.jpg", "a.JPEG", "b/c.Png", "two.dots.tiff", "noending", "b.txt/noending", "x.jpe", "y.JFIF", "z.pnm"]
-    assert all(candidates.takes(name.encode()) for name in taken)
-    assert candidates.rejects() == []
-    assert not any(candidates.takes(name) for name in (b"a.jpg.json", b"a.jpg~", b"b.", b"a.\xff\n", b"d.jpg/x.csv"))
-    assert dict(candidates.rejects())["cat/a.\udcff\n"] == r"its ending .\xff\n is no image's"
-    many = Candidates("")
+    assert all(file_filter.accepts(name.encode()) for name in taken)
+    assert file_filter.rejects() == []
+    assert not any(file_filter.accepts(name) for name in (b"a.jpg.json", b"a.jpg~", b"b.", b"a.\xff\n", b"d.jpg/x.csv"))
+    assert dict(file_filter.rejects())["cat/a.\udcff\n"] == r"its ending .\xff\n is no image's"
+    many = FileFilter("")
     for i in range(1000):
-        many.takes(b"x.%d" % i)
+        many.accepts(b"x.%d" % i)
     lines = many.rejects()
     assert len(lines) == MOST_ENDINGS + 1
     assert lines[-1] == ("*", f"{1000 - MOST_ENDINGS} files with other endings, which are no image's")

@@ -1,68 +1,65 @@
-"""Which names are candidates: endings of images, and the folders of systems and tools, which are no classes."""
+"""Which files are taken for images, by their names, and which folders belong to systems and tools."""
 
 from __future__ import annotations
 
 import os
 
 from ...shards_manifest.tables import escape
-from .base import HIDDEN_FOLDER, Reject, text
-from .path import Place
+from ..image_formats import IMAGE_ENDINGS
+from .base import HIDDEN_FOLDER, Reject, name_text
+from .path import SourcePath
 
-IMAGE_ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"),
-)
 SYSTEM_FOLDERS = (  # in lower case
     *("__macosx", "lost+found", "$recycle.bin", "recycler", "system volume information"),
     *("@eadir", "#recycle", "@recycle", "#snapshot"),
 )
 OF_A_SYSTEM = "a folder of a system or a tool"
-MOST_ENDINGS = 20  # of a class that have a line of their own among the rejects
+MOST_ENDINGS = 20  # of one class that get a line each among the rejects
 
 _ENDINGS = frozenset(os.fsencode(ending) for ending in IMAGE_ENDINGS)
 
 
 def is_system_folder(name: str) -> bool:
-    """True for a folder that a system or a tool keeps for itself."""
+    """Return whether a folder belongs to a system or a tool."""
     return name.lower() in SYSTEM_FOLDERS
 
 
 def system_folder(path: bytes) -> bytes:
-    """The path of the system's folder that a file lies in; empty for none."""
+    """Return the path of the system's folder that a file is in; empty for none."""
     if b"/" not in path:
         return b""
     pieces = path.split(b"/")
     for depth, piece in enumerate(pieces[:-1], 1):
-        if is_system_folder(text(piece)):
+        if is_system_folder(name_text(piece)):
             return b"/".join(pieces[:depth])
     return b""
 
 
-def system_folders(root: Place) -> list[Reject]:
-    """A line for each folder of a system or a tool, and each hidden one, directly in a folder.
-
-    Raises OSError, StoreError.
-    """
+def system_folders(root: SourcePath) -> list[Reject]:
+    """Return a reject for each folder of a system or a tool, and each hidden one, directly in a folder."""
     lines = [(f"{name}/", OF_A_SYSTEM) for name in root.folders() if is_system_folder(name)]
     return lines + [(f"{name}/", HIDDEN_FOLDER) for name in root.hidden_folders()]
 
 
 def ending(path: bytes) -> bytes:
-    """The ending of a file's name, in lower case, with its dot; empty where the name has no dot."""
+    """Return the ending of a file's name, in lower case, with its dot; empty if the name has no dot."""
     name = path.rpartition(b"/")[2]
     dot = name.rfind(b".")
     return name[dot:].lower() if dot >= 0 else b""
 
 
 def has_image_ending(name: str) -> bool:
-    """True for a name that ends as an image's does and is not hidden."""
+    """Return whether a name ends as an image's does and is not hidden."""
     return not name.startswith(".") and ending(os.fsencode(name)) in _ENDINGS
 
 
-class Candidates:
-    """Tells the candidates among the files of one class, or of one flat tar, from the rest.
+class FileFilter:
+    """Finds the images among the files of one class, or of one flat tar.
 
-    The rest is counted, not listed: a line for each ending and for each folder of a system, however many files.
+    The other files are counted, not listed: one reject for each ending and for each folder of a system.
+
+    Args:
+        prefix: What stands before each name among the rejects.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -71,14 +68,14 @@ class Candidates:
         self._folders: set[bytes] = set()
 
     def in_system_folder(self, path: bytes) -> bool:
-        """True, and noted, for a file in a folder of a system or a tool."""
+        """Return whether a file is in a folder of a system or a tool; the folder is noted."""
         folder = system_folder(path)
         if folder:
             self._folders.add(folder)
         return bool(folder)
 
-    def takes(self, path: bytes) -> bool:
-        """True for an image's ending, or none; else the file is noted."""
+    def accepts(self, path: bytes) -> bool:
+        """Return whether a file has an image's ending, or none; any other file is noted."""
         found = ending(path)
         if not found or found in _ENDINGS:
             return True
@@ -89,15 +86,17 @@ class Candidates:
         return False
 
     def rejects(self) -> list[Reject]:
-        """A line for each kind of what was noted."""
-        lines = [(f"{self._prefix}{text(folder)}/", OF_A_SYSTEM) for folder in self._folders]
+        """Return a reject for each kind of what was noted."""
+        lines = [(f"{self._prefix}{name_text(folder)}/", OF_A_SYSTEM) for folder in self._folders]
         for found, (count, path) in self._endings.items():
-            shown = escape(text(found))
+            shown = escape(name_text(found))
             if count == 1:
-                lines.append((self._prefix + text(path), f"its ending {escape(text(ending(path)))} is no image's"))
+                lines.append(
+                    (self._prefix + name_text(path), f"its ending {escape(name_text(ending(path)))} is no image's")
+                )
             elif found:
                 reason = f"{count} files with the ending {shown}, which is no image's"
-                lines.append((f"{self._prefix}*{text(found)}", reason))
+                lines.append((f"{self._prefix}*{name_text(found)}", reason))
             else:
                 lines.append((f"{self._prefix}*", f"{count} files with other endings, which are no image's"))
         return lines
