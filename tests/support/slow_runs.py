@@ -91,7 +91,7 @@ def close(run: Path, other: Path, exactly: bool, curves: tuple[str, ...] = tuple
         for key in keys:
             values = np.array([[line[key] for line in each] for each in (one, two)])
             assert np.array_equal(*values) if exactly else np.allclose(*values, rtol=2e-3, atol=1e-5), (key, values)
-    weights = [checkpoint.load(each / "checkpoint.pt")["network"] for each in (run, other)]
+    weights = [checkpoint.load_checkpoint(each / "checkpoint.pt").state["network"] for each in (run, other)]
     for name, tensor in weights[0].items():
         same = torch.equal if exactly else lambda a, b: torch.allclose(a, b, rtol=1e-2, atol=1e-3)
         assert same(tensor, weights[1][name]), name

@@ -1,9 +1,13 @@
 """What is imported by what: light where it has to be, and in one direction."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import spectral_shards
 
 PREPARING = ("commands", "inspection.info", "inspection.preview", "inspection.verify", "split.estimate", "split.job")
 HEAVY = {"torch", "torchvision", "webdataset", "matplotlib", "pyarrow", "scipy"}
@@ -49,3 +53,30 @@ def test_help_is_light(module: str) -> None:
         "assert CliRunner().invoke(cli, ['--help']).exit_code == 0"
     )
     assert not loaded(code) & {*HEAVY, "joblib", "PIL", "simplejpeg", "obstore"}
+
+
+def test_the_public_surface_is_sorted_typed_and_there() -> None:
+    names = spectral_shards.__all__
+    assert names == sorted(names)
+    assert set(names) == set(spectral_shards._HOME)
+    assert set(names) <= set(dir(spectral_shards))
+    for name in names:
+        module = f"{OURS}.{spectral_shards._HOME[name]}"
+        assert getattr(spectral_shards, name).__module__ == module  # its home, and no way through others
+    with pytest.raises(AttributeError, match="has no attribute 'open_bands'"):
+        spectral_shards.open_bands  # noqa: B018
+    source = ast.parse(Path(spectral_shards.__file__ or "").read_text())
+    typed = {
+        alias.name: f"{node.module}"
+        for block in source.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == spectral_shards._HOME
+
+
+def test_the_public_surface_is_loaded_when_it_is_used() -> None:
+    assert loaded(f"import {OURS}") & {*HEAVY, "numpy", f"{OURS}.train"} == set()
+    assert not loaded(f"from {OURS} import open_split, reconstruct_images") & {*HEAVY, f"{OURS}.train"}

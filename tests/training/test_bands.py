@@ -206,7 +206,7 @@ def test_a_signal_ends_all_bands_after_a_checkpoint(number: signal.Signals, sub4
     assert {"00", "01"} <= {path.name for path in runs.iterdir()} <= set(BANDS)
     for run in (runs / "00", runs / "01"):
         reached = json.loads((run / "steps.jsonl").read_text().splitlines()[-1])["samples"]
-        assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"]["epoch"] * 80 >= reached - 160
+        assert checkpoint.load_checkpoint(run / "checkpoint.pt").progress.loader["epoch"] * 80 >= reached - 160
 
 
 @pytest.mark.slow
@@ -262,7 +262,7 @@ def test_a_reader_that_ends_ends_the_command(bands: list[str], sub4: Path, tmp_p
     process.stderr.close()
     assert process.wait(60) == 1
     run = out if bands == ["00"] else out / "00"
-    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"]["epoch"] == 2  # saved before it is printed
+    assert checkpoint.load_checkpoint(run / "checkpoint.pt").progress.loader["epoch"] == 2  # saved before it is printed
     assert run == out or [path.name for path in out.iterdir()] == ["00"]
 
 

@@ -80,7 +80,7 @@ def test_a_damaged_shard_ends_a_run(part: str, workers: int, remote: bool, sub4:
     assert re.search(rf"Error: .*{part}-00000\d\.tar was altered", said.splitlines()[-1])
     assert "Traceback" not in said
     if part == "val":  # what was trained is kept, and the run goes on when the shard is mended
-        found = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["reader"]
+        found = checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress.loader
         assert found == {"seed": 0, "epoch": 0, "samples": 80}
 
 
@@ -139,7 +139,7 @@ def test_an_error_of_one_rank_ends_all(sub4: Path, tmp_path: Path) -> None:
         code, said = run(shards, tmp_path / f"run-{number}", 1, fail_at, ranks=2)
         assert code != 0
         assert (BUG if fail_at else "val-000000.tar was altered") in said
-        reader = checkpoint.load(tmp_path / f"run-{number}" / "checkpoint.pt")["progress"]["reader"]
+        reader = checkpoint.load_checkpoint(tmp_path / f"run-{number}" / "checkpoint.pt").progress.loader
         assert reader["samples"] == 80
 
 
@@ -164,7 +164,7 @@ def test_a_server_that_dies_ends_a_run(
             wait_for(lambda: not alive(process.pid), 20)
     finally:
         server.stop()
-    assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["reader"]["samples"] > 0
+    assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress.loader["samples"] > 0
 
 
 def without_shared_memory(script: str, cwd: Path, options: str = "size=64k") -> subprocess.CompletedProcess[str]:

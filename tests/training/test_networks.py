@@ -18,7 +18,7 @@ PLANES = (224, 112, 56, 32, 16, 8)
 def mib(name: str, plane: int, classes: int = 1000, buffers: bool = False) -> float:
     """MiB of float32 values, as published."""
     with torch.device("meta"):
-        network = networks.build(name, plane, classes)
+        network = networks.build_network(name, plane, classes)
     kept = [*network.parameters(), *(network.buffers() if buffers else ())]
     return sum(tensor.numel() * 4 for tensor in kept if tensor.dtype == torch.float32) / 2**20
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_matched_is_no_larger(name: str, plane: int, printed: flo
 def test_every_plane_gives_every_class(name: str, classes: int) -> None:
     for plane in PLANES:
         with torch.device("meta"):
-            network = networks.build(name, plane, classes)
+            network = networks.build_network(name, plane, classes)
             assert network(torch.empty(2, 3, plane, plane)).shape == (2, classes)
 
 
@@ -61,7 +61,7 @@ def test_every_plane_gives_every_class(name: str, classes: int) -> None:
 )
 def test_which_networks_train_on_a_single_sample(name: str, plane: int, good: bool) -> None:
     assert networks.trains_on_one(name, plane) == good
-    network, x = networks.build(name, plane, 2), torch.zeros(1, 3, plane, plane)
+    network, x = networks.build_network(name, plane, 2), torch.zeros(1, 3, plane, plane)
     with nullcontext() if good else pytest.raises(ValueError, match="more than 1 value per channel"):
         network(x)
 
@@ -70,7 +70,7 @@ def test_which_networks_train_on_a_single_sample(name: str, plane: int, good: bo
 def test_signal_and_gradients_reach_the_ends(name: str) -> None:
     """Logits that differ between samples and are of ordinary size, and gradients that are in the first layer too."""
     torch.manual_seed(0)
-    network = networks.build(name, 16, 10)
+    network = networks.build_network(name, 16, 10)
     x = torch.randn(16, 3, 16, 16)
     logits = network(x)
     assert 0.01 < float(logits.detach().std(0).mean()) < 10
@@ -106,12 +106,12 @@ def test_the_profile_is_printed(sub4: Path) -> None:
 
 def test_published_sizes_and_stems() -> None:
     """ResNet-34 is 83.15 MiB with 1,000 classes (../docs/results.md); small planes keep their resolution."""
-    network = networks.build("resnet34", 224, 1000)
+    network = networks.build_network("resnet34", 224, 1000)
     assert round(networks.parameter_bytes(network) / 2**20, 2) == 83.15
-    small = networks.build("resnet34", 56, 1000)
+    small = networks.build_network("resnet34", 56, 1000)
     assert small.conv1.kernel_size == (3, 3)
     assert small.conv1.stride == (1, 1)
     x = small.conv1(torch.zeros(1, 3, 56, 56))
     assert small.maxpool(x).shape == (1, 64, 56, 56)
     for plane in (8, 16, 32):
-        assert networks.build("cnn", plane, 10).eval()(torch.zeros(2, 3, plane, plane)).shape == (2, 10)
+        assert networks.build_network("cnn", plane, 10).eval()(torch.zeros(2, 3, plane, plane)).shape == (2, 10)

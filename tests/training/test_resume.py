@@ -76,7 +76,9 @@ def test_killed_with_everything_on(ranks: int, sub4: Path, tmp_path: Path, monke
     killed(sub4 / "01", tmp_path / "run", ranks, 2, more=EVERYTHING)
     assert "going on after" in train(sub4 / "01", tmp_path / "run", ranks, more=EVERYTHING)
     close(tmp_path / "run", tmp_path / "uninterrupted", exactly=ranks == 1)
-    averages = [checkpoint.load(tmp_path / name / "checkpoint.pt")["average"] for name in ("run", "uninterrupted")]
+    averages = [
+        checkpoint.load_checkpoint(tmp_path / name / "checkpoint.pt").state["ema"] for name in ("run", "uninterrupted")
+    ]
     for name, tensor in averages[0].items():
         if ranks == 1:
             assert torch.equal(tensor, averages[1][name]), name

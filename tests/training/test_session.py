@@ -1,16 +1,20 @@
 """What a step does to the weights."""
 
+import math
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, load_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import networks, recipes
-from spectral_shards.train.augment.planes import BandAugmentation
+from spectral_shards.train.augment.mixup import Mixing
+from spectral_shards.train.augment.planes import BandAugmentation, draws
 from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.train_step import TrainStep
 from spectral_shards.train.engine.trainer import train_band
@@ -89,8 +93,8 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: P
     x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
     with torch.inference_mode():
         logits = network(BandAugmentation(manifest).eval()(x))
-        raw = networks.build("cnn", 12, 3)
-        raw.load_state_dict(checkpoint.load(tmp_path / "run" / "checkpoint.pt").state["network"])
+        raw = networks.build_network("cnn", 12, 3)
+        raw.load_state_dict(checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").state["network"])
         others = raw.eval()(BandAugmentation(manifest).eval()(x))
     kept = np.load(tmp_path / "run" / "val-logits.npy")
     assert np.allclose(logits.numpy(), kept, atol=0.02)
@@ -98,13 +102,17 @@ def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: P
 
 
 def test_mixed_labels_count_by_their_share(manifest: BandManifest) -> None:
-    """With all samples of one class there is nothing to mix up, but for the pixels."""
-    x, y = batch()
-    same = x, torch.ones_like(y)
-    plain_loss, mixed_loss = (step_of(manifest, **fields)(*same, 1, 0.1)[0] for fields in ({}, {"mixup": 0.4}))
-    assert torch.isfinite(mixed_loss)
-    assert not torch.equal(plain_loss, mixed_loss)
-    assert abs(float(plain_loss - mixed_loss)) < float(plain_loss)
+    step, (x, y) = step_of(manifest, mixup=0.4, label_smoothing=0.0), batch()
+    network = deepcopy(step.model.network)
+    found, _ = step(x, y, 1, 0.1)
+    mixed = Mixing(0, 0.4, 0.0)(step.model.augmentation(x, draws(0, 1, len(y))), y, 1, 0, len(y))
+    assert mixed.share is not None
+    with torch.no_grad():
+        logits = network(mixed.x)
+        own, other = (nn.functional.cross_entropy(logits, labels, reduction="none") for labels in (y, mixed.other))
+    wanted = (mixed.share * own + (1 - mixed.share) * other).sum()
+    assert math.isclose(float(found), float(wanted), rel_tol=1e-5)
+    assert not math.isclose(float(found), float(own.sum()), rel_tol=1e-2)
 
 
 def test_adamw_takes_a_step(manifest: BandManifest) -> None:

@@ -40,14 +40,16 @@ def test_a_signal_ends_it_after_a_checkpoint_and_leaves_nothing(
         goes_on = "Interrupted: run the same command again to go on"
         assert said.splitlines()[-1] == goes_on + (", without --no-resume" if restart else "")
         assert "Traceback" not in said
-        progress = checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]
-        assert progress["reader"]["samples"] > 0
-        assert lines(tmp_path / "run", "steps.jsonl")[-1]["samples"] == progress["reader"]["samples"]
+        progress = checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress
+        assert progress.loader["samples"] > 0
+        assert lines(tmp_path / "run", "steps.jsonl")[-1]["samples"] == progress.loader["samples"]
         wait_for(lambda: not alive(process.pid), 60)
     assert shared() <= before
     assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(TEMPORARY)]
     assert "going on after" in train(sub4 / "01", tmp_path / "run", 1)
-    weights = [checkpoint.load(run / "checkpoint.pt")["network"] for run in (uninterrupted, tmp_path / "run")]
+    weights = [
+        checkpoint.load_checkpoint(run / "checkpoint.pt").state["network"] for run in (uninterrupted, tmp_path / "run")
+    ]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
@@ -72,7 +74,7 @@ def test_two_ranks_agree_on_where_to_stop(sub4: Path, uninterrupted: Path, tmp_p
     with under_way(sub4 / "01", run, 0, "--save-every", "60", ranks=2) as process:
         process.terminate()  # torchrun hands it on
         process.communicate(timeout=60)
-    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"]["samples"] > 0
+    assert checkpoint.load_checkpoint(run / "checkpoint.pt").progress.loader["samples"] > 0
     assert not (run / "run.json").exists()
     assert "going on after" in train(sub4 / "01", run, 2)
     close(run, uninterrupted, exactly=False, curves=("metrics.jsonl",))
@@ -92,7 +94,7 @@ def test_a_signal_during_an_evaluation_costs_no_epoch(
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert "Traceback" not in said
-    assert checkpoint.load(run / "checkpoint.pt")["progress"]["reader"] == {"seed": 0, "epoch": 0, "samples": 80}
+    assert checkpoint.load_checkpoint(run / "checkpoint.pt").progress.loader == {"seed": 0, "epoch": 0, "samples": 80}
     monkeypatch.delenv("SLOW_VAL")
     (run / "metrics.jsonl").write_text('{"epoch": 1, "samples": 80}\n')  # as a kill after the line leaves it
     train(sub4 / "01", run, 1)
@@ -119,7 +121,7 @@ def test_a_silent_server_does_not_keep_a_run_alive(
         _, said = process.communicate(timeout=60)
         assert said.splitlines()[-1] == "Interrupted: run the same command again to go on"
         assert "Traceback" not in said
-        assert checkpoint.load(tmp_path / "run" / "checkpoint.pt")["progress"]["reader"]["samples"] > 0
+        assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress.loader["samples"] > 0
         wait_for(lambda: not alive(process.pid), 60)
 
 

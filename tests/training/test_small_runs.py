@@ -332,7 +332,7 @@ def test_the_last_checkpoint_survives(
     monkeypatch.setattr(Trainer, "_epoch", full_after_the_first)
     with pytest.raises(StoreError, match=re.escape(AGAIN)):
         train_band(str(sub4 / "00"), out, quick(), quiet=True)
-    assert checkpoint.load(out / "checkpoint.pt").progress.loader["epoch"] == 1
+    assert checkpoint.load_checkpoint(out / "checkpoint.pt").progress.loader["epoch"] == 1
     assert not list(out.glob("*.tmp"))
     monkeypatch.undo()
     train_band(str(sub4 / "00"), out, quick(), quiet=True)

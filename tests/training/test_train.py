@@ -48,7 +48,7 @@ def test_what_a_run_leaves(runs: Path, sub4: Path) -> None:
         result = json.loads((folder / "run.json").read_text())["result"]
         assert math.isclose(result["top1"], (logits.argmax(1) == labels).mean())
         assert result["top5"] == 1.0
-        assert result["parameter_bytes"] == networks.parameter_bytes(networks.build("cnn", 12, 3))
+        assert result["parameter_bytes"] == networks.parameter_bytes(networks.build_network("cnn", 12, 3))
 
 
 def test_a_checkpoint_is_enough_to_evaluate(runs: Path, sub4: Path) -> None:
@@ -112,25 +112,25 @@ def test_foreign_and_damaged_checkpoints(runs: Path, tmp_path: Path) -> None:
     for data in (b"", b"junk", good[:1000], good[:-5000]):
         path.write_bytes(data)
         with pytest.raises(TrainError, match=r"c\.pt is not a checkpoint, or damaged"):
-            checkpoint.load(path)
+            checkpoint.load_checkpoint(path)
     for place in (2000, len(good) // 2, len(good) - 30_000):
         path.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
         with pytest.raises(TrainError, match=r"c\.pt was altered|c\.pt is not a checkpoint, or damaged"):
-            checkpoint.load(path)
+            checkpoint.load_checkpoint(path)
     for place in range(len(good) - 2000, len(good), 13):  # the archive's own tables
         path.write_bytes(good[:place] + bytes([good[place] ^ 129]) + good[place + 1 :])
         with suppress(TrainError):  # or it does not matter
-            checkpoint.load(path)
+            checkpoint.load_checkpoint(path)
     torch.save({"model": torch.zeros(3)}, path)
     with pytest.raises(TrainError, match="not a checkpoint of Spectral Shards"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     torch.save(Path("code"), path)  # a pickle of something that weights_only must not build
     with pytest.raises(TrainError, match="not a checkpoint, or damaged"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     with pytest.raises(TrainError, match="not a checkpoint, or damaged"):
-        checkpoint.load(tmp_path)
+        checkpoint.load_checkpoint(tmp_path)
     with pytest.raises(TrainError, match="does not exist"):
-        checkpoint.load(tmp_path / "none.pt")
+        checkpoint.load_checkpoint(tmp_path / "none.pt")
 
 
 def test_finished_bands_are_skipped_and_unfinished_ones_done(runs: Path, sub4: Path, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_the_best_epoch_is_kept(sub4: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     accuracy = [line["val_top1"] for line in lines]
     assert result.best_epoch == 1 + accuracy.index(max(accuracy))
-    progress = checkpoint.load(tmp_path / "run" / "best.pt").progress
+    progress = checkpoint.load_checkpoint(tmp_path / "run" / "best.pt").progress
     assert progress.loader == {"seed": 0, "epoch": result.best_epoch, "samples": 0}
     assert progress.best_top1 == max(accuracy)
 

@@ -205,17 +205,23 @@ class BandLoader:
             raise
         last = number + 1 == len(self)
         self._progress.reading = (epoch + 1, 0) if last else (epoch, number + 1)
-        if last and not self._order.continues:
+        if last and epoch + 1 not in self._epochs_from(epoch):
             self.close()
         return batch
 
     def _stream(self, epoch: int, number: int) -> tuple[Stream, int]:
         """Return what reads from a batch on, and by how many threads."""
         skip = self._options.skip_bad_shards and len(self._readers) == 1
-        last = FOREVER if self._options.epochs is None else max(self._options.epochs, epoch + 1)
-        streams = [self._order.stream(reader, range(epoch, last), number, skip) for reader in self._readers]
+        epochs = self._epochs_from(epoch)
+        streams = [self._order.stream(reader, epochs, number, skip) for reader in self._readers]
         workers = self._workers if self._order.continues else min(self._workers, 1)
         return (streams[0] if len(streams) == 1 else BandsStream(streams)), workers
+
+    def _epochs_from(self, epoch: int) -> range:
+        """Return the epochs that are read one after another, from this one on."""
+        if not self._order.continues:
+            return range(epoch, epoch + 1)
+        return range(epoch, FOREVER if self._options.epochs is None else max(self._options.epochs, epoch + 1))
 
     def _report(self, batch: Batch) -> None:
         """Count what could not be read, and say why, each sentence once."""

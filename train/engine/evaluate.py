@@ -127,7 +127,7 @@ def evaluate_checkpoint(
     """
     band = open_band(shards)
     manifest = band.manifest
-    found = checkpoint.load(path)
+    found = checkpoint.load_checkpoint(path)
     if differences := _differences(found.band, manifest):
         raise TrainError(
             f"{path} was trained on other data than {shown(shards)} ({'; '.join(differences)}): name the band that it "

@@ -34,7 +34,7 @@ class Model:
         self.device = plan.torch_device(ranks.local_rank)
         self.dtype = plan.dtype(self.device)
         self.augmentation = BandAugmentation(manifest, plan.recipe.flip, plan.recipe.random_shift).to(self.device)
-        self.network = networks.build(plan.network, manifest.geometry.crop, len(manifest.classes))
+        self.network = networks.build_network(plan.network, manifest.geometry.crop, len(manifest.classes))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._train_model: nn.Module = self.network
         if ranks.world_size > 1:

@@ -189,7 +189,7 @@ def load_ensemble(runs: Sequence[Path], weights: Sequence[float], space: Space) 
     """
     members, bands = [], []
     for run, weight in zip(runs, weights, strict=True):
-        found = checkpoint.load(run / CHECKPOINT)
+        found = checkpoint.load_checkpoint(run / CHECKPOINT)
         band = found.band
         bands.append(band)
         members.append(EnsembleMember(found.network(), band.band, band.step, band.mean, band.std, weight))

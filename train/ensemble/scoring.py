@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import EnsembleError
 from .hits import prefix_hits
-from .members import FinishedRun, check_same, open_baseline
+from .members import FinishedRun, check_same, find_runs, open_baseline
 from .ranking import Ranking, ranking_data, run_hits
 from .rules import LOG, PREFERRED, RULES, FusingRule, Space
 
@@ -275,3 +276,23 @@ def _class_gains(run: FinishedRun, best: NDArray[np.bool_], fused: NDArray[np.bo
         ClassGain(run.classes[i], int(counts[i]), float(best_right[i] / counts[i]), float(fused_right[i] / counts[i]))
         for i in np.flatnonzero(counts)
     )
+
+
+def fuse_runs(
+    folder: str | os.PathLike[str], rank_on: str | None = None, baseline: str | os.PathLike[str] | None = None
+) -> EnsembleReport:
+    """Fuse the finished runs of a split's bands.
+
+    Args:
+        folder: The folder with the run folders.
+        rank_on: As in `score_ensemble`.
+        baseline: The run folder of a network that saw the whole images, to compare with.
+
+    Returns:
+        What every rule gives; `default` is the rule to use.
+
+    Raises:
+        EnsembleError: There are no runs, or they do not belong together.
+        TrainError: A run is damaged.
+    """
+    return score_ensemble(find_runs(Path(folder)), rank_on, Path(baseline) if baseline is not None else None)

@@ -49,7 +49,7 @@ NETWORKS = {
 DEFAULT = "resnet34"
 
 
-def build(name: str, plane: int, classes: int) -> nn.Module:
+def build_network(name: str, plane: int, classes: int) -> nn.Module:
     """Build a network by its name, with random weights.
 
     Args:
@@ -71,7 +71,7 @@ def trains_on_one(name: str, plane: int) -> bool:
 
     with torch.device("meta"):
         try:
-            build(name, plane, 2)(torch.empty(1, 3, plane, plane))
+            build_network(name, plane, 2)(torch.empty(1, 3, plane, plane))
         except ValueError:
             return False
     return True

@@ -68,7 +68,7 @@ def multiply_adds(name: str, plane: int, classes: int) -> int:
         TrainError: if there is no network of this name.
     """
     with torch.device("meta"):
-        return _multiply_adds(networks.build(name, plane, classes), torch.empty(2, 3, plane, plane))
+        return _multiply_adds(networks.build_network(name, plane, classes), torch.empty(2, 3, plane, plane))
 
 
 def _multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
@@ -84,7 +84,7 @@ def describe(name: str, plane: int, classes: int) -> NetworkProfile:
         TrainError: if there is no network of this name.
     """
     with torch.device("meta"):
-        network = networks.build(name, plane, classes)
+        network = networks.build_network(name, plane, classes)
         images = torch.empty(2, 3, plane, plane)  # batch norm wants two
     counted = _multiply_adds(network, images)
     kept: dict[int, torch.UntypedStorage] = {}

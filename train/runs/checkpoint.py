@@ -17,7 +17,7 @@ from torch import nn
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import BandManifest, canonical_json, dump, load_band
 from ..errors import TrainError
-from ..networks import build
+from ..networks import build_network
 from .run_record import RunIdentity
 
 FORMAT = "spectral-checkpoint"
@@ -103,12 +103,12 @@ class Checkpoint:
 
     def network(self) -> nn.Module:
         """Return the network, with the averaged weights if there are any, in evaluation mode. Raises TrainError."""
-        network = build(self.identity.options.network, self.band.geometry.crop, len(self.band.classes))
+        network = build_network(self.identity.options.network, self.band.geometry.crop, len(self.band.classes))
         network.load_state_dict(self.state.get("ema", self.state["network"]))
         return network.eval()
 
 
-def load(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint of a file, with its tensors on the CPU.
 
     Raises:
@@ -130,7 +130,7 @@ def load(path: Path) -> Checkpoint:
 
 def load_network(path: Path) -> nn.Module:
     """Return the network of a checkpoint file (`Checkpoint.network`). Raises TrainError."""
-    return load(path).network()
+    return load_checkpoint(path).network()
 
 
 def _tensors(path: Path) -> Any:

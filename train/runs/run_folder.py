@@ -119,7 +119,7 @@ class RunFolder:
         """
         if self.starts_again(plan) or not self.store.exists(CHECKPOINT):
             return None
-        found = checkpoint.load(self.store.path(CHECKPOINT))
+        found = checkpoint.load_checkpoint(self.store.path(CHECKPOINT))
         self._check(found.identity, manifest, plan, "an unfinished run")
         return found
 
