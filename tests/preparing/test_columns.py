@@ -268,7 +268,7 @@ def test_a_part_without_labels_is_left_out_and_named(kind: str, word: str, tmp_p
     assert job.listing.rejects == ((f"{word}-0.parquet", reason),)
     assert job.listing.notes == (
         "Parquet columns: image image, label label",
-        f"{word}-0.parquet is {reason}; so val is held out of train",
+        f"{word}-0.parquet is {reason}; so val is taken from train",
     )
     job.source.stage()
     assert len(list(scratch.rglob("*.images"))) == 1  # what is left out is not copied

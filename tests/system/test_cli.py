@@ -28,7 +28,7 @@ def test_dry_run_writes_nothing_and_is_close(photos: Path, tmp_path: Path) -> No
     assert lines[:5] == [
         "photos: class folders",
         "  train: 87 images of 3 classes",
-        "  val: 9 images of 3 classes, held out of train",
+        "  val: 9 images of 3 classes, taken from train",
         "sub4: 4 bands of 3x32x32 int8, nothing written yet",
         "  shards a band: 2 of train, 1 of val",
     ]

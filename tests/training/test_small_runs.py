@@ -485,7 +485,7 @@ def test_the_data_of_another_network(runs: Path, sub4: Path, tmp_path: Path) -> 
         assert str(caught.value) == f"{path} was trained on other data than {shards} ({said}): {end}"
 
 
-def test_other_runs_are_told_apart_in_words(runs: Path, sub4: Path, tmp_path: Path) -> None:
+def test_the_difference_to_other_runs_is_said_in_words(runs: Path, sub4: Path, tmp_path: Path) -> None:
     source = class_folders(tmp_path / "photos", {"ant": 40, "bee": 31, "cat": 25})
     Image.fromarray(picture(99)).save(source / "ant" / "more.png")
     other = make_split(
