@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\(([\w./-]+\.(?:md|py|toml))(?:#[\w-]*)?\)")
 
 
 def tracked(*patterns: str) -> list[str]:
-    """Return the tracked files that are there, by their paths from the top."""
+    """Return the tracked files that are there, by their paths from the top; `patterns` may have options of ls-files."""
     listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no checkout of git")
@@ -82,9 +82,11 @@ def test_paths_that_are_not_there_are_found() -> None:
     ]
 
 
-def test_every_module_is_tracked() -> None:
-    there = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
-    assert sorted(there - set(tracked(*PACKAGES))) == []
+def test_git_ignores_no_module() -> None:
+    ignored = tracked("--others", "--ignored", "--exclude-standard", *PACKAGES)
+    assert [name for name in ignored if name.endswith((".py", ".c", ".h", ".toml"))] == []
+    rules = ["git", "check-ignore", "train/runs/new.py", "train/build/new.py", "runs/new.py"]
+    assert subprocess.run(rules, cwd=ROOT, capture_output=True, text=True).stdout == "runs/new.py\n"
 
 
 # --- sizes
