@@ -33,8 +33,15 @@ EPOCHS = 3
 def read(band: str, cache: str | None, pace: float) -> dict[str, float]:
     """Read a band as one rank without other processes does.
 
-    pace: samples/s that are asked for at most, 0 for any number.  The result: first, seconds to the first batch;
-    rate, samples/s after the first epoch; waited, the share of the time after the first epoch spent in waiting.
+    Args:
+        band: Folder or URL of the band.
+        cache: Folder of the cache; None for none.
+        pace: Samples/s that are asked for at most; 0 for no limit.
+
+    Returns:
+        first: Seconds to the first batch.
+        rate: Samples/s after the first epoch.
+        data_wait: Share of the time after the first epoch that was spent waiting for batches.
     """
     from spectral_shards.shards_manifest.dataset import open_band
     from spectral_shards.shards_manifest.shard.reader import BlockReader

@@ -2,7 +2,7 @@
 
     python benchmarks/workers.py ../shared/data/imagenet-sample
 
-Whole commands, `spectral-prep split --jobs N` into a temporary folder, in turn, with everything from start to
+Complete commands, `spectral-prep split --jobs N` into a temporary folder, in turn, with everything from start to
 end. The memory is the largest resident set of any of their processes.
 """
 
@@ -28,7 +28,7 @@ def run(source: Path, factor: int, jobs: int, samples_per_shard: int) -> tuple[f
         quiet = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
         started = time.perf_counter()
         child = os.posix_spawn(command[0], command, os.environ, file_actions=quiet)
-        _, status, used = os.wait4(child, 0)  # of the child and of all that it waited for
+        _, status, used = os.wait4(child, 0)  # of the child and of its own children
         if status:
             raise click.ClickException(f"{' '.join(command)} failed")
         return time.perf_counter() - started, used.ru_maxrss / 1000

@@ -82,7 +82,7 @@ class TrainValSource(Source):
         name = self.val_path.rpartition("/")[2]
         reason = f"left out: none of its {images} images has a label"
         rejects = tuple(sorted([*train.rejects, *left_out, (escape(name), reason)]))
-        note = f"{escape(name)} is {reason}; so val is held out of train"
+        note = f"{escape(name)} is {reason}; so val is taken from train"
         return replace(train, rejects=rejects, notes=(*train.notes, note))
 
     def read(self, part: str, class_name: str, entries: Entries, i: int) -> bytes:

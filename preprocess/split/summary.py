@@ -14,7 +14,7 @@ def summary(job: Job) -> list[str]:
     lines = [f"{source.describe()['name']}: {source.reads()}"]
     classes, total = job.classes, len(job.listing.classes)
     for part, images in sorted(job.samples.items()):
-        from_train = ", held out of train" if part not in job.listing.parts else ""
+        from_train = ", taken from train" if part not in job.listing.parts else ""
         lines.append(f"  {part}: {images_of_classes(images, classes[part], total)}{from_train}")
     labels = job.listing.parts["train"].label
     if len(labels) > 1 and labels.min() == labels.max() and not job.config.classes:

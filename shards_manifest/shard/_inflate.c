@@ -233,7 +233,7 @@ static int read_codes(Reader *r, Entry *table)
 
 /* Write the bytes of a block from `out` on; return where they end, or NULL. There are none before `start`.
  *
- * The next entry is looked up before a refill, which then need not be waited for. Of the 56 bits of a refill, LOOKUPS
+ * The next entry is looked up before a refill, which then costs no wait. Of the 56 bits of a refill, LOOKUPS
  * entries use 12 each, and 20 remain: enough for the next look-up, and for a run, which uses 12 + 5 + 1.
  */
 static uint8_t *read_bytes(Reader *reader, const Entry *table, const uint8_t *start, uint8_t *out, const uint8_t *end)

@@ -89,7 +89,7 @@ def test_sample_tables_keep_every_key_on_its_line(samples: list[tuple[str, int]]
 
 
 @given(st.lists(st.binary(max_size=30), unique=True))
-def test_escaping_keeps_names_apart(names: list[bytes]) -> None:
+def test_escaping_keeps_names_distinct(names: list[bytes]) -> None:
     texts = [escape(name.decode("utf-8", "surrogateescape")) for name in names]
     assert len(set(texts)) == len(names)
     for text in texts:

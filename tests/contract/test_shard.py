@@ -26,7 +26,7 @@ def whole(counts: list[int]) -> tuple[bytes, Shard]:
 
 
 def test_golden_bytes() -> None:
-    """The format, apart from the compressor: these bytes may never change within version 1."""
+    """The format, without the compressor: these bytes may never change within version 1."""
     file = io.BytesIO()
     writer = ShardWriter(file)
     writer.add(b"stands for a gzip member", np.array([3, 1, 2]))

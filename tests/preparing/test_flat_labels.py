@@ -94,7 +94,7 @@ def test_tiny_imagenet_as_it_comes(tmp_path: Path) -> None:
     assert rejects(root)["test/"] == "images without classes or labels"
     assert summary(read(root, val_per_class=1))[1:] == [
         "  train: 6 images of 2 classes",
-        "  val: 2 images of 2 classes, held out of train",
+        "  val: 2 images of 2 classes, taken from train",
         "  not used: test/",
     ]
 

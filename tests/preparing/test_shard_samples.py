@@ -149,7 +149,7 @@ def test_shards_without_labels_are_left_out_and_named(kind: str, word: str, layo
     assert "val" not in found.parts
     name = word if layout == "folders" else f"{word}-000.tar"
     assert found.rejects == ((name, "left out: none of its 3 images has a label"),)
-    assert found.notes == (f"{name} is left out: none of its 3 images has a label; so val is held out of train",)
+    assert found.notes == (f"{name} is left out: none of its 3 images has a label; so val is taken from train",)
     job = prepare(tmp_path / "set", SplitConfig(4, size=16, val_per_class=2))
     assert job.samples == {"train": 6, "val": 4}
 

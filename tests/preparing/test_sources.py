@@ -40,11 +40,11 @@ def test_tars_and_folders_give_the_same_bands(folders: Path, tmp_path: Path) -> 
     assert {name for name in first if first[name] != second[name]} == provenance
 
 
-@pytest.mark.parametrize("held_out", ["val", "validation", "test"])
+@pytest.mark.parametrize("folder", ["val", "validation", "test"])
 @pytest.mark.parametrize("kind", ["folders", "tars"])
-def test_train_and_val(kind: str, held_out: str, tmp_path: Path) -> None:
+def test_train_and_val(kind: str, folder: str, tmp_path: Path) -> None:
     root = tmp_path / "set"
-    for part, counts in (("train", {"a": 3, "b": 4}), (held_out, {"a": 2, "b": 1})):
+    for part, counts in (("train", {"a": 3, "b": 4}), (folder, {"a": 2, "b": 1})):
         made = class_folders(tmp_path / "made" / part, counts)
         if kind == "tars":
             tarred(made, root / part)

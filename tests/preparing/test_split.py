@@ -1,4 +1,4 @@
-"""Whole splits: the same bytes however they come about, and nothing lost when something is wrong."""
+"""Complete splits: the same bytes however they come about, and nothing lost when something is wrong."""
 
 import gzip
 import json

@@ -62,7 +62,7 @@ def free_ports(count: int) -> list[int]:
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "no success in time"
         time.sleep(0.02)
 
 
@@ -143,7 +143,7 @@ class Server:
                 self._process.wait(10)
 
     def client(self, prefix: str = "") -> S3Store:
-        """A plain client, apart from the code under test."""
+        """A plain client, independent of the code under test."""
         return S3Store(
             BUCKET,
             prefix=prefix,

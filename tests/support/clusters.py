@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "no success in time"
         time.sleep(0.05)
 
 

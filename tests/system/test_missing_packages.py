@@ -52,9 +52,9 @@ def test_packages_that_are_needed_later(runs: Path, sub4: Path, tmp_path: Path) 
 
 
 def test_any_other_missing_module_is_a_fault_of_ours() -> None:
-    done = run_without({"joblib"}, "cli", "--shards", "sub4/00")
+    done = run_without({"tqdm"}, "cli", "--shards", "sub4/00")
     assert done.returncode == 1
-    assert done.stderr.endswith("ModuleNotFoundError: No module named 'joblib'\n")
+    assert done.stderr.endswith("ModuleNotFoundError: No module named 'tqdm'\n")
 
 
 @pytest.mark.parametrize("module", ["cli", "ensemble_cli"])

@@ -110,7 +110,7 @@ def test_an_error_ends_a_run_wherever_it_is_raised(fail_at: str, sub4: Path, tmp
     assert (tmp_path / "run" / "error.log").exists() == (PLACES[fail_at] != FULL)
 
 
-def test_an_exit_that_nobody_expects_ends_a_run(sub4: Path, tmp_path: Path) -> None:
+def test_an_unexpected_exit_ends_a_run(sub4: Path, tmp_path: Path) -> None:
     assert run(sub4 / "01", tmp_path / "run", 2, "exit")[0] == 3
     assert run(sub4 / "01", tmp_path / "run", 0)[0] == 0  # nothing holds the run's folder
 

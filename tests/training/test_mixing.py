@@ -121,7 +121,7 @@ def test_samples_of_one_block_are_not_mixed() -> None:
 
 
 @given(st.integers(2, 300), st.integers(1, 32))
-def test_partners_are_of_the_lane_beside(size: int, slots: int) -> None:
+def test_partners_are_of_the_slot_beside(size: int, slots: int) -> None:
     plan = EpochSampler(np.full(10, 64), size, min(slots, size), 0)
     partners, edges = plan.partners, plan.edges
     assert (partners[partners] == np.arange(size)).all()

@@ -113,13 +113,13 @@ def test_evaluation_batches_are_whole_blocks_that_fill_them(sizes: list[int], si
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=200), st.integers(0, 400))
-def test_what_is_held_out_is_little_and_whole_blocks(sizes: list[int], wanted: int) -> None:
+def test_the_holdout_is_small_and_of_whole_blocks(sizes: list[int], wanted: int) -> None:
     samples = np.array(sizes, np.int64)
     trained = trained_blocks(samples, wanted)
-    held, most = int(samples[trained:].sum()), min(wanted, int(samples.sum()) // 20)
-    assert held == 0 or LEAST_HOLDOUT <= held <= most
+    holdout, most = int(samples[trained:].sum()), min(wanted, int(samples.sum()) // 20)
+    assert holdout == 0 or LEAST_HOLDOUT <= holdout <= most
     if most >= LEAST_HOLDOUT + 63 and trained:  # as much as whole blocks allow
-        assert held + samples[trained - 1] > most
+        assert holdout + samples[trained - 1] > most
 
 
 def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:

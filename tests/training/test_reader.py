@@ -188,7 +188,7 @@ def test_what_the_disk_refuses_is_a_bad_shard(sub4: Path, tmp_path: Path) -> Non
     assert len(list(stream_of(band, 9, range(1), skip=True))) == 9
 
 
-def test_readers_stop_when_nobody_wants_more(sub4: Path) -> None:
+def test_readers_stop_when_no_more_is_wanted(sub4: Path) -> None:
     before = set(threading.enumerate())
     with closing(read_ahead(stream_of(sub4 / "00", 9, range(1000)), 2, pin_memory=False)) as batches:
         next(batches)

@@ -159,7 +159,7 @@ def test_other_pixels_are_another_run(photos: Path, runs: Path, tmp_path: Path) 
     assert "holds a finished run of another kind (data " in sentence
 
 
-def test_loss_falls_and_bands_can_be_told_apart(sub4: Path, tmp_path: Path) -> None:
+def test_loss_falls_and_bands_differ(sub4: Path, tmp_path: Path) -> None:
     result = train_band(str(sub4 / "00"), tmp_path / "run", quick(epochs=8), quiet=True)
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
@@ -233,7 +233,7 @@ def test_the_best_epoch_is_kept(sub4: Path, tmp_path: Path) -> None:
     assert progress.best_top1 == max(accuracy)
 
 
-def test_a_run_is_begun_anew_on_demand(runs: Path, sub4: Path, tmp_path: Path) -> None:
+def test_a_run_restarts_on_demand(runs: Path, sub4: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs, tmp_path / "runs"))
     command = ("spectral-train", "--shards", sub4 / "02", *QUICK, "--lr", "0.05", "--out", copy / "02")
     assert "holds a finished run of another kind" in fails(*command)
@@ -257,7 +257,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def test_what_cannot_be_begun_anew_stays(
+def test_what_cannot_be_restarted_stays(
     runs: Path, sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = Path(shutil.copytree(runs / "02", tmp_path / "02"))

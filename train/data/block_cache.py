@@ -23,7 +23,7 @@ from ...shards_manifest.shard.index import PartIndex
 CHECK = 32 << 20  # bytes that a process adds between two looks at the size of all: so much it may be exceeded by
 IN_USE = 60.0  # seconds since its last use for which a shard is not removed
 TOUCH = 15.0  # seconds between two notes of use
-OPEN = 128  # shards held open
+OPEN = 128  # shards kept open
 
 
 @dataclass

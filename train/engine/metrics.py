@@ -60,7 +60,7 @@ class EpochTotals:
         loss: Sum of the samples' losses, over all ranks.
         correct: Samples whose class came first.
         lost: Samples that could not be read.
-        data_wait: Seconds that this rank waited for batches.
+        data_wait: Seconds that this rank spent waiting for batches.
         seconds: Seconds of this rank's steps.
     """
 

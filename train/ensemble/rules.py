@@ -42,7 +42,7 @@ RANK_ON = {
         RankingData(
             "holdout",
             "samples kept from training",
-            "ranks and fitted weights come from samples held out of train",
+            "ranks and fitted weights come from samples kept from training",
             part="holdout",
         ),
         RankingData(

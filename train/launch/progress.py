@@ -28,7 +28,7 @@ class BandProgress:
         loss: of the latest steps.
         train: top-1 on train in the last epoch, as a fraction.
         val: top-1 on val after the last epoch, as a fraction.
-        data_wait: fraction of the last epoch that steps waited for data.
+        data_wait: fraction of the last epoch that steps spent waiting for data.
         written: when the run last wrote a line, in seconds since 1970; 0 for never.
     """
 

@@ -19,7 +19,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.storage.address import is_url, shown, url_names
@@ -76,7 +75,7 @@ class RunFolder:
         restart: Whether the command would start again instead of going on; errors say so.
 
     Raises:
-        StoreError: From every method that writes, where the disk is full or refuses. The last checkpoint stays as it is.
+        StoreError: From every method that writes, where the disk is full or refuses. The last checkpoint stays.
     """
 
     def __init__(self, path: str | os.PathLike[str], restart: bool = False) -> None:
