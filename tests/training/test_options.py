@@ -10,6 +10,7 @@ from spectral_shards.shards_manifest.runtime.executors import BACKENDS
 from spectral_shards.train import cli, ensemble_cli, networks, recipes
 from spectral_shards.train.config import ON_BAD_SHARD, PRECISIONS
 from spectral_shards.train.data.sampler import LAST_BATCH
+from spectral_shards.train.engine import lr_schedule, optimizers
 from spectral_shards.train.ensemble.rules import RANK_ON, RULES
 from spectral_shards.train.errors import TrainError
 from spectral_shards.train.options import TrainOptions
@@ -35,6 +36,12 @@ def test_choices_are_shown_and_checked(command: click.Command, option: str, choi
     refused = CliRunner().invoke(command, [option, "bogus"])
     assert refused.exit_code == 2
     assert f"'bogus' is not one of {', '.join(map(repr, choices))}." in refused.output
+
+
+def test_the_engine_has_what_a_recipe_can_name() -> None:
+    assert set(optimizers.BUILDERS) == set(recipes.OPTIMIZERS)
+    assert set(lr_schedule.FALLS) == set(recipes.SCHEDULES)
+    assert set(lr_schedule.RISES) <= set(recipes.SCHEDULES)
 
 
 def parsed(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> TrainOptions:

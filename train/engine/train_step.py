@@ -15,6 +15,7 @@ from ..augment.planes import draws
 from ..errors import TrainError
 from ..recipes import Recipe
 from .model import Model
+from .optimizers import build_optimizer
 
 
 class TrainStep:
@@ -30,7 +31,7 @@ class TrainStep:
 
     def __init__(self, model: Model, recipe: Recipe, seed: int = 0, partners: NDArray[np.int64] | None = None) -> None:
         self.model, self._recipe, self._seed = model, recipe, seed
-        self.optimizer = _optimizer(model.network, recipe)
+        self.optimizer = build_optimizer(model.network, recipe)
         self._mixing = Mixing(seed, recipe.mixup, recipe.cutmix, partners)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
         self._scaler = torch.amp.GradScaler(model.device.type, enabled=model.dtype == torch.float16)
@@ -117,19 +118,3 @@ class TrainStep:
 def dropout_seed(seed: int, step: int, rank: int) -> int:
     """Return the seed of torch's generator for a step: after a resume the same is dropped, with no state to keep."""
     return int(np.random.SeedSequence(seed, spawn_key=(3, step, rank)).generate_state(1, np.uint64)[0])
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = list(network.parameters())
-    fused = parameters[0].is_cuda  # which also finds float16's overflows without waiting for the GPU
-    if recipe.optimizer == "adamw":
-        betas = (recipe.momentum, 0.999)
-        return torch.optim.AdamW(parameters, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, fused=fused)
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        weight_decay=recipe.weight_decay,
-        fused=fused,
-    )

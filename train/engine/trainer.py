@@ -22,11 +22,12 @@ from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..networks.profile import multiply_adds
 from ..recipes import remarks
-from ..runs.checkpoint import Checkpoint, CheckpointTimer, Progress
+from ..runs.checkpoint import Checkpoint, Progress
 from ..runs.metrics_log import EpochLine, StepLine
 from ..runs.run_folder import RunFolder
 from ..runs.run_record import Result, RunIdentity
 from ..shutdown import StopRequest
+from .checkpoint_timer import CheckpointTimer
 from .evaluate import Evaluator, eval_batch_size
 from .lr_schedule import learning_rate
 from .metrics import EpochTotals, Evaluation, summed
@@ -196,7 +197,8 @@ class Trainer:
         better = self._note_best(found)
         if rank0:
             self._run.log(line)
-            self._save(better)
+            if better or self._timer.due(epoch_ends=True):
+                self._save(better)
         self._say(line.text(self._plan.recipe.epochs))
         return found
 

@@ -1,10 +1,9 @@
-"""Checkpoints that carry their own configuration, and when they are written. Loading one never unpickles code."""
+"""Checkpoints that carry their own configuration. Loading one never unpickles code."""
 
 from __future__ import annotations
 
 import io
 import json
-import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,26 +21,6 @@ from .run_record import RunIdentity
 
 FORMAT = "spectral-checkpoint"
 VERSION = 5
-
-
-class CheckpointTimer:
-    """When a checkpoint is due: after every epoch, and within an epoch every so many seconds, about.
-
-    Args:
-        seconds: Between two checkpoints within an epoch.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._last = time.perf_counter()
-
-    def due(self, epoch_ends: bool = False) -> bool:
-        """Return whether it is time for one."""
-        return epoch_ends or time.perf_counter() - self._last >= self._seconds
-
-    def saved(self) -> None:
-        """Note that one was written."""
-        self._last = time.perf_counter()
 
 
 @dataclass(frozen=True)
