@@ -64,9 +64,9 @@ def main(source: Path, runs: int, times: int, delay: float) -> None:
             )
             places = {"disk": (str(folder), 0), "bucket": (f"s3://{BUCKET}", server.port)}
             places[f"bucket, {1000 * delay:.0f} ms later"] = (f"s3://{BUCKET}", slow.port)
-            for what, source in (("class folders", "set"), ("tar of tars", "set.tar")):
+            for what, name in (("class folders", "set"), ("tar of tars", "set.tar")):
                 taken = [
-                    [seconds(f"{root}/{source}", folder, port) for root, port in places.values()] for _ in range(runs)
+                    [seconds(f"{root}/{name}", folder, port) for root, port in places.values()] for _ in range(runs)
                 ]
                 for number, where in enumerate(places):
                     column = sorted(run[number] for run in taken)
