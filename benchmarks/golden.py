@@ -76,7 +76,7 @@ def digest(pieces: list[tuple[str, bytes]]) -> str:
 
 
 def make_images(root: Path) -> None:
-    """Waves in noise, which tell their class: of several kinds and sizes, one damaged; and tiny ones to train on."""
+    """Waves in noise, which differ by class: of several kinds and sizes, one damaged; and tiny ones to train on."""
     random = np.random.default_rng(1)
     exif = Image.Exif()
     exif[0x0112] = 6  # the orientation: turned

@@ -153,7 +153,7 @@ def test_other_pixels_are_another_run(photos: Path, runs: Path, tmp_path: Path) 
     other = make_split(
         photos,
         tmp_path / "sub4",
-        **{**SUB4, "step": 9.0},
+        **{**SUB4, "quant_step": 9.0},
     )
     sentence = fails("spectral-train", "--shards", other / "00", *QUICK, "--out", runs / "00")
     assert "holds a finished run of another kind (data " in sentence
