@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and kills of the process that others belong to: what ends, when, and what it leaves."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -11,10 +12,14 @@ import pytest
 import torch
 
 from spectral_shards.shards_manifest.storage.base import TEMPORARY
+from spectral_shards.train.data.loader import BandLoader
+from spectral_shards.train.data.stream import Batch
+from spectral_shards.train.engine.trainer import train_band
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.shutdown import StopRequest
 from support.buckets import WebServer, wait_for
 from support.slow_runs import alive, close, command, lines, train, under_way
+from support.trainings import quick
 
 
 def shared() -> set[str]:
@@ -140,3 +145,25 @@ def test_a_silent_server_is_left_when_it_is_first_asked_or_the_parent_is_killed(
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
+
+
+def test_a_signal_between_a_batch_and_its_step_loses_neither(
+    sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = train_band(str(sub4 / "01"), tmp_path / "whole", quick(), quiet=True)
+    report, taken = BandLoader._report, itertools.count()
+
+    def interrupted(loader: BandLoader, batch: Batch) -> None:
+        report(loader, batch)
+        if next(taken) == 2:  # the loader has counted the batch, and no step has had it yet
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(BandLoader, "_report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_band(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
+    assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress.loader["samples"] == 32
+    monkeypatch.undo()
+    found = train_band(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
+    assert (found.loss, found.train_top1) == (wanted.loss, wanted.train_top1)
+    logits = [(tmp_path / name / "val-logits.npy").read_bytes() for name in ("whole", "run")]
+    assert logits[0] == logits[1]

@@ -318,7 +318,8 @@ class Trainer:
     def _save(self, best: bool = False) -> None:
         state = self.state
         progress = Progress(
-            loader=self.loader.state_dict(),
+            # the loader's own state may be a batch ahead: a signal can take that batch away before it is trained on
+            loader=self.loader.epoch_sampler.state_dict(state.epoch, state.batch),
             totals=asdict(state.totals),
             train_top1=state.train_top1,
             best_top1=state.best_top1,
