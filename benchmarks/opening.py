@@ -8,9 +8,10 @@ The manifest and the index are generated; no shard is there, and none is read.
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
+import multiprocessing
+import resource
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -18,25 +19,25 @@ from statistics import median
 import click
 import numpy as np
 
+from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.manifest import MANIFEST, BandManifest, Geometry, Part, Shard, dump
 from spectral_shards.shards_manifest.shard.index import ENTRY, index_name
+from spectral_shards.shards_manifest.shard.reader import BlockReader
+from spectral_shards.train.data.sampler import EpochSampler, Span
 
-OPEN = """
-import resource, sys, time
-from spectral_shards.shards_manifest.dataset import open_band
-from spectral_shards.shards_manifest.shard import reader
-from spectral_shards.train.data import sampler
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-started = time.perf_counter()
-store, manifest = open_band(sys.argv[1])
-part = reader.BlockReader(store, manifest, "train")
-opened = time.perf_counter()
-plan = sampler.EpochSampler.of(part.samples, 256, part.block_bytes, 0)
-load = next(plan.loads(0, sampler.Span(0, 256)))
-ended = time.perf_counter()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(opened - started, ended - opened, before / 1000, after / 1000, plan.batches)
-"""
+
+def measured(band: str) -> tuple[float, float, float, float, int]:
+    """Seconds to open a band and to plan its first block, MB of this process before and after, and the batches."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    store, manifest = open_band(band)
+    part = BlockReader(store, manifest, "train")
+    opened = time.perf_counter()
+    plan = EpochSampler.of(part.samples, 256, part.block_bytes, 0)
+    next(plan.block_reads(0, Span(0, 256)))
+    ended = time.perf_counter()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return opened - started, ended - opened, before / 1000, after / 1000, plan.batches
 
 
 def generated(folder: Path, samples: int, shard: int, block: int, classes: int) -> None:
@@ -87,10 +88,8 @@ def main(samples: int, shard: int, classes: int, runs: int) -> None:
         generated(Path(folder), samples, shard, 64, classes)
         sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(Path(folder).iterdir()))
         click.echo(f"{samples} samples in {-(-samples // shard)} shards: {sizes}")
-        outcomes = [
-            tuple(map(float, subprocess.check_output([sys.executable, "-c", OPEN, folder], text=True).split()))
-            for _ in range(runs)
-        ]
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            outcomes = [pool.apply(measured, (folder,)) for _ in range(runs)]
     opened, planned, before, after, batches = zip(*outcomes, strict=True)
     click.echo(f"opened in {median(opened):.3f} s ({min(opened):.3f} to {max(opened):.3f}), n = {runs}")
     spread = f"{median(planned):.3f} s ({max(planned):.3f} at most)"

@@ -64,7 +64,7 @@ _SCRATCH = (
 _source_options = _options(
     "source_options",
     SourceOptions,
-    click.option("--source", "kind", type=click.Choice(list(KINDS)), help="Form of SOURCE.  [default: detect it]"),
+    click.option("--source", "kind", type=click.Choice(tuple(KINDS)), help="Form of SOURCE.  [default: detect it]"),
     click.option("--val-labels", type=_PATH, help=_VAL_LABELS),
     click.option("--scratch", type=_PATH, help=_SCRATCH),
     click.option("--image-column", help="Column of images in Parquet files.  [default: choose it]"),
@@ -149,7 +149,7 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
     _jobs("all cores, or all that the cluster has"),
     click.option(
         "--backend",
-        type=click.Choice(list(BACKENDS)),
+        type=click.Choice(tuple(BACKENDS)),
         help="loky for this machine, or a kind of cluster.  [default: loky]",
     ),
     click.option("--address", help="Address of the cluster, as in tcp://head:8786 (Dask) or auto (Ray)."),

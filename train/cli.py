@@ -134,7 +134,7 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
 )
 @click.option(
     "--backend",
-    type=click.Choice(BACKENDS),
+    type=click.Choice(tuple(BACKENDS)),
     default="loky",
     show_default=True,
     help="Where bands are trained: loky is this machine, the others are clusters.",

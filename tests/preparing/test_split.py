@@ -10,15 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import DestinationError, SourceError
 from spectral_shards.preprocess.inspection.fidelity import fidelity
-from spectral_shards.preprocess.inspection.reconstruct import SplitBlocks, rebuild
+from spectral_shards.preprocess.inspection.reconstruct import SplitBlocks, rebuild, reconstruct_images
 from spectral_shards.preprocess.inspection.verify import verify
 from spectral_shards.preprocess.split.job import prepare, split
 from spectral_shards.shards_manifest.dataset import open_split
+from spectral_shards.shards_manifest.errors import FormatError
 from spectral_shards.shards_manifest.manifest import MANIFEST, load_band, load_split
 from spectral_shards.shards_manifest.runtime.executors import Backend
 from support.pictures import class_folders, encode, huge_png, picture
@@ -229,6 +231,13 @@ def test_images_come_back_from_their_bands(factor: int, transform: str, photos: 
         assert sum(block.shape[1] for block in blocks) == 96
         sample = next(iter(blocks))[:, 5]
     assert rebuild(sample, manifest).shape == (48, 48, 3)
+    images = list(reconstruct_images(out, "train"))
+    assert len(images) == 96
+    assert np.array_equal(images[5], rebuild(sample, manifest))
+    with pytest.raises(FormatError, match="has no val part: choose train"):
+        next(reconstruct_images(open_split(out)))
+    with pytest.raises(FormatError, match="is one band: name the folder of the whole split"):
+        next(reconstruct_images(out / "00", "train"))
 
 
 def test_margin_crop_and_float16(photos: Path, tmp_path: Path) -> None:

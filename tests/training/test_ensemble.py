@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spectral_shards.shards_manifest.manifest import canonical_json
 from spectral_shards.train.engine.trainer import train_band
 from spectral_shards.train.ensemble import report, rules
 from spectral_shards.train.ensemble.members import find_runs
 from spectral_shards.train.ensemble.report import markdown
-from spectral_shards.train.ensemble.scoring import score_ensemble
+from spectral_shards.train.ensemble.scoring import fuse_runs, score_ensemble
 from spectral_shards.train.errors import EnsembleError
 from support.programs import fails, program
 from support.splits import make_split
@@ -50,6 +51,7 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     assert len(rules["mean", "log"]["curve"]) == 4
     best = [hits[hits[:, 1 - half :: 2].mean(1).argmax(), half::2] for half in (0, 1)]
     assert math.isclose(report["costs"]["best"]["top1"], np.concatenate(best).mean())
+    assert json.loads(canonical_json(fuse_runs(runs).to_json())) == report
     gains = {entry["name"]: entry for entry in report["classes"]}
     assert math.isclose(sum(entry["best"] * entry["samples"] for entry in gains.values()), np.concatenate(best).sum())
     text = (copy / "ensemble.md").read_text()

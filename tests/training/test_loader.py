@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import FormatError, ShardError
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
+from spectral_shards.train.data.stream import BandsStream, Batch
 from spectral_shards.train.errors import TrainError
 from support.pictures import encode
 from support.programs import program
-from support.splits import ROOT, make_split
+from support.splits import ROOT, SUB4, make_split
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -176,6 +178,34 @@ def test_what_cannot_be_loaded(sub4: Path, tmp_path: Path) -> None:
     (other / "02" / "manifest.json").write_text(text.replace(digest, "0" * 64))
     with pytest.raises(FormatError, match="02 has another sample order than"):
         BandLoader(other)
+
+
+def test_a_part_that_is_not_there(photos: Path, tmp_path: Path) -> None:
+    out = make_split(photos, tmp_path / "sub4", factor=4, size=16, val_per_class=0, bands=(1,))
+    for data in (out, out / "01", open_band(out / "01")):
+        with pytest.raises(FormatError, match="has no val part: choose train"):
+            BandLoader(data, "val")
+
+
+def test_bands_that_do_not_belong_together(sub4: Path, photos: Path, tmp_path: Path) -> None:
+    """The same samples in blocks of another size, and with other labels."""
+    mixed = Path(shutil.copytree(sub4, tmp_path / "mixed"))
+    shutil.rmtree(mixed / "02")
+    shutil.copytree(make_split(photos, tmp_path / "other", **{**SUB4, "samples_per_block": 4}) / "02", mixed / "02")
+    with pytest.raises(FormatError, match="have blocks of other sizes than each other: split again"):
+        BandLoader(mixed)
+    with pytest.raises(ShardError, match="the bands of the split have other labels than each other"):
+        list(BandsStream([Constant(1), Constant(1), Constant(2)]).share(0, 1))
+
+
+class Constant:
+    """A stream of one batch with labels of one class."""
+
+    def __init__(self, label: int) -> None:
+        self._label = label
+
+    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
+        yield Batch(torch.zeros(2, 3, 4, 4), torch.full((2,), self._label))
 
 
 @pytest.mark.slow

@@ -155,7 +155,8 @@ def test_a_signal_between_a_batch_and_its_step_loses_neither(
 
     def interrupted(loader: BandLoader, batch: Batch) -> None:
         report(loader, batch)
-        if next(taken) == 2:  # the loader has counted the batch, and no step has had it yet
+        if next(taken) == 2:  # the loader has counted the batch and what it lacks, and no step has had it yet
+            loader.lost += 5
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(BandLoader, "_report", interrupted)
@@ -165,5 +166,6 @@ def test_a_signal_between_a_batch_and_its_step_loses_neither(
     monkeypatch.undo()
     found = train_band(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
     assert (found.loss, found.train_top1) == (wanted.loss, wanted.train_top1)
+    assert [line["lost"] for line in lines(tmp_path / "run", "metrics.jsonl")] == [0, 0]
     logits = [(tmp_path / name / "val-logits.npy").read_bytes() for name in ("whole", "run")]
     assert logits[0] == logits[1]

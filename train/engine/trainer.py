@@ -219,7 +219,8 @@ class Trainer:
     def _some_steps(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], end: int) -> None:
         """Train up to batch `end` of the epoch, report, and save or stop where that is due."""
         model, loader, recipe = self._step.model, self.loader, self._plan.recipe
-        begun, data_wait, lost, done = time.perf_counter(), 0.0, loader.lost, self.state.batch
+        begun, data_wait, done = time.perf_counter(), 0.0, self.state.batch
+        lost = lost_before = loader.lost
         loss = correct = torch.zeros((), dtype=torch.float64, device=model.device)
         while done < end:
             asked = time.perf_counter()
@@ -227,6 +228,7 @@ class Trainer:
             if batch is None:
                 break
             data_wait += time.perf_counter() - asked
+            lost = loader.lost  # not of a batch that a signal takes away
             step = self.state.epoch * len(loader) + done
             lr = learning_rate(step, len(loader), recipe)
             step_loss, right = self._step(*batch, step, lr, loader.positions.first, loader.batch_size)
@@ -235,7 +237,7 @@ class Trainer:
         sums: dict[str, torch.Tensor | float] = {
             "loss": loss,
             "correct": correct,
-            "lost": loader.lost - lost,
+            "lost": lost - lost_before,
             "stop": stop,
         }
         totals = summed(model.ranks, model.device, sums)
