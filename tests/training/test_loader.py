@@ -159,9 +159,9 @@ def test_threads_end_with_the_loader(sub4: Path) -> None:
     [
         ({"part": "test"}, "there is no part 'test': choose train, holdout, val"),
         ({"part": "holdout"}, "the part 'holdout' needs holdout_samples"),
-        ({"batch_size": 0}, "batch size 0"),
-        ({"rank": 2, "world_size": 2}, "rank 2 of 2"),
-        ({"options": LoaderOptions(last_batch="keep")}, "last batch 'keep': choose drop, wrap"),
+        ({"batch_size": 0}, "batch_size 0: choose 1 or more"),
+        ({"rank": 2, "world_size": 2}, "there is no rank 2 among 2: ranks count from 0"),
+        ({"options": LoaderOptions(last_batch="keep")}, "last_batch 'keep': choose drop, wrap"),
     ],
 )
 def test_one_sentence_for_a_wrong_argument(sub4: Path, arguments: dict[str, object], sentence: str) -> None:

@@ -292,10 +292,12 @@ class _EvalOrder:
 def _check(part: str, batch_size: int, rank: int, world_size: int, options: LoaderOptions) -> None:
     if part not in PARTS:
         raise TrainError(f"there is no part {part!r}: choose {', '.join(PARTS)}")
-    if batch_size < 1 or not 0 <= rank < world_size:
-        raise TrainError(f"batch size {batch_size} for rank {rank} of {world_size}: both count from 1, ranks from 0")
+    if batch_size < 1:
+        raise TrainError(f"batch_size {batch_size}: choose 1 or more")
+    if not 0 <= rank < world_size:
+        raise TrainError(f"there is no rank {rank} among {world_size}: ranks count from 0")
     if options.last_batch not in LAST_BATCH:
-        raise TrainError(f"last batch {options.last_batch!r}: choose {', '.join(LAST_BATCH)}")
+        raise TrainError(f"last_batch {options.last_batch!r}: choose {', '.join(LAST_BATCH)}")
     if part == "holdout" and not options.holdout_samples:
         raise TrainError("the part 'holdout' needs holdout_samples, with which 'train' is loaded too")
 
