@@ -44,13 +44,14 @@ class SplitBlocks:
         if not bands:
             raise FormatError(f"{store} has no bands")
         self._bands = list(bands.values())
-        self._readers = [BlockReader(store, band, part, folder=folder) for folder, band in bands.items()]
+        self._readers = [
+            BlockReader(store, band, part, folder=folder, shared_by=len(bands)) for folder, band in bands.items()
+        ]
         self.samples = self._readers[0].samples
         self._files = ExitStack()
 
     def __enter__(self) -> SplitBlocks:
-        shared = len(self._readers)
-        self._readers = [self._files.enter_context(reader.for_reader(shared)) for reader in self._readers]
+        self._readers = [self._files.enter_context(reader.for_reader(1)) for reader in self._readers]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -59,7 +59,13 @@ class BlockReader:
     """
 
     def __init__(
-        self, store: Store, manifest: BandManifest, part: str, cache: Cache | None = None, folder: str = ""
+        self,
+        store: Store,
+        manifest: BandManifest,
+        part: str,
+        cache: Cache | None = None,
+        folder: str = "",
+        shared_by: int = 1,
     ) -> None:
         """Read the index of a part.
 
@@ -69,6 +75,7 @@ class BlockReader:
             part: train or val.
             cache: Where to keep blocks of a server; None for nowhere.
             folder: Of the band within the store, where that is a whole split.
+            shared_by: Readers that are in use at once, as those of a split's bands: they share the open files.
 
         Raises:
             ShardError: The index is missing or damaged.
@@ -85,7 +92,7 @@ class BlockReader:
         self._remote = store.threads > 1
         self._cache = cache if self._remote else None
         self._open: dict[str, tuple[ExitStack, Callable[[int, int], bytes]]] = {}
-        self._most = _most_open()
+        self._most = max(_most_open() // shared_by, 1)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,7 +111,7 @@ class BlockReader:
         Each has open files of its own, and no more than its share.
         """
         own = copy(self)
-        own._open, own._most = {}, max(_most_open() // count, 1)
+        own._open, own._most = {}, max(self._most // count, 1)
         try:
             yield own
         finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -120,6 +122,13 @@ def test_all_bands_of_a_split_at_once(sub4: Path) -> None:
         assert split[0][0].shape[1:] == (4, 3, 12, 12)
         for number, band in enumerate(bands):
             assert same([(x[:, number], y) for x, y in split], band)
+
+
+def test_the_bands_of_a_split_share_the_open_files(sub4: Path) -> None:
+    script = "import sys; from spectral_shards import BandLoader; print(len(list(BandLoader(sys.argv[1], workers=2))))"
+    few = f'ulimit -n 32; exec "{sys.executable}" -c "{script}" "{sub4}"'  # for 4 bands, 2 threads, 4 shards
+    done = subprocess.run(["bash", "-c", few], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_lost_samples_are_counted_and_said_once(sub4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -319,7 +319,7 @@ def _open(
             raise FormatError(f"{where} has no {part} part: choose {', '.join(band.parts)}")
         if band.parts[part].digest != first.parts[part].digest:
             raise FormatError(f"{where} has another sample order than the first band: copy the split again")
-    readers = [BlockReader(store, band, part, cache, folder) for folder, band in bands.items()]
+    readers = [BlockReader(store, band, part, cache, folder, len(bands)) for folder, band in bands.items()]
     if any(not np.array_equal(reader.samples, readers[0].samples) for reader in readers[1:]):
         raise FormatError(f"the bands of {store} have blocks of other sizes than each other: split again")
     return readers, list(bands.values())
