@@ -46,8 +46,9 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
         fused = sum(0.3 * 0.7**rank * logp[band] for rank, band in enumerate(order))
         right += (fused[scored].argmax(1) == labels[scored]).sum()  # type: ignore[index]
     assert math.isclose(rules["geometric", "log"]["top1"], right / len(labels))
-    assert [band["band"] for band in report["bands"]] == [0, 1, 2, 3]
-    assert np.allclose([band["top1"] for band in report["bands"]], hits.mean(1))
+    assert [member["name"] for member in report["members"]] == ["00", "01", "02", "03"]
+    assert [member["bands"] for member in report["members"]] == [[0], [1], [2], [3]]
+    assert np.allclose([member["top1"] for member in report["members"]], hits.mean(1))
     assert len(rules["mean", "log"]["curve"]) == 4
     best = [hits[hits[:, 1 - half :: 2].mean(1).argmax(), half::2] for half in (0, 1)]
     assert math.isclose(report["costs"]["best"]["top1"], np.concatenate(best).mean())
@@ -55,7 +56,7 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     gains = {entry["name"]: entry for entry in report["classes"]}
     assert math.isclose(sum(entry["best"] * entry["samples"] for entry in gains.values()), np.concatenate(best).sum())
     text = (copy / "ensemble.md").read_text()
-    assert f"| best band of the other half | {report['costs']['best']['top1']:.2%} |" in text
+    assert f"| best member of the other half | {report['costs']['best']['top1']:.2%} |" in text
     assert "differ in" not in text
     assert "| fitted log-linear (default) | log-probabilities |" in text
     assert "ranks and fitted weights come from the other half of val" in text
@@ -82,12 +83,12 @@ def test_outputs_that_are_not_finite_are_refused(
 def test_other_ranking_data(runs: Path, rank_on: str) -> None:
     report = score_ensemble(find_runs(runs), rank_on)
     assert report.rank_on == rank_on
-    by = {band.band: band.train_top1 if rank_on == "train" else band.top1 for band in report.bands}
-    assert list(report.order) == sorted(by, key=lambda band: -by[band])
+    by = {each.name: each.train_top1 if rank_on == "train" else each.top1 for each in report.members}
+    assert list(report.order) == sorted(by, key=lambda name: -by[name])
     assert any(score.rule == "fitted" for score in report.rules) == (rank_on == "val")
     assert report.default.rule == ("fitted" if rank_on == "val" else "geometric")
-    top1 = {band.band: band.top1 for band in report.bands}
-    assert report.costs.best.name == f"band {report.order[0]}"
+    top1 = {each.name: each.top1 for each in report.members}
+    assert report.costs.best.name == f"member {report.order[0]}"
     assert report.costs.best.top1 == top1[report.order[0]]
 
 
@@ -100,7 +101,7 @@ def test_a_rule_is_one_entry(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert after.rules[:-1] == before.rules
     assert after.rules[-1].space == "log"
     assert after.rules[-1].top1 == after.costs.best.top1
-    assert [after.rules[-1].weights.index(1.0)] == list(after.order[:1])
+    assert after.members[after.rules[-1].weights.index(1.0)].name == after.order[0]
     assert f"| first band alone | log-probabilities | {after.costs.best.top1:.2%} |" in markdown(after)
     assert after.default == before.default
 
@@ -109,7 +110,7 @@ def test_a_column_is_one_entry(runs: Path, monkeypatch: pytest.MonkeyPatch) -> N
     column = report.ReportColumn("wrong", "{:.0f}", lambda entry: entry.samples * (1 - entry.fused))
     monkeypatch.setattr(report, "CLASSES", (*report.CLASSES, column))
     text = markdown(score_ensemble(find_runs(runs), "val"))
-    assert "| class | samples | best band | fused | gain | wrong |\n|---|---|---|---|---|---|\n" in text
+    assert "| class | samples | best member | fused | gain | wrong |\n|---|---|---|---|---|---|\n" in text
 
 
 def test_options_that_differ_are_named(runs: Path, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_options_that_differ_are_named(runs: Path, tmp_path: Path) -> None:
     (copy / "02" / "run.json").write_text(json.dumps(raw))
     done = program("spectral-ensemble", copy)
     assert done.returncode == 0, done.stderr
-    assert "The runs of the bands differ in lr, network." in done.stdout.splitlines()
+    assert "The members differ in lr, network." in done.stdout.splitlines()
 
 
 def test_missing_bands_are_named(runs: Path, tmp_path: Path) -> None:
@@ -150,7 +151,6 @@ def test_runs_that_do_not_belong_together(runs: Path, tmp_path: Path) -> None:
 
     assert "runs/02 and " in changed(another_order)
     assert "differ in their sample order" in changed(another_order)
-    assert "holds two runs of band 0" in changed(lambda copy: shutil.copytree(copy / "00", copy / "07"))
     assert "has no readable val-logits.npy" in changed(lambda copy: (copy / "01" / "val-logits.npy").unlink())
     assert "has no readable" in changed(lambda copy: (copy / "01" / "val-logits.npy").write_bytes(b"junk"))
     assert "has no readable" in changed(lambda copy: (copy / "01" / "val-labels.npy").write_bytes(b""))
@@ -212,7 +212,7 @@ def test_bands_are_ranked_and_weighted_on_holdout_samples(with_holdout: Path) ->
         [np.load(with_holdout / "runs" / f"{b:02d}" / "holdout-logits.npy").astype(np.float64) for b in range(4)]
     )
     order = np.argsort(-(each.argmax(2) == kept).mean(1), kind="stable")
-    assert list(report.order) == order.tolist()
+    assert [int(name) for name in report.order] == order.tolist()
     vals = np.stack(
         [np.load(with_holdout / "runs" / f"{b:02d}" / "val-logits.npy").astype(np.float64) for b in range(4)]
     )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
@@ -17,8 +19,16 @@ from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.trainer import train_band
-from spectral_shards.train.ensemble.export import ImageToBands
+from spectral_shards.train.ensemble.export import (
+    EnsembleMember,
+    EnsembleModel,
+    ImageToBands,
+    MemberInfo,
+    ModelInfo,
+    export,
+)
 from spectral_shards.train.ensemble.members import find_runs
+from spectral_shards.train.ensemble.rules import LOG, PROBABILITY, Space
 from spectral_shards.train.ensemble.scoring import score_ensemble
 from spectral_shards.train.runs import checkpoint
 from support.pictures import encode, picture
@@ -117,13 +127,68 @@ def test_an_exported_ensemble_is_its_parts(suffix: str, rule: str, runs: Path, p
     model = tmp_path / f"whole.{suffix}"
     done = program("spectral-ensemble", runs, "--export", model, *(["--rule", rule] if rule else []))
     assert done.returncode == 0, done.stderr
-    assert f"{model}: 4 bands, {rule or 'fitted'} weights, " in done.stdout
+    assert f"{model}: 4 members, {rule or 'fitted'} weights, " in done.stdout
     wanted = separately(runs, "log", rule or "fitted")
     found = alone(model, tmp_path, val_pixels(pictures, runs))
     assert found.shape == wanted.shape == (10, 2)
     assert np.abs(found - wanted).max() < 1e-4
     together = alone(model, tmp_path, [np.concatenate(val_pixels(pictures, runs))])
     assert np.abs(together - wanted).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def mixed(runs: Path) -> list[EnsembleMember]:
+    """A network of two bands, one of one of them, and a copy of that with other means, as from another training."""
+
+    def member(bands: tuple[int, ...], weight: float, shift: float = 0.0) -> EnsembleMember:
+        torch.manual_seed(len(bands))
+        network = nn.Sequential(nn.Conv2d(3 * len(bands), 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+        network(torch.zeros(1, 3 * len(bands), SIDE // 2, SIDE // 2))
+        data = [open_band(runs.parent / "sub" / f"{band:02d}").manifest for band in bands]
+        means = tuple(tuple(value + shift for value in each.mean) for each in data)
+        steps, stds = tuple(each.step for each in data), tuple(each.std for each in data)
+        return EnsembleMember(network.eval(), bands, steps, means, stds, weight)
+
+    return [member((2, 1), 0.9), member((1,), 0.4), member((1,), 0.2, shift=3.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", [LOG, PROBABILITY])
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_members_of_several_bands_and_of_the_same(
+    suffix: str, space: Space, mixed: list[EnsembleMember], runs: Path, pictures: Path, tmp_path: Path
+) -> None:
+    fused = torch.zeros(10, 2, dtype=torch.float64)
+    for member in mixed:
+        planes = []
+        for band, mean, std in zip(member.bands, member.mean, member.std, strict=True):
+            store, manifest = open_band(runs.parent / "sub" / f"{band:02d}")
+            val = BlockReader(store, manifest, "val")
+            stored = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+            planes.append(BandAugmentation(replace(manifest, mean=mean, std=std)).eval()(stored))
+        with torch.inference_mode():
+            outputs = member.network(torch.cat(planes, 1)).double().log_softmax(1)
+        fused += member.weight * (outputs if space is LOG else outputs.exp())
+    wanted = fused.log_softmax(1) if space is LOG else (fused / sum(member.weight for member in mixed)).log()
+
+    model = EnsembleModel(open_band(runs.parent / "sub" / "00").manifest.geometry, mixed, space).eval()
+    assert model.to_bands.weights.shape[1] == 2  # each band once
+    info = ModelInfo("pictures", ["ant", "bee"], [MemberInfo("02+01", [2, 1], 0.9)], space.title)
+    assert export(model, info, tmp_path / f"mixed.{suffix}") == (tmp_path / f"mixed.{suffix}").stat().st_size
+    found = alone(tmp_path / f"mixed.{suffix}", tmp_path, val_pixels(pictures, runs))
+    assert np.abs(found - wanted.numpy()).max() < 1e-4
+
+
+def test_a_band_is_computed_again_for_another_step(mixed: list[EnsembleMember], runs: Path) -> None:
+    geometry = open_band(runs.parent / "sub" / "00").manifest.geometry
+    finer = replace(mixed[1], step=((0.5, 0.5, 0.5),))
+    model = EnsembleModel(geometry, [*mixed, finer], LOG).eval()
+    assert model.to_bands.weights.shape[1] == 3
+    image = torch.from_numpy(picture(1, SIDE, SIDE)).permute(2, 0, 1)[None]
+    alike = EnsembleModel(geometry, [finer], LOG).eval()
+    with torch.inference_mode():
+        crop = model.to_bands(image)
+        assert torch.equal(model.members[3](crop), alike.members[0](alike.to_bands(image)))
 
 
 @pytest.mark.slow

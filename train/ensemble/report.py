@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from .rules import LOG, RANK_ON, RULES, SPACES
-from .scoring import Accuracy, BandScore, ClassGain, EnsembleReport, ModelCost, RuleScore
+from .scoring import Accuracy, ClassGain, EnsembleReport, MemberScore, ModelCost, RuleScore
 
 SHOWN = 5  # classes that gain the most, and that lose the most
 
@@ -30,10 +30,10 @@ class ReportColumn(Generic[Row]):
     value: Callable[[Row], object]
 
 
-BANDS: tuple[ReportColumn[BandScore], ...] = (
-    ReportColumn("band", "{}", lambda band: band.band),
-    ReportColumn("top-1", "{:.2%}", lambda band: band.top1),
-    ReportColumn("top-5", "{:.2%}", lambda band: band.top5),
+MEMBERS: tuple[ReportColumn[MemberScore], ...] = (
+    ReportColumn("member", "{}", lambda member: member.name),
+    ReportColumn("top-1", "{:.2%}", lambda member: member.top1),
+    ReportColumn("top-5", "{:.2%}", lambda member: member.top5),
 )
 RULE_SCORES: tuple[ReportColumn[RuleScore], ...] = (
     ReportColumn("of", "{}", lambda score: SPACES[score.space].title),
@@ -50,12 +50,12 @@ COSTS: tuple[ReportColumn[ModelCost], ...] = (
 CLASSES: tuple[ReportColumn[ClassGain], ...] = (
     ReportColumn("class", "{}", lambda entry: entry.name),
     ReportColumn("samples", "{}", lambda entry: entry.samples),
-    ReportColumn("best band", "{:.1%}", lambda entry: entry.best),
+    ReportColumn("best member", "{:.1%}", lambda entry: entry.best),
     ReportColumn("fused", "{:.1%}", lambda entry: entry.fused),
     ReportColumn("gain", "{:+.1f}", lambda entry: 100 * (entry.fused - entry.best)),
 )
 CURVE: tuple[ReportColumn[tuple[int, Accuracy]], ...] = (
-    ReportColumn("bands fused, best first", "{}", lambda point: point[0]),
+    ReportColumn("members fused, best first", "{}", lambda point: point[0]),
     ReportColumn("top-1", "{:.2%}", lambda point: point[1].top1),
     ReportColumn("top-5", "{:.2%}", lambda point: point[1].top5),
 )
@@ -74,8 +74,8 @@ def markdown(report: EnsembleReport) -> str:
     if report.missing:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
     if report.differing:
-        lines.append(f"The runs of the bands differ in {', '.join(report.differing)}.")
-    lines += _table(BANDS, report.bands)
+        lines.append(f"The members differ in {', '.join(report.differing)}.")
+    lines += _table(MEMBERS, report.members)
     lines += _table((ReportColumn("weights", "{}", rule_title), *RULE_SCORES), report.rules)
     costs = report.costs
     lines += _table(COSTS, [*([costs.baseline] if costs.baseline else []), costs.best, costs.fused])
@@ -115,19 +115,19 @@ def plot(report: EnsembleReport) -> bytes:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
     left.bar(
-        [str(band.band) for band in report.bands],
-        [100 * band.top1 for band in report.bands],
+        [member.name for member in report.members],
+        [100 * member.top1 for member in report.members],
         color="#4878a8",
     )
-    left.set(xlabel="band", ylabel="top-1 accuracy, %", title="Single bands")
-    left.tick_params(axis="x", labelsize=7 if len(report.bands) > 16 else 10)
-    counts = range(1, len(report.bands) + 1)
+    left.set(xlabel="member", ylabel="top-1 accuracy, %", title="Single members")
+    left.tick_params(axis="x", labelsize=7 if len(report.members) > 16 else 10)
+    counts = range(1, len(report.members) + 1)
     for score in report.rules:
         if score.space == LOG.name:
             curve = [100 * accuracy.top1 for accuracy in score.curve]
             right.plot(counts, curve, marker=".", label=RULES[score.rule].title)
-    right.axhline(100 * report.costs.best.top1, color="grey", linestyle=":", label="best single band")
-    right.set(xlabel="bands fused, best first", ylabel="top-1 accuracy, %", title=f"Ensemble of {LOG.title}")
+    right.axhline(100 * report.costs.best.top1, color="grey", linestyle=":", label="best single member")
+    right.set(xlabel="members fused, best first", ylabel="top-1 accuracy, %", title=f"Ensemble of {LOG.title}")
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     buffer = io.BytesIO()

@@ -27,10 +27,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class BandScore:
-    """Accuracies of one band alone, as fractions: on val, and on what it was trained on."""
+class MemberScore:
+    """Accuracies of one member alone, as fractions: on val, and on what it was trained on.
 
-    band: int
+    Attributes:
+        name: of the run.
+        bands: numbers of the bands that it reads.
+        top1, top5: on val.
+        train_top1: on what it was trained on.
+    """
+
+    name: str
+    bands: tuple[int, ...]
     top1: float
     top5: float
     train_top1: float
@@ -113,9 +121,9 @@ class EnsembleReport:
         factor: bands of the split.
         samples: of val.
         rank_on: name in RANK_ON.
-        bands: each alone, in band order.
-        order: bands, best first, by all data that is ranked on.
-        missing: bands without a finished run.
+        members: each alone, in the order of `find_runs`.
+        order: names of the members, best first, by all data that is ranked on.
+        missing: numbers of the bands that no member reads.
         differing: names of the options that are not the same in all runs.
         rules: each in each of its spaces.
         costs: what the models cost.
@@ -126,8 +134,8 @@ class EnsembleReport:
     factor: int
     samples: int
     rank_on: str
-    bands: tuple[BandScore, ...]
-    order: tuple[int, ...]
+    members: tuple[MemberScore, ...]
+    order: tuple[str, ...]
     missing: tuple[int, ...]
     differing: tuple[str, ...]
     rules: tuple[RuleScore, ...]
@@ -173,23 +181,23 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
     best_hits = _best_band_hits(ranking, alone)
     order = ranking.order(ranking.all_rows)
     default = default_score(rules)
-    best = "best band of the other half" if data.halves else f"band {runs[int(order[0])].band}"
+    best = "best member of the other half" if data.halves else f"member {runs[int(order[0])].name}"
     return EnsembleReport(
         dataset=runs[0].dataset,
         factor=runs[0].geometry.factor,
         samples=alone.shape[1],
         rank_on=data.name,
-        bands=tuple(
-            BandScore(run.band, float(top1), float(top5), run.result.train_top1)
+        members=tuple(
+            MemberScore(run.name, run.bands, float(top1), float(top5), run.result.train_top1)
             for run, (top1, top5) in zip(runs, alone.mean(axis=1), strict=True)
         ),
-        order=tuple(runs[i].band for i in order),
-        missing=tuple(sorted(set(range(runs[0].geometry.factor)) - {run.band for run in runs})),
+        order=tuple(runs[i].name for i in order),
+        missing=tuple(sorted(set(range(runs[0].geometry.factor)) - {band for run in runs for band in run.bands})),
         differing=_differing(runs),
         rules=rules,
         costs=Costs(
             best=_cost(best, [runs[int(order[0])]], *best_hits.mean(axis=0)),
-            fused=_cost(f"{len(runs)} bands fused", runs, default.top1, default.top5),
+            fused=_cost(f"{len(runs)} members fused", runs, default.top1, default.top5),
             baseline=_baseline(baseline, runs[0]) if baseline else None,
         ),
         classes=_class_gains(runs[0], best_hits[:, 0], default_hits),
