@@ -263,8 +263,8 @@ def fuse(options: EnsembleOptions) -> None:
     store.write("ensemble.png", plot(report))
     click.echo(text)
     click.echo(
-        f"ensemble of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
-        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}"
+        f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
+        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%}"
     )
     click.echo(f"table, JSON and plot: {options.runs}/ensemble.md, .json, .png")
     if target:
@@ -278,4 +278,5 @@ def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, rule:
         raise EnsembleError(f"--rule {rule}: choose {there}")
     model, info = load_ensemble(runs, score.weights, SPACES[score.space])
     size = export(model, info, target)
-    click.echo(f"{target}: {len(info.members)} members, {score.rule} weights, {human_bytes(size)}")
+    names = ", ".join(member.name for member in info.members)
+    click.echo(f"{target}: {len(info.members)} members ({names}), {score.rule} weights, {human_bytes(size)}")

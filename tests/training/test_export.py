@@ -98,6 +98,13 @@ def separately(runs: Path, space: str, rule: str) -> NDArray[np.float64]:
     return np.asarray(np.log(np.einsum("k,knc->nc", weights / weights.sum(), np.exp(each))))
 
 
+def chosen(runs: Path, rule: str) -> list[str]:
+    """The names of the members that a rule gives a weight."""
+    report = score_ensemble(find_runs(runs))
+    weights = next(each.weights for each in report.rules if each.rule == rule)
+    return [member.name for member, weight in zip(report.members, weights, strict=True) if weight]
+
+
 def val_pixels(pictures: Path, runs: Path) -> list[NDArray[np.uint8]]:
     """The images of val in stored order: uint8 (1, 3, H, W)."""
     import gzip
@@ -127,8 +134,9 @@ def test_an_exported_ensemble_is_its_parts(suffix: str, rule: str, runs: Path, p
     model = tmp_path / f"whole.{suffix}"
     done = program("spectral-ensemble", runs, "--export", model, *(["--rule", rule] if rule else []))
     assert done.returncode == 0, done.stderr
-    assert f"{model}: 4 members, {rule or 'fitted'} weights, " in done.stdout
-    wanted = separately(runs, "log", rule or "fitted")
+    rule, names = rule or "selected", chosen(runs, rule or "selected")
+    assert f"{model}: {len(names)} members ({', '.join(names)}), {rule} weights, " in done.stdout
+    wanted = separately(runs, "log", rule)
     found = alone(model, tmp_path, val_pixels(pictures, runs))
     assert found.shape == wanted.shape == (10, 2)
     assert np.abs(found - wanted).max() < 1e-4
@@ -241,7 +249,7 @@ def test_every_kind_of_split_can_be_exported(options: dict[str, object], picture
     done = program("spectral-ensemble", runs, "--export", model)
     assert done.returncode == 0, done.stderr
     found = alone(model, tmp_path, val_pixels(pictures, runs))
-    assert np.abs(found - separately(runs, "log", "fitted")).max() < 1e-4
+    assert np.abs(found - separately(runs, "log", "selected")).max() < 1e-4
     wide = np.zeros((1, 3, 40, 61), np.uint8)
     assert alone(model, tmp_path, [wide]).shape == (1, 2)
 
@@ -271,7 +279,9 @@ def test_what_cannot_be_exported_is_one_sentence(runs: Path, tmp_path: Path) -> 
         "spectral-ensemble", runs, "--export", tmp_path / "m.pt"
     )
     sentence = fails("spectral-ensemble", runs, "--export", tmp_path / "m.pt2", "--rule", "best")
-    assert sentence == "Error: Invalid value for '--rule': 'best' is not one of 'mean', 'geometric', 'fitted'."
+    assert (
+        sentence == "Error: Invalid value for '--rule': 'best' is not one of 'mean', 'geometric', 'fitted', 'selected'."
+    )
     unfit = ("--rank-on", "train", "--export", tmp_path / "m.pt2", "--rule", "fitted")
     assert fails("spectral-ensemble", runs, *unfit) == "Error: --rule fitted: choose mean, geometric"
     assert program("spectral-ensemble", runs, "--rule", "mean").returncode == 2
