@@ -16,10 +16,11 @@ from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import ReadOptions, TrainPlan
-from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.ensemble.export import ImageToBands
 from spectral_shards.train.ensemble.members import find_runs
 from spectral_shards.train.ensemble.scoring import score_ensemble
+from spectral_shards.train.networks import NetworkOptions
 from spectral_shards.train.runs import checkpoint
 from support.pictures import encode, picture
 from support.programs import fails, program
@@ -57,8 +58,11 @@ def trained(pictures: Path, folder: Path, **options: object) -> Path:
     split = make_split(pictures, folder / "sub", **{**SUB4, "size": SIDE, **options})
     recipe = recipes.load("quick", epochs=1, batch_size=8, ema=0.5)
     for band in sorted(split.glob("[0-9]*")):
-        train_band(
-            str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), True
+        train_network(
+            str(band),
+            folder / "runs" / band.name,
+            TrainPlan(NetworkOptions("cnn"), recipe, reading=ReadOptions(workers=0)),
+            quiet=True,
         )
     return folder / "runs"
 

@@ -190,7 +190,7 @@ def load_ensemble(runs: Sequence[Path], weights: Sequence[float], space: Space) 
     members, bands = [], []
     for run, weight in zip(runs, weights, strict=True):
         found = checkpoint.load_checkpoint(run / CHECKPOINT)
-        band = found.band
+        band = found.bands[0]
         bands.append(band)
         members.append(EnsembleMember(found.network(), band.band, band.step, band.mean, band.std, weight))
     info = ModelInfo(

@@ -126,13 +126,13 @@ def open_run(path: Path) -> FinishedRun:
         TrainError: if it is not finished, or damaged.
     """
     record = read_run(path)
-    band, result, classes = record.identity.band, record.result, record.classes
+    band, result, classes = record.identity.data, record.result, record.classes
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
     has_holdout = (path / LOGITS.format("holdout")).exists()  # it has none if a shard was lost
     return FinishedRun(
         path=path,
-        band=band.band,
+        band=band.bands[0],
         dataset=band.dataset,
         geometry=band.geometry,
         sample_order=band.order,
