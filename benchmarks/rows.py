@@ -34,6 +34,7 @@ from spectral_shards.train import recipes
 from spectral_shards.train.config import TrainPlan
 from spectral_shards.train.engine.model import Model
 from spectral_shards.train.engine.train_step import TrainStep
+from spectral_shards.train.networks import InputShape, NetworkOptions
 from spectral_shards.train.networks.profile import FLOAT, MIB, describe
 
 RATES = {"resnet50": 0.001, "vgg16": 0.001}  # of the short runs: at 0.01 their first steps overshoot
@@ -58,7 +59,9 @@ def timed_steps(row: Row, band: Path, batch_size: int) -> Iterator[float]:
     x, y = x[:batch_size], torch.randint(0, row.classes, (batch_size,))
     classes = tuple(map(str, range(row.classes)))
     recipe = recipes.load(row.recipe)
-    step = TrainStep(Model(replace(manifest, classes=classes), TrainPlan(row.network, recipe)), recipe)
+    step = TrainStep(
+        Model([replace(manifest, classes=classes)], TrainPlan(NetworkOptions(row.network), recipe)), recipe
+    )
     step.model.train()
     number = 0
     while True:
@@ -78,7 +81,7 @@ def rates(rows: list[Row], folder: Path, batch_size: int, runs: int) -> dict[Row
 
 def size_line(row: Row, rates: list[float]) -> str:
     """What a system is and how fast its steps are, as a line of a table."""
-    card = describe(row.network, row.plane, row.classes)
+    card = describe(NetworkOptions(row.network), InputShape(row.plane, row.classes))
     size = FLOAT * (card.parameters + (card.buffers if row.buffers else 0)) / MIB
     return (
         f"| {row.name} | `{row.command}` | {size:.2f} | {row.printed_size:.2f} | {card.multiply_adds / 1e9:.3f} G "

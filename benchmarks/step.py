@@ -16,6 +16,7 @@ from spectral_shards.train import recipes
 from spectral_shards.train.config import TrainPlan
 from spectral_shards.train.engine.model import Model
 from spectral_shards.train.engine.train_step import TrainStep
+from spectral_shards.train.networks import NetworkOptions
 
 
 @click.command()
@@ -32,7 +33,7 @@ def main(band: str, network: str, batch_size: int, steps: int, runs: int) -> Non
     y = torch.randint(0, len(manifest.classes), (batch_size,))
     recipe = recipes.load("quick")
     steps_of = {
-        name: TrainStep(Model(manifest, TrainPlan(network, recipe, precision=name)), recipe)
+        name: TrainStep(Model([manifest], TrainPlan(NetworkOptions(network), recipe, precision=name)), recipe)
         for name in ("float32", "bfloat16")
     }
     rates: dict[str, list[float]] = {name: [] for name in steps_of}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .errors import FormatError
@@ -34,6 +35,28 @@ class Split(NamedTuple):
 
     store: Store
     manifest: SplitManifest
+
+
+class Bands(NamedTuple):
+    """Some bands of one split, opened to be read side by side: sample i is of the same image in all of them.
+
+    Attributes:
+        store: Of the split; of the band itself, where it is a single one.
+        manifests: Of each band, by its folder within the store, in the order in which they are read.
+    """
+
+    store: Store
+    manifests: Mapping[str, BandManifest]
+
+    @property
+    def each(self) -> list[BandManifest]:
+        """The manifests in order."""
+        return list(self.manifests.values())
+
+    @property
+    def first(self) -> BandManifest:
+        """The manifest of the first band: geometry, classes and counts are those of all."""
+        return next(iter(self.manifests.values()))
 
 
 def open_data(path: str | os.PathLike[str]) -> Band | Split:
@@ -114,3 +137,47 @@ def read_band(store: Store, folder: str) -> BandManifest:
         return load_band(store.read(name), f"{store}/{name}")
     except FileNotFoundError:
         raise FormatError(f"{store}/{name} is missing: copy the band again") from None
+
+
+def open_bands(data: str | os.PathLike[str] | Band | Split | Bands, bands: Sequence[int] = ()) -> Bands:
+    """Open some bands of a split, to be read side by side.
+
+    Args:
+        data: A split or a band: its folder, its URL, or what `open_split` or `open_band` returned.
+        bands: The numbers of the bands, in the wanted order; empty for all of a split, and for a single band.
+
+    Raises:
+        FormatError: A band is missing or damaged, or the bands do not hold the same images in the same order.
+        StoreError: The disk or the server refuses.
+    """
+    if isinstance(data, Bands):
+        return data
+    opened = data if isinstance(data, (Band, Split)) else open_data(data)
+    store = opened.store
+    if isinstance(opened, Band):
+        if bands:
+            raise FormatError(f"{store} is one band: name the folder of the whole split to choose bands of it")
+        return Bands(store, {"": opened.manifest})
+    folders = {band.band: band.folder for band in opened.manifest.bands}
+    if missing := [band for band in bands if band not in folders]:
+        raise FormatError(f"{store} has no band {missing[0]}: choose from {', '.join(map(str, folders))}")
+    if len(set(bands)) < len(bands):
+        raise FormatError(f"a band of {store} is named twice in {'+'.join(map(str, bands))}: name each once")
+    found = {folders[band]: read_band(store, folders[band]) for band in bands or folders}
+    if not found:
+        raise FormatError(f"{store} has no bands")
+    _check_alike(store, found)
+    return Bands(store, found)
+
+
+def _check_alike(store: Store, bands: Mapping[str, BandManifest]) -> None:
+    """Raise FormatError if bands do not hold the same images in the same order."""
+    folder, first = next(iter(bands.items()))
+    for other, band in bands.items():
+        here, there = f"{store}/{other}", f"{store}/{folder}"
+        if (band.geometry, band.classes) != (first.geometry, first.classes):
+            raise FormatError(f"{here} has another geometry or other classes than {there}: copy the split again")
+        if {name: part.digest for name, part in band.parts.items()} != {
+            name: part.digest for name, part in first.parts.items()
+        }:
+            raise FormatError(f"{here} has another sample order than {there}: copy the split again")

@@ -1,4 +1,4 @@
-"""spectral-train: train the network of one band, or of every band of a split. commands.py does the work."""
+"""spectral-train: train a network on one band, or networks on the bands of a split. commands.py does the work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import recipes
 from .config import ON_BAD_SHARD, PRECISIONS
 from .data.sampler import LAST_BATCH
 from .errors import TrainError, needs_train_extra
-from .networks import DEFAULT, NETWORKS
+from .networks import DEFAULT, NETWORKS, STEM_STRIDES
 from .options import TrainOptions
 
 
@@ -49,6 +49,12 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="spectral-shards", prog_name="spectral-train")
 @click.option("--shards", required=True, type=click.Path(), help="A band, as sub36/07, or a whole split; also a URL.")
+@click.option(
+    "--bands",
+    metavar="SETS",
+    help="Which bands of a split each network reads: 0-3,7 are five networks, 0+1+6 is one with three bands as "
+    "channels, 0..3 one with bands 0 to 3, 0+1x3 three that differ in their seeds.  [default: all, one network a band]",
+)
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
 @click.option(
     "--network",
@@ -56,6 +62,19 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     default=DEFAULT,
     show_default=True,
     help=f"{'; '.join(f'{entry.name}: {entry.help}' for entry in NETWORKS.values())}.",
+)
+@click.option(
+    "--stem-stride",
+    type=click.Choice(tuple(map(str, STEM_STRIDES))),
+    help="How many times smaller than the plane the first feature map is: 4 costs a sixteenth of 1.  "
+    "[default: what the network does by itself; ResNets 1 on planes of up to 64 pixels, else 4]",
+)
+@click.option(
+    "--width",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Channels of every layer, as a multiple of the network's own: 0.5 costs about a quarter.",
 )
 @click.option(
     "--recipe",
@@ -124,20 +143,20 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     type=click.IntRange(0),
     default=10_000,
     show_default=True,
-    help="Samples of train, at most a twentieth, that are not trained on: bands are ranked and weighted on them.",
+    help="Samples of train, at most a twentieth, that are not trained on: networks are ranked and weighted on them.",
 )
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard's event files too.")
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Bands at once: on each GPU of this machine, or in all.  [default: 1; all that a cluster has]",
+    help="Networks at once: on each GPU of this machine, or in all.  [default: 1; all that a cluster has]",
 )
 @click.option(
     "--backend",
     type=click.Choice(tuple(BACKENDS)),
     default="loky",
     show_default=True,
-    help="Where bands are trained: loky is this machine, the others are clusters.",
+    help="Where networks are trained: loky is this machine, the others are clusters.",
 )
 @click.option("--address", default="", help="Address of the cluster, as in tcp://head:8786 (Dask) or auto (Ray).")
 @click.option("--describe", is_flag=True, help="Print what the network costs, and train nothing.")
@@ -145,10 +164,10 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
 @click.option("--ten-crop", is_flag=True, help="With --evaluate: the mean of ten crops; needs planes with a margin.")
 @click.pass_context
 def cli(context: click.Context, /, **values: Any) -> None:
-    """Train the network of a band, or of every band of a split, and skip those that are finished.
+    """Train the network of a band, or networks on the bands of a split, and skip those that are finished.
 
-    The recipe says how; an option can set any of its fields. Bands are trained one after another, or several at once,
-    by this machine or a cluster; under torchrun, its processes train each band together.
+    The recipe says how; an option can set any of its fields. Networks are trained one after another, or several at
+    once, by this machine or a cluster; under torchrun, its processes train each network together.
     """
     source = context.get_parameter_source
     given = tuple(name for name in values if source(name) is ParameterSource.COMMANDLINE)

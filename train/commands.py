@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import os
 import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import torch
 
-from ..shards_manifest.dataset import open_band, open_data, read_band
+from ..shards_manifest.dataset import open_bands, open_data
 from ..shards_manifest.errors import SpectralError
-from ..shards_manifest.manifest import BandManifest, SplitManifest, canonical_json
+from ..shards_manifest.manifest import BandManifest, SplitManifest, band_folder, canonical_json
 from ..shards_manifest.runtime.cli_runner import human_bytes
 from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import joined, shown
 from ..shards_manifest.storage.local import LocalStore
 from . import recipes
+from .band_sets import EACH, BandSet, parse_band_sets
 from .config import TrainPlan
 from .data.sampler import LEAST_HOLDOUT
 from .distributed import Ranks
@@ -30,8 +33,9 @@ from .ensemble.report import markdown, plot
 from .ensemble.rules import RULES, SPACES
 from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
 from .errors import EnsembleError, TrainError
-from .launch.launcher import BandJob, BandOutcome, train_bands, train_one
+from .launch.launcher import TrainJob, TrainOutcome, train_networks, train_one
 from .launch.progress import progress_table
+from .networks import InputShape
 from .networks.profile import describe
 from .options import EnsembleOptions, LaunchOptions, TrainOptions
 from .runs.run_folder import local_folder, run_path, split_runs_path
@@ -52,11 +56,11 @@ EVALUATE_OPTIONS = {
 
 
 def train(options: TrainOptions) -> None:
-    """Train bands, or describe a network, or evaluate a checkpoint, as the command line says.
+    """Train networks, or describe them, or evaluate a checkpoint, as the command line says.
 
     Raises:
         UsageError: if options do not go together.
-        SpectralError: if anything else is wrong with the options, the data or a run folder, or a band failed.
+        SpectralError: if anything else is wrong with the options, the data or a run folder, or a network failed.
     """
     _check_together(options)
     _, manifest = open_data(options.shards)
@@ -65,15 +69,16 @@ def train(options: TrainOptions) -> None:
     if ranks.is_rank0 and not options.evaluate:
         for note in notes:
             click.echo(note)
+    networks = _band_sets(options, manifest)
     if options.describe:
-        click.echo(_profile(options.shards, plan))
+        click.echo(_profile(options.shards, networks, plan))
         return
     here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
     with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
         if options.evaluate:
             _evaluate(options.shards, Path(options.evaluate), plan, options.ten_crop, ranks)
         else:
-            _train(options, manifest, plan, ranks)
+            _train(options, networks, plan, ranks)
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -129,10 +134,29 @@ def _holdout_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[s
     return []
 
 
-def _profile(shards: str, plan: TrainPlan) -> str:
-    store, manifest = open_data(shards)
-    band = manifest if isinstance(manifest, BandManifest) else read_band(store, manifest.bands[0].folder)
-    return describe(plan.network, band.geometry.crop, len(band.classes)).text(plan.recipe)
+def _band_sets(options: TrainOptions, manifest: BandManifest | SplitManifest) -> list[BandSet]:
+    """Return the networks to train by the bands that they read; none where a single band is trained."""
+    text = options.launch.bands
+    if isinstance(manifest, SplitManifest):
+        return parse_band_sets(text or EACH, [band.band for band in manifest.bands])
+    if text:
+        raise TrainError(f"--bands {text}: {shown(options.shards)} is one band: name the folder of the whole split")
+    return []
+
+
+def _profile(shards: str, networks: Sequence[BandSet], plan: TrainPlan) -> str:
+    """Return what the networks cost, each kind of them once."""
+    bands = open_bands(shards, networks[0].bands[:1] if networks else ())
+    plane = InputShape.of(bands.each)
+    kinds = Counter(len(each.bands) for each in networks) if networks else {1: 1}
+    texts, total = [], 0
+    for count, several in sorted(kinds.items()):
+        profile = describe(plan.network, replace(plane, channels=count * plane.channels))
+        total += several * profile.multiply_adds
+        texts.append(profile.text(plan.recipe) + (f"\n{several} such networks" if several > 1 else ""))
+    if len(networks) > 1:
+        texts.append(f"{len(networks)} networks: {total / 1e9:.3f} G multiply-adds an image in all")
+    return "\n".join(texts)
 
 
 def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
@@ -143,42 +167,51 @@ def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: R
         click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
 
 
-def _train(options: TrainOptions, manifest: BandManifest | SplitManifest, plan: TrainPlan, ranks: Ranks) -> None:
-    """Train the band, or all bands of the split, that the options name."""
+def _train(options: TrainOptions, networks: Sequence[BandSet], plan: TrainPlan, ranks: Ranks) -> None:
+    """Train a network on the band, or networks on bands of the split, that the options name."""
     shards, out = options.shards, options.out
-    if isinstance(manifest, BandManifest):
+    if not networks:
         run = local_folder(out) if out else run_path(shards)
-        _train_jobs([BandJob(run.name, shards, run, plan)], plan, ranks, options.launch)
+        _train_jobs([TrainJob(run.name, shards, run, plan)], plan, ranks, options.launch)
         return
     root = local_folder(out) if out else split_runs_path(shards)
-    folders = [band.folder for band in manifest.bands]
-    jobs = [BandJob(folder, joined(shards, folder), root / folder, plan) for folder in folders]
+    jobs = [_job(shards, each, root / each.name, plan) for each in networks]
     _train_jobs(jobs, plan, ranks, options.launch)
     if ranks.is_rank0:
-        click.echo(f"all {len(jobs)} bands are in {root}: fuse them with spectral-ensemble {root}")
+        click.echo(f"all {len(jobs)} networks are in {root}: fuse them with spectral-ensemble {root}")
 
 
-def _train_jobs(jobs: list[BandJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOptions) -> None:
-    """Train bands.
+def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob:
+    """Return the job of one network. One that reads a single band needs nothing of the split but that band."""
+    plan = replace(plan, seed=plan.seed + networks.repeat)
+    if len(networks.bands) == 1:
+        return TrainJob(networks.name, joined(shards, band_folder(networks.bands[0])), out, plan)
+    return TrainJob(networks.name, shards, out, plan, networks.bands)
+
+
+def _train_jobs(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOptions) -> None:
+    """Train networks.
 
     Raises:
-        TrainError: if a band failed.
+        TrainError: if one failed.
     """
     backend = _backend(plan, len(jobs), launch)
     if ranks.world_size > 1:
         if launch.jobs or not launch.on_this_machine:
-            raise click.UsageError("torchrun's processes train one band after another: leave out --jobs and --backend")
+            raise click.UsageError(
+                "torchrun's processes train one network after another: leave out --jobs and --backend"
+            )
         backend = None
 
-    def print_outcome(outcome: BandOutcome) -> None:
-        out = jobs[0].out.parent / outcome.band
+    def print_outcome(outcome: TrainOutcome) -> None:
+        out = jobs[0].out.parent / outcome.name
         if outcome.result is None:
             click.echo(f"{out} failed: {outcome.failure}", err=True)
         elif ranks.is_rank0:
             how = "is finished" if outcome.earlier else f"took {outcome.result.seconds:.0f} s"
             click.echo(f"{out} {how}: {_summary(outcome.result)}")
 
-    def train_in_turn() -> Iterator[BandOutcome]:
+    def train_in_turn() -> Iterator[TrainOutcome]:
         for job in jobs:
             if ranks.is_rank0:
                 click.echo(_heading([job]))
@@ -193,41 +226,43 @@ def _train_jobs(jobs: list[BandJob], plan: TrainPlan, ranks: Ranks, launch: Laun
     if backend is None:
         outcomes = list(train_in_turn())
         if ranks.is_rank0 and len(jobs) > 1:
-            states = {outcome.band: "failed" if outcome.failure else "done" for outcome in outcomes}
-            click.echo(progress_table({job.band: job.out for job in jobs}, plan.recipe.epochs, states), err=True)
+            states = {outcome.name: "failed" if outcome.failure else "done" for outcome in outcomes}
+            click.echo(progress_table({job.name: job.out for job in jobs}, plan.recipe.epochs, states), err=True)
     else:
         click.echo(_heading(jobs))
-        outcomes = list(train_bands(jobs, backend, plan.recipe.epochs, print_outcome))
-    if failed := [outcome.band for outcome in outcomes if outcome.failure]:
-        what = f"{len(failed)} of {len(jobs)} bands failed ({', '.join(failed)})"
+        outcomes = list(train_networks(jobs, backend, plan.recipe.epochs, print_outcome))
+    if failed := [outcome.name for outcome in outcomes if outcome.failure]:
+        what = f"{len(failed)} of {len(jobs)} networks failed ({', '.join(failed)})"
         how = "run the same command again" + (", without --no-resume," if plan.restart else "")
         raise TrainError(f"{what}: see above, and {how} to train what is missing")
 
 
-def _backend(plan: TrainPlan, bands: int, launch: LaunchOptions) -> Backend | None:
-    """Return where several bands are trained at once; None for one after another in this process."""
+def _backend(plan: TrainPlan, networks: int, launch: LaunchOptions) -> Backend | None:
+    """Return where several networks are trained at once; None for one after another in this process."""
     if not launch.on_this_machine:
         return Backend(launch.backend, launch.address, launch.jobs or -1, gpu=plan.device != "cpu", isolated=True)
     gpus = torch.cuda.device_count() if plan.device in ("auto", "cuda") else 0
-    count = min((launch.jobs or 1) * max(gpus, 1), bands)
+    count = min((launch.jobs or 1) * max(gpus, 1), networks)
     backend = Backend(launch.backend, launch.address, count, isolated=True)
     return backend if count > 1 else None
 
 
-def _heading(jobs: list[BandJob]) -> str:
+def _heading(jobs: list[TrainJob]) -> str:
     """Return what is about to be trained, as far as the first job says."""
     job, more = jobs[0], len(jobs) - 1
     shards, out = shown(job.shards), job.out
+    if job.bands:
+        shards = f"{shards}, bands {'+'.join(map(str, job.bands))}"
     if more:
-        shards, out = f"{shards} and {more} more bands", out.parent
+        shards, out = f"{shards} and {more} more", out.parent
     try:
-        _, manifest = open_band(job.shards)
+        bands = open_bands(job.shards, job.bands)
     except SpectralError:
         return f"{shards}: {job.plan.network} into {out}"
-    side, recipe = manifest.geometry.crop, job.plan.recipe
+    manifest, recipe = bands.first, job.plan.recipe
     samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
     heading = (
-        f"{shards}: {job.plan.network} on 3x{side}x{side}, {len(manifest.classes)} classes, {samples} samples, "
+        f"{shards}: {job.plan.network} on {InputShape.of(bands.each)}, {samples} samples, "
         f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'} of recipe {recipe.name} into {out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .data.block_cache import BlockCache
 from .data.sampler import LAST_BATCH
 from .errors import TrainError
+from .networks import NetworkOptions
 from .recipes import Recipe
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class RunOptions:
         precision: float32, bfloat16 or float16: what auto came to.
     """
 
-    network: str
+    network: NetworkOptions
     recipe: Recipe
     seed: int
     holdout_samples: int
@@ -76,7 +77,7 @@ class RunOptions:
     def from_json(raw: Mapping[str, Any]) -> RunOptions:
         """Read them. Raises KeyError or TypeError."""
         return RunOptions(
-            network=str(raw["network"]),
+            network=NetworkOptions.from_json(raw["network"]),
             recipe=Recipe(**raw["recipe"]),
             seed=int(raw["seed"]),
             holdout_samples=int(raw["holdout_samples"]),
@@ -87,10 +88,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """The options of one run; all but the band.
+    """The options of one run; all but its bands.
 
     Attributes:
-        network: one of networks.NETWORKS.
+        network: which one, and its size.
         recipe: how the network is trained.
         seed: of the weights, the order of samples and the augmentation.
         device: auto, cpu, cuda or cuda:N.
@@ -103,7 +104,7 @@ class TrainPlan:
         restart: name of a command that starts the run from the beginning, once; empty to go on with what is there.
     """
 
-    network: str
+    network: NetworkOptions
     recipe: Recipe
     seed: int = 0
     device: str = "auto"

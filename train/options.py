@@ -8,6 +8,7 @@ from typing import Any
 
 from . import recipes
 from .config import ReadOptions
+from .networks import NetworkOptions
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,16 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Where bands are trained.
+    """Which networks are trained, and where.
 
     Attributes:
-        jobs: bands at once, on each GPU of this machine or in all; None for one here, or all that a cluster has.
+        bands: which bands each network reads, as band_sets.parse_band_sets takes it; None for one network a band.
+        jobs: networks at once, on each GPU of this machine or in all; None for one here, or all that a cluster has.
         backend: one of executors.BACKENDS.
         address: of the cluster; empty for what its library finds.
     """
 
+    bands: str | None
     jobs: int | None
     backend: str
     address: str
@@ -62,7 +65,7 @@ class TrainOptions:
     Attributes:
         shards: path or URL of a band or of a split.
         out: run folder; None for the default.
-        network: one of networks.NETWORKS.
+        network: which one, and its size.
         recipe: name or file of the recipe; None for what the data set's name says.
         overrides: fields of the recipe by name; None where the user set nothing.
         run: options of the run.
@@ -76,7 +79,7 @@ class TrainOptions:
 
     shards: str
     out: str | None
-    network: str
+    network: NetworkOptions
     recipe: str | None
     overrides: Mapping[str, Any]
     run: RunSettings
@@ -93,7 +96,7 @@ class TrainOptions:
         return TrainOptions(
             shards=values["shards"],
             out=values["out"],
-            network=values["network"],
+            network=NetworkOptions(values["network"], int(values["stem_stride"] or 0), values["width"]),
             recipe=values["recipe"],
             overrides={name: values[name] for name in recipes.OPTIONS},
             run=RunSettings(
@@ -113,7 +116,7 @@ class TrainOptions:
                 cache_bytes=values["cache_size"],
                 skip=values["on_bad_shard"] == "skip",
             ),
-            launch=LaunchOptions(values["jobs"], values["backend"], values["address"]),
+            launch=LaunchOptions(values["bands"], values["jobs"], values["backend"], values["address"]),
             describe=values["describe"],
             evaluate=values["evaluate"],
             ten_crop=values["ten_crop"],

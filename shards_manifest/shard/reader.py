@@ -41,11 +41,11 @@ class Fetched:
 
     Attributes:
         block: Its number in stored order.
-        data: Its checked bytes, or why there are none.
+        data: Its checked bytes, or why there are none; one entry for each band.
     """
 
     block: int
-    data: bytes | ShardError
+    data: tuple[bytes | ShardError, ...]
 
 
 class BlockReader:
@@ -95,7 +95,12 @@ class BlockReader:
         self._most = max(_most_open() // shared_by, 1)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def threads(self) -> int:
+        """Threads that fetch from the store; one for a disk."""
+        return self._store.threads
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """The shape of a sample, (3, P, P)."""
         return self._format.shape
 
@@ -124,7 +129,11 @@ class BlockReader:
 
     def read(self, block: int) -> Samples:
         """Return one block: x (n, 3, P, P), read-only, and labels (n,). Raises ShardError, StoreError."""
-        return self.decoded(self._attempt(block))
+        return self.decoded(self.fetch(block))
+
+    def fetch(self, block: int) -> Fetched:
+        """Return one block as `decoded` takes it. Raises StoreError."""
+        return Fetched(block, (self.attempt(block),))
 
     def stream(self, blocks: Iterable[int]) -> Generator[Fetched, None, None]:
         """Yield every block, in order, as `decoded` takes it; from a server they are fetched ahead of use.
@@ -132,7 +141,11 @@ class BlockReader:
         Close it where you stop before its end: its threads wait for that. Raises StoreError.
         """
         items = ((block, int(self.index.size[block])) for block in blocks)
-        return ahead(self._attempt, items, self._store.threads)
+        return ahead(self.fetch, items, self.threads)
+
+    def each_band(self, fetched: Fetched, buffer: DecodeBuffer | None = None) -> Iterator[Samples]:
+        """Yield what `decoded` returns, for the one band that this reads."""
+        yield self.decoded(fetched, buffer)
 
     def decoded(self, fetched: Fetched, buffer: DecodeBuffer | None = None) -> Samples:
         """Decompress and check a block.
@@ -147,16 +160,18 @@ class BlockReader:
         Raises:
             ShardError: It is missing or damaged; the sentence names its shard.
         """
-        if isinstance(fetched.data, ShardError):
-            raise fetched.data
-        where, view = self.where(fetched.block), memoryview(fetched.data)
+        (data,) = fetched.data
+        if isinstance(data, ShardError):
+            raise data
+        where, view = self.where(fetched.block), memoryview(data)
         return self._format.read(view, block_of(view, where), int(self.samples[fetched.block]), where, buffer)
 
-    def _attempt(self, block: int) -> Fetched:
+    def attempt(self, block: int) -> bytes | ShardError:
+        """Return the checked bytes of a block, or why there are none: that belongs where the block is used."""
         try:
-            return Fetched(block, self._fetched(block))
-        except ShardError as error:  # it belongs where the block is used
-            return Fetched(block, error)
+            return self._fetched(block)
+        except ShardError as error:
+            return error
 
     def _fetched(self, block: int) -> bytes:
         """Return the checked bytes of a block. Raises ShardError, StoreError."""

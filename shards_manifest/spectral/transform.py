@@ -79,6 +79,25 @@ def band_frequency(transform: str, factor: int, band: int) -> tuple[int, ...]:
     return TRANSFORMS[transform].frequency(factor, band)
 
 
+def flip_matrix(transform: str, factor: int) -> NDArray[np.float64]:
+    """Return how bands mix when an image is mirrored left to right.
+
+    The bands of the mirrored image are this matrix times the mirrored planes of the bands. It is diagonal for dct2
+    (1 or -1), a permutation for none, and mixes bands for dct.
+
+    Args:
+        transform: A name in TRANSFORMS.
+        factor: K.
+
+    Returns:
+        float64 (K, K), one row for each band of the mirrored image.
+    """
+    matrix, grid = band_matrix(transform, factor), math.isqrt(factor)
+    mirrored = np.arange(factor).reshape(grid, grid)[:, ::-1].ravel()  # phase (p, q) becomes (p, s - 1 - q)
+    mixed = matrix @ matrix.T[mirrored]
+    return np.asarray(np.where(np.abs(mixed - np.rint(mixed)) < 1e-12, np.rint(mixed), mixed) + 0.0)
+
+
 def phase_view(plane: NDArray[Any], grid: int) -> NDArray[Any]:
     """Return the phases of planes (..., P*s, P*s) as a strided view (..., s, s, P, P); nothing is copied."""
     *lead, height, width = plane.shape

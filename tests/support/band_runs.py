@@ -25,9 +25,9 @@ def fails_alone(sub4: Path, folder: Path, *options: str) -> dict[str, bytes]:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert f"{folder}/runs/01 failed: {split}/01/train-000002.tar is missing: copy the band again" in done.stderr
-    last = "Error: 1 of 4 bands failed (01): see above, and run the same command again to train what is missing"
+    last = "Error: 1 of 4 networks failed (01): see above, and run the same command again to train what is missing"
     assert done.stderr.splitlines()[-1] == last
-    assert "3 of 4 bands done, 1 failed" in done.stderr.splitlines()
+    assert "3 of 4 networks done, 1 failed" in done.stderr.splitlines()
     found = results(folder / "runs")
     assert sorted(found) == ["00", "02", "03"]
 
@@ -37,5 +37,5 @@ def fails_alone(sub4: Path, folder: Path, *options: str) -> dict[str, bytes]:
     assert again.stdout.count("is finished: top-1 ") == 3
     logits = [np.load(folder / "runs" / band / "val-logits.npy") for band in BANDS]
     assert all(each.shape == (15, 3) for each in logits)
-    assert f"all 4 bands are in {folder}/runs" in again.stdout
+    assert f"all 4 networks are in {folder}/runs" in again.stdout
     return found

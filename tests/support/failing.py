@@ -43,7 +43,7 @@ class Breaks(nn.Module):
 
 
 def broken(training: bool, rank: str = "") -> Any:
-    return lambda plane, classes: nn.Sequential(Breaks(training, rank), plain(plane, classes))
+    return lambda shape, options: nn.Sequential(Breaks(training, rank), plain(shape, options))
 
 
 if __name__ == "__main__":

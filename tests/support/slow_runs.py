@@ -44,6 +44,33 @@ def lines_so_far(run: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def killed(
+    shards: Path, out: Path, ranks: int, steps: int, workers: int = 0, more: tuple[str, ...] = (), name: str = ""
+) -> None:
+    """Run until so many lines of the loss have been added, then SIGKILL every process of it.
+
+    name: of the run folder within `out`, where that is of several networks.
+    """
+    run = out / name
+    had = len(lines_so_far(run))
+    process = subprocess.Popen(
+        command(shards, out, ranks, workers, more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "SLOW_STEPS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(lines_so_far(run)) < had + steps and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it could be killed"
+    finally:
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()
+        process.wait()
+    assert not (run / "run.json").exists()
+
+
 @contextmanager
 def under_way(
     shards: Path | str, out: Path, workers: int, *more: str, ranks: int = 1

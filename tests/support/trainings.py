@@ -5,15 +5,16 @@ from spectral_shards.train import recipes
 from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.model import Model
 from spectral_shards.train.engine.train_step import TrainStep
+from spectral_shards.train.networks import NetworkOptions
 
 QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16", "--workers", "0")
 
 
 def quick(**fields: object) -> TrainPlan:
     recipe = recipes.load("quick", **{"epochs": 2, "batch_size": 16, **fields})
-    return TrainPlan("cnn", recipe, reading=ReadOptions(workers=0))
+    return TrainPlan(NetworkOptions("cnn"), recipe, reading=ReadOptions(workers=0))
 
 
 def train_step(manifest: BandManifest, plan: TrainPlan) -> TrainStep:
     """A step of a plan, in one process."""
-    return TrainStep(Model(manifest, plan), plan.recipe, plan.seed)
+    return TrainStep(Model([manifest], plan), plan.recipe, plan.seed)

@@ -15,19 +15,19 @@ from torch import nn
 from spectral_shards.train.cli import main
 from spectral_shards.train.engine import evaluate, trainer
 from spectral_shards.train.engine.train_step import TrainStep
-from spectral_shards.train.networks import cnn
+from spectral_shards.train.networks import InputShape, NetworkOptions, cnn
 
 
-def plain(plane: int, classes: int) -> nn.Module:
-    side = ((plane - 3) // 2 + 1) - 2
+def plain(shape: InputShape, options: NetworkOptions) -> nn.Module:
+    side = ((shape.plane - 3) // 2 + 1) - 2
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, stride=2),
+        nn.Conv2d(shape.channels, 16, 3, stride=2),
         nn.ReLU(),
         nn.Conv2d(16, 32, 3),
         nn.ReLU(),
         nn.Flatten(),
         nn.Dropout(0.5 if "DROPOUT" in os.environ else 0.0),
-        nn.Linear(32 * side * side, classes),
+        nn.Linear(32 * side * side, shape.classes),
     )
 
 

@@ -41,7 +41,9 @@ def test_a_flip_is_the_flip_of_the_image_for_the_separable_dct(factor: int, mani
     side = bands.shape[-1]
     for band in range(factor):
         geometry = replace(manifest.geometry, factor=factor, size=48, transform="dct2")
-        one = replace(manifest, geometry=geometry, frequency=band_frequency("dct2", factor, band), step=(1.0,) * 3)
+        one = replace(
+            manifest, geometry=geometry, band=band, frequency=band_frequency("dct2", factor, band), step=(1.0,) * 3
+        )
         inputs = BandAugmentation(one, flip=True).train()
         x = torch.from_numpy(bands[:, band]).expand(64, 3, side, side)
         plain = BandAugmentation(one).eval()(torch.from_numpy(bands[None, :, band]))[0]

@@ -18,7 +18,8 @@ import pytest
 
 from spectral_shards.shards_manifest.storage.local import LocalStore
 from spectral_shards.train.launch import progress
-from spectral_shards.train.launch.launcher import INTERRUPTED, BandJob, train_isolated, train_one
+from spectral_shards.train.launch.launcher import INTERRUPTED, TrainJob, train_isolated, train_one
+from spectral_shards.train.networks import NetworkOptions
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.shutdown import StopRequest
 from support.band_runs import BANDS, fails_alone, results
@@ -85,11 +86,11 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     assert table[0].split() == ["band", "epoch", "loss", "train", "val", "data_wait", "state"]
     assert [line.split()[0] for line in table[1:5]] == BANDS
     assert all(line.split()[1] == "2/2" and line.endswith("done") for line in table[1:5])
-    assert table[5] == "4 of 4 bands done"
+    assert table[5] == "4 of 4 networks done"
     command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2")
     again = program(*command)
     assert again.stdout.count("is finished: top-1 ") == 4
-    assert f"{sub4}/00 and 3 more bands: cnn on 3x12x12" in again.stdout
+    assert f"{sub4}/00 and 3 more: cnn on 3x12x12" in again.stdout
     restart = program(*command, "--no-resume")
     assert restart.stdout.count(" s: top-1 ") == 4, restart.stdout
     assert results(tmp_path / "runs") == wanted
@@ -122,7 +123,7 @@ def test_a_busy_band_is_not_restarted(sub4: Path, wanted: dict[str, bytes], tmp_
 
 def test_a_band_is_restarted_once_for_a_command(runs: Path, sub4: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(runs / "02", tmp_path / "02"))
-    job = BandJob("02", str(sub4 / "02"), out, replace(quick(), restart="one"))
+    job = TrainJob("02", str(sub4 / "02"), out, replace(quick(), restart="one"))
     assert [train_one(job).earlier for _ in range(2)] == [False, True]  # the second finds what the first did
     assert not train_one(replace(job, plan=replace(quick(), restart="another"))).earlier
 
@@ -142,7 +143,9 @@ def test_bands_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from spectral_shards.train.launch import launcher as bands
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    job = bands.BandJob("00", "sub4/00", tmp_path / "00", TrainPlan("cnn", recipes.load("quick")), gpu_locks=tmp_path)
+    job = bands.TrainJob(
+        "00", "sub4/00", tmp_path / "00", TrainPlan(NetworkOptions("cnn"), recipes.load("quick")), gpu_locks=tmp_path
+    )
     first, second, third, fourth = (bands._on_free_gpu(job) for _ in range(4))
     with first as one, third as two:
         assert (one.plan.device, two.plan.device) == ("cuda:0", "cuda:1")
@@ -162,8 +165,10 @@ def test_a_fault_of_the_program_is_one_bands_affair(
     def broken(*_: object) -> None:
         raise RuntimeError("CUDA error: the device is on fire\nand more")
 
-    monkeypatch.setattr(bands, "train_band", broken)
-    job = bands.BandJob("00", str(sub4 / "00"), tmp_path / "00", TrainPlan("cnn", recipes.load("quick")))
+    monkeypatch.setattr(bands, "train_network", broken)
+    job = bands.TrainJob(
+        "00", str(sub4 / "00"), tmp_path / "00", TrainPlan(NetworkOptions("cnn"), recipes.load("quick"))
+    )
     outcome = bands.train_one(job)
     log = tmp_path / "00" / "error.log"
     assert outcome.failure == f"RuntimeError: CUDA error: the device is on fire (all of it is in {log})"
@@ -181,7 +186,7 @@ def test_a_process_that_is_killed_costs_nothing(sub4: Path, tmp_path: Path) -> N
         said, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
     assert sorted(results(runs)) == BANDS
-    assert "all 4 bands are in" in said
+    assert "all 4 networks are in" in said
     for band in BANDS:
         lines = [json.loads(line) for line in (runs / band / "metrics.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in lines] == list(range(1, 31))
@@ -237,7 +242,7 @@ def test_a_process_for_bands_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None
     (tmp_path / "stop").touch()
     before = signal.getsignal(signal.SIGINT)
     try:
-        job = BandJob("00", "none", tmp_path / "00", quick(), stop_file=tmp_path / "stop", parent=os.getppid())
+        job = TrainJob("00", "none", tmp_path / "00", quick(), stop_file=tmp_path / "stop", parent=os.getppid())
         assert train_isolated(job).failure == INTERRUPTED
         os.kill(os.getpid(), signal.SIGINT)  # between two bands: no one would catch it
         assert train_isolated(replace(job, parent=0)).failure == INTERRUPTED
@@ -278,7 +283,7 @@ def test_the_table_is_shown_while_bands_are_trained(tmp_path: Path, monkeypatch:
             row = f"  00        0/4    {loss:.3f}"
             wait_for(lambda row=row: row in out.getvalue())
     assert out.getvalue().count("training") == 2
-    assert out.getvalue().splitlines()[-1] == "0 of 2 bands done"
+    assert out.getvalue().splitlines()[-1] == "0 of 2 networks done"
 
 
 def test_a_table_that_cannot_be_shown_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

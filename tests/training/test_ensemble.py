@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spectral_shards.shards_manifest.manifest import canonical_json
-from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.ensemble import report, rules
 from spectral_shards.train.ensemble.members import FinishedRun, Outputs, find_runs
 from spectral_shards.train.ensemble.report import markdown
@@ -166,7 +166,7 @@ def test_runs_that_do_not_belong_together(runs: Path, tmp_path: Path) -> None:
 
     def another_order(copy: Path) -> None:
         raw = json.loads((copy / "02" / "run.json").read_text())
-        raw["band"]["order"]["val"] = "0" * 64
+        raw["data"]["order"]["val"] = "0" * 64
         (copy / "02" / "run.json").write_text(json.dumps(raw))
 
     assert "runs/02 and " in changed(another_order)
@@ -203,7 +203,7 @@ def with_holdout(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("holdout")
     make_split(many, root / "sub4", factor=4, size=8, samples_per_block=8, val_per_class=50)
     for band in range(4):
-        train_band(str(root / "sub4" / f"{band:02d}"), root / "runs" / f"{band:02d}", quick(epochs=1), quiet=True)
+        train_network(str(root / "sub4" / f"{band:02d}"), root / "runs" / f"{band:02d}", quick(epochs=1), quiet=True)
     return root
 
 
@@ -337,7 +337,7 @@ def test_halves_of_val_serve_without_holdout_samples(with_holdout: Path, runs: P
 
 def test_costs_and_classes_beside_a_baseline(many: Path, with_holdout: Path, tmp_path: Path, photos: Path) -> None:
     make_split(many, tmp_path / "sub1", factor=1, size=8, samples_per_block=8, val_per_class=50)
-    train_band(str(tmp_path / "sub1" / "00"), tmp_path / "base" / "00", quick(epochs=1), quiet=True)
+    train_network(str(tmp_path / "sub1" / "00"), tmp_path / "base" / "00", quick(epochs=1), quiet=True)
     done = program("spectral-ensemble", with_holdout / "runs", "--baseline", tmp_path / "base")
     assert done.returncode == 0, done.stderr
     report = json.loads((with_holdout / "runs" / "ensemble.json").read_text())
@@ -354,6 +354,6 @@ def test_costs_and_classes_beside_a_baseline(many: Path, with_holdout: Path, tmp
     assert "| baseline | " in text
     assert "| ant | 50 | " in text
     other = make_split(photos, tmp_path / "other", factor=1, size=24)
-    train_band(str(other / "00"), tmp_path / "wrong", quick(epochs=1), quiet=True)
+    train_network(str(other / "00"), tmp_path / "wrong", quick(epochs=1), quiet=True)
     sentence = fails("spectral-ensemble", with_holdout / "runs", "--baseline", tmp_path / "wrong")
     assert "was evaluated on other images" in sentence

@@ -1,8 +1,10 @@
 """Exported ensembles against their separate parts, in processes that have nothing of this package."""
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import ReadOptions, TrainPlan
-from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.ensemble.export import (
     EnsembleMember,
     EnsembleModel,
@@ -30,6 +32,7 @@ from spectral_shards.train.ensemble.export import (
 from spectral_shards.train.ensemble.members import find_runs
 from spectral_shards.train.ensemble.rules import LOG, PROBABILITY, Space
 from spectral_shards.train.ensemble.scoring import score_ensemble
+from spectral_shards.train.networks import NetworkOptions
 from spectral_shards.train.runs import checkpoint
 from support.pictures import encode, picture
 from support.programs import fails, program
@@ -67,8 +70,11 @@ def trained(pictures: Path, folder: Path, **options: object) -> Path:
     split = make_split(pictures, folder / "sub", **{**SUB4, "size": SIDE, **options})
     recipe = recipes.load("quick", epochs=1, batch_size=8, ema=0.5)
     for band in sorted(split.glob("[0-9]*")):
-        train_band(
-            str(band), folder / "runs" / band.name, TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), True
+        train_network(
+            str(band),
+            folder / "runs" / band.name,
+            TrainPlan(NetworkOptions("cnn"), recipe, reading=ReadOptions(workers=0)),
+            quiet=True,
         )
     return folder / "runs"
 
@@ -78,17 +84,24 @@ def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(pictures, tmp_path_factory.mktemp("sub4"))
 
 
+def stored_val(split: Path, band: int) -> torch.Tensor:
+    """The planes of one band as they are stored: (samples, 3, P, P)."""
+    store, manifest = open_band(split / f"{band:02d}")
+    val = BlockReader(store, manifest, "val")
+    return torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+
+
 def separately(runs: Path, space: str, rule: str) -> NDArray[np.float64]:
     """The fused log-probabilities of val from the stored bands, network by network."""
     scores = score_ensemble(find_runs(runs)).rules
     score = next(each for each in scores if (each.rule, each.space) == (rule, space))
     parts = []
     for run in find_runs(runs):
-        store, manifest = open_band(runs.parent / "sub" / run.path.name)
-        val = BlockReader(store, manifest, "val")
-        x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+        stored = torch.stack([stored_val(runs.parent / "sub", band) for band in run.bands], 1)
+        manifests = [open_band(runs.parent / "sub" / f"{band:02d}").manifest for band in run.bands]
         with torch.inference_mode():
-            logits = checkpoint.load_network(run.path / "checkpoint.pt")(BandAugmentation(manifest).eval()(x))
+            inputs = BandAugmentation(manifests).eval()(stored)
+            logits = checkpoint.load_network(run.path / "checkpoint.pt")(inputs)
             parts.append(logits.double().log_softmax(1).numpy())
     each = np.stack(parts)
     weights = np.array(score.weights)
@@ -170,10 +183,8 @@ def test_members_of_several_bands_and_of_the_same(
     for member in mixed:
         planes = []
         for band, mean, std in zip(member.bands, member.mean, member.std, strict=True):
-            store, manifest = open_band(runs.parent / "sub" / f"{band:02d}")
-            val = BlockReader(store, manifest, "val")
-            stored = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
-            planes.append(BandAugmentation(replace(manifest, mean=mean, std=std)).eval()(stored))
+            manifest = replace(open_band(runs.parent / "sub" / f"{band:02d}").manifest, mean=mean, std=std)
+            planes.append(BandAugmentation(manifest).eval()(stored_val(runs.parent / "sub", band)))
         with torch.inference_mode():
             outputs = member.network(torch.cat(planes, 1)).double().log_softmax(1)
         fused += member.weight * (outputs if space is LOG else outputs.exp())
@@ -185,6 +196,31 @@ def test_members_of_several_bands_and_of_the_same(
     assert export(model, info, tmp_path / f"mixed.{suffix}") == (tmp_path / f"mixed.{suffix}").stat().st_size
     found = alone(tmp_path / f"mixed.{suffix}", tmp_path, val_pixels(pictures, runs))
     assert np.abs(found - wanted.numpy()).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_runs_of_several_bands_are_exported(runs: Path, pictures: Path, tmp_path: Path) -> None:
+    """A run of two bands, one of one of them, and its copy, of which the export has those that are chosen."""
+    (tmp_path / "sub").symlink_to(runs.parent / "sub")
+    recipe = recipes.load("quick", epochs=1, batch_size=8)
+    plan = TrainPlan(NetworkOptions("cnn"), recipe, reading=ReadOptions(workers=0))
+    train_network(str(runs.parent / "sub"), tmp_path / "runs" / "00+01", plan, (0, 1), quiet=True)
+    for name in ("00", "00x2"):
+        shutil.copytree(runs / "00", tmp_path / "runs" / name)
+    model = tmp_path / "whole.pt2"
+    for rule in ("mean", "selected"):
+        done = program("spectral-ensemble", tmp_path / "runs", "--export", model, "--rule", rule)
+        assert done.returncode == 0, done.stderr
+        assert "Missing bands: 2, 3." in done.stdout
+        found = alone(model, tmp_path, val_pixels(pictures, runs))
+        assert np.abs(found - separately(tmp_path / "runs", "log", rule)).max() < 1e-4
+        with zipfile.ZipFile(model) as file:
+            about = json.loads(file.read(next(name for name in file.namelist() if name.endswith("spectral.json"))))
+        bands = {"00": [0], "00x2": [0], "00+01": [0, 1]}
+        names = chosen(tmp_path / "runs", rule)
+        assert [(each["name"], each["bands"]) for each in about["members"]] == [(name, bands[name]) for name in names]
+        assert all(each["weight"] for each in about["members"])
+        assert len(names) == 3 or rule == "selected"
 
 
 def test_a_band_is_computed_again_for_another_step(mixed: list[EnsembleMember], runs: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.errors import StoreError
 from spectral_shards.shards_manifest.storage.local import LocalStore
-from spectral_shards.train.engine.trainer import Trainer, train_band
+from spectral_shards.train.engine.trainer import Trainer, train_network
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.runs.metrics_log import STEPS, EpochLine, StepLine
 from spectral_shards.train.runs.run_folder import RunFolder
@@ -66,7 +66,7 @@ def test_no_room_for_a_checkpoint(sub4: Path, tmp_path: Path, uninterrupted_quic
 @pytest.fixture(scope="module")
 def uninterrupted_quick(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("quick") / "run"
-    train_band(str(sub4 / "00"), out, quick(), quiet=True)
+    train_network(str(sub4 / "00"), out, quick(), quiet=True)
     return out
 
 
@@ -83,11 +83,11 @@ def test_the_last_checkpoint_survives(
 
     monkeypatch.setattr(Trainer, "_epoch", full_after_the_first)
     with pytest.raises(StoreError, match=re.escape(AGAIN)):
-        train_band(str(sub4 / "00"), out, quick(), quiet=True)
+        train_network(str(sub4 / "00"), out, quick(), quiet=True)
     assert checkpoint.load_checkpoint(out / "checkpoint.pt").progress.loader["epoch"] == 1
     assert not list(out.glob("*.tmp"))
     monkeypatch.undo()
-    train_band(str(sub4 / "00"), out, quick(), quiet=True)
+    train_network(str(sub4 / "00"), out, quick(), quiet=True)
     for name in ("val-logits.npy", "val-labels.npy"):
         assert (out / name).read_bytes() == (uninterrupted_quick / name).read_bytes()
     lines = (out / "metrics.jsonl").read_text().splitlines()
@@ -176,8 +176,8 @@ def test_no_room_for_the_log_of_a_fault(sub4: Path, tmp_path: Path, monkeypatch:
     def stumble(*_: object, **__: object) -> None:
         raise ArithmeticError("a fault\nof ours")
 
-    monkeypatch.setattr(bands, "train_band", stumble)
-    job = bands.BandJob("00", str(sub4 / "00"), tmp_path / "00", quick())
+    monkeypatch.setattr(bands, "train_network", stumble)
+    job = bands.TrainJob("00", str(sub4 / "00"), tmp_path / "00", quick())
     with room(10):
         outcome = bands.train_one(job)
     assert outcome.failure == f"ArithmeticError: a fault ({tmp_path}/00/error.log cannot be written: File too large)"

@@ -60,7 +60,7 @@ def test_every_plane_gives_every_class(name: str, classes: int) -> None:
     [("cnn", 4, False), ("cnn", 8, True), ("resnet18", 8, False), ("resnet18", 16, True), ("alexnet", 8, True)],
 )
 def test_which_networks_train_on_a_single_sample(name: str, plane: int, good: bool) -> None:
-    assert networks.trains_on_one(name, plane) == good
+    assert networks.trains_on_one(networks.NetworkOptions(name), networks.InputShape(plane, 2)) == good
     network, x = networks.build_network(name, plane, 2), torch.zeros(1, 3, plane, plane)
     with nullcontext() if good else pytest.raises(ValueError, match="more than 1 value per channel"):
         network(x)
@@ -80,7 +80,7 @@ def test_signal_and_gradients_reach_the_ends(name: str) -> None:
 
 def test_a_profile_counts_what_a_step_keeps() -> None:
     """A network that can be counted by hand: 3x3 convolutions and a linear layer on planes of 8."""
-    profile = describe("cnn", 8, 10)
+    profile = describe(networks.NetworkOptions("cnn"), networks.InputShape(8, 10))
     widths = ((3, 64, 8), (64, 64, 8), (64, 128, 4), (128, 128, 4), (128, 256, 2), (256, 256, 2))  # in, out, side
     assert profile.parameters == sum(9 * a * b + 2 * b for a, b, _ in widths) + 256 * 10 + 10
     assert profile.buffers == sum(2 * b for _, b, _ in widths)
@@ -101,7 +101,9 @@ def test_the_profile_is_printed(sub4: Path) -> None:
         lines = done.stdout.splitlines()
         assert lines[0] == "resnet34 on 3x12x12, 3 classes"
         assert lines[1] == "parameters     21,278,531"
-        assert lines[-1].endswith(" MiB for a training step of 256 images in float32")
+        assert lines[4].endswith(" MiB for a training step of 256 images in float32")
+        rest = ["4 such networks", "4 networks: 0.744 G multiply-adds an image in all"] if shards == sub4 else []
+        assert lines[5:] == rest
 
 
 def test_published_sizes_and_stems() -> None:

@@ -1,17 +1,14 @@
 """Runs that are killed and go on, in one process and in several that torchrun starts."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -23,35 +20,15 @@ from spectral_shards.train.config import TrainPlan
 from spectral_shards.train.data.sampler import EpochSampler
 from spectral_shards.train.engine.trainer import check_fits
 from spectral_shards.train.errors import TrainError
+from spectral_shards.train.networks import InputShape, NetworkOptions
 from spectral_shards.train.runs import checkpoint
 from support.buckets import BUCKET, Server, SlowProxy, environment
 from support.programs import fails, program
-from support.slow_runs import OPTIONS, close, command, lines, lines_so_far, train
+from support.slow_runs import OPTIONS, close, command, killed, lines, train
 from support.splits import SUB4, make_split
 
 EVERYTHING = ("--ema", "0.9", "--mixup", "0.2", "--cutmix", "1", "--precision", "bfloat16", "--clip-grad", "1")
 EVERYTHING += ("--grad-accum-steps", "2", "--batch-size", "4", "--schedule", "onecycle", "--warmup", "1")
-
-
-def killed(shards: Path, out: Path, ranks: int, steps: int, workers: int = 0, more: tuple[str, ...] = ()) -> None:
-    """Run until so many lines of the loss have been added, then SIGKILL every process of it."""
-    had = len(lines_so_far(out))
-    process = subprocess.Popen(
-        command(shards, out, ranks, workers, more),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "SLOW_STEPS": "1"},
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while len(lines_so_far(out)) < had + steps and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.002)
-        assert process.poll() is None, "the run ended before it could be killed"
-    finally:
-        for each in (*psutil.Process(process.pid).children(recursive=True), process):
-            each.kill()
-        process.wait()
-    assert not (out / "run.json").exists()
 
 
 def test_killed_three_times_as_if_nothing_had_happened(sub4: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -174,9 +151,9 @@ def test_batches_are_large_enough_for_the_ranks(
 ) -> None:
     _, manifest = open_band(str(sub4 / "01"))
     manifest = replace(manifest, geometry=replace(manifest.geometry, size=2 * side, margin=0))
-    plan = TrainPlan(network, recipes.load("quick"))
+    plan = TrainPlan(NetworkOptions(network), recipes.load("quick"))
     with nullcontext() if good else pytest.raises(TrainError, match=f"{batch_size} samples a step .* are too few for"):
-        check_fits(manifest, plan, batch_size, ranks)
+        check_fits(InputShape.of([manifest]), plan, batch_size, ranks)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:

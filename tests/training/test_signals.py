@@ -14,7 +14,7 @@ import torch
 from spectral_shards.shards_manifest.storage.base import TEMPORARY
 from spectral_shards.train.data.loader import BandLoader
 from spectral_shards.train.data.stream import Batch
-from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.shutdown import StopRequest
 from support.buckets import WebServer, wait_for
@@ -150,7 +150,7 @@ def test_a_silent_server_is_left_when_it_is_first_asked_or_the_parent_is_killed(
 def test_a_signal_between_a_batch_and_its_step_loses_neither(
     sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = train_band(str(sub4 / "01"), tmp_path / "whole", quick(), quiet=True)
+    wanted = train_network(str(sub4 / "01"), tmp_path / "whole", quick(), quiet=True)
     report, taken = BandLoader._report, itertools.count()
 
     def interrupted(loader: BandLoader, batch: Batch) -> None:
@@ -161,10 +161,10 @@ def test_a_signal_between_a_batch_and_its_step_loses_neither(
 
     monkeypatch.setattr(BandLoader, "_report", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_band(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
+        train_network(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
     assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress.loader["samples"] == 32
     monkeypatch.undo()
-    found = train_band(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
+    found = train_network(str(sub4 / "01"), tmp_path / "run", quick(), quiet=True)
     assert (found.loss, found.train_top1) == (wanted.loss, wanted.train_top1)
     assert [line["lost"] for line in lines(tmp_path / "run", "metrics.jsonl")] == [0, 0]
     logits = [(tmp_path / name / "val-logits.npy").read_bytes() for name in ("whole", "run")]

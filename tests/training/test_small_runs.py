@@ -13,7 +13,7 @@ from spectral_shards.preprocess.config import SplitConfig
 from spectral_shards.preprocess.errors import ConfigError
 from spectral_shards.train import recipes
 from spectral_shards.train.engine.evaluate import evaluate_checkpoint
-from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.errors import TrainError
 from support.pictures import class_folders, picture
 from support.programs import fails, program
@@ -192,7 +192,7 @@ def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_trains_twelve_images(name: str, cifar: Path, tmp_path: Path) -> None:
     recipe = recipes.load(name, epochs=1, batch_size=4, lr=1e-5)
-    result = train_band(str(cifar), tmp_path / "run", replace(quick(), recipe=recipe), quiet=True)
+    result = train_network(str(cifar), tmp_path / "run", replace(quick(), recipe=recipe), quiet=True)
     assert result.top1 is not None
 
 
@@ -300,4 +300,4 @@ def test_the_difference_to_other_runs_is_said_in_words(runs: Path, sub4: Path, t
         (sub4 / "01", quick(), "band 0 there, 1 here"),
     ):
         with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):
-            train_band(str(shards), runs / "00", options, quiet=True)
+            train_network(str(shards), runs / "00", options, quiet=True)

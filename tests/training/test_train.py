@@ -17,7 +17,7 @@ from spectral_shards.shards_manifest.manifest import MANIFEST, load_band
 from spectral_shards.train import networks, recipes
 from spectral_shards.train.config import TrainPlan
 from spectral_shards.train.engine.evaluate import Evaluation
-from spectral_shards.train.engine.trainer import Trainer, train_band
+from spectral_shards.train.engine.trainer import Trainer, train_network
 from spectral_shards.train.errors import TrainError
 from spectral_shards.train.runs import checkpoint
 from spectral_shards.train.runs.run_record import Result
@@ -96,7 +96,7 @@ def test_a_checkpoint_is_evaluated(runs: Path, sub4: Path, photos: Path, tmp_pat
 
 def test_ten_crops_are_evaluated(photos: Path, tmp_path: Path) -> None:
     split = make_split(photos, tmp_path / "sub4", **{**SUB4, "size": 16, "margin": 8, "bands": (1,)})
-    assert train_band(str(split / "01"), tmp_path / "run", quick(), quiet=True).top1 is not None
+    assert train_network(str(split / "01"), tmp_path / "run", quick(), quiet=True).top1 is not None
     command = ("spectral-train", "--shards", split / "01", "--evaluate", tmp_path / "run" / "checkpoint.pt")
     centre, ten = program(*command), program(*command, "--ten-crop")
     assert centre.stdout.strip().endswith("centre crop"), centre.stderr
@@ -160,7 +160,7 @@ def test_other_pixels_are_another_run(photos: Path, runs: Path, tmp_path: Path) 
 
 
 def test_loss_falls_and_bands_differ(sub4: Path, tmp_path: Path) -> None:
-    result = train_band(str(sub4 / "00"), tmp_path / "run", quick(epochs=8), quiet=True)
+    result = train_network(str(sub4 / "00"), tmp_path / "run", quick(epochs=8), quiet=True)
     losses = [json.loads(line)["train_loss"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
     assert result.top1 is not None
@@ -224,7 +224,7 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
 
 
 def test_the_best_epoch_is_kept(sub4: Path, tmp_path: Path) -> None:
-    result = train_band(str(sub4 / "00"), tmp_path / "run", quick(epochs=5, lr=0.02), quiet=True)
+    result = train_network(str(sub4 / "00"), tmp_path / "run", quick(epochs=5, lr=0.02), quiet=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     accuracy = [line["val_top1"] for line in lines]
     assert result.best_epoch == 1 + accuracy.index(max(accuracy))
@@ -267,7 +267,7 @@ def test_what_cannot_be_restarted_stays(
     assert tree(copy) == tree(runs / "02")
     monkeypatch.setattr("spectral_shards.train.runs.tensorboard.find_spec", lambda _: None)
     with pytest.raises(TrainError, match="needs the package tensorboard"):
-        train_band(str(sub4 / "02"), copy, replace(quick(), restart="again", tensorboard=True), quiet=True)
+        train_network(str(sub4 / "02"), copy, replace(quick(), restart="again", tensorboard=True), quiet=True)
     assert tree(copy) == tree(runs / "02")
 
 
@@ -308,7 +308,7 @@ def test_auto_goes_on_in_the_precision_that_a_run_has(
         return whole(trainer)
 
     def train(out: Path, **options: str) -> Result:
-        return train_band(str(sub4 / "02"), out, replace(quick(), **options), quiet=True)  # type: ignore[arg-type]
+        return train_network(str(sub4 / "02"), out, replace(quick(), **options), quiet=True)  # type: ignore[arg-type]
 
     train(tmp_path / "at-once", precision="float32")
     monkeypatch.setattr(Trainer, "_epoch", one)

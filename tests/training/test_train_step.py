@@ -17,7 +17,8 @@ from spectral_shards.train.augment.mixup import Mixing
 from spectral_shards.train.augment.planes import BandAugmentation, draws
 from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.train_step import TrainStep
-from spectral_shards.train.engine.trainer import train_band
+from spectral_shards.train.engine.trainer import train_network
+from spectral_shards.train.networks import NetworkOptions
 from spectral_shards.train.runs import checkpoint
 from support.trainings import train_step
 from support.without_norm import plain
@@ -33,7 +34,7 @@ def manifest(sub4: Path, monkeypatch: pytest.MonkeyPatch) -> BandManifest:
 
 def step_of(manifest: BandManifest, **fields: object) -> TrainStep:
     still = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, **fields}
-    return train_step(manifest, TrainPlan("cnn", recipes.load("quick", **still), precision="float32"))
+    return train_step(manifest, TrainPlan(NetworkOptions("cnn"), recipes.load("quick", **still), precision="float32"))
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +87,12 @@ def test_averaged_weights_follow(manifest: BandManifest) -> None:
 
 def test_averaged_weights_are_what_is_evaluated_and_kept(sub4: Path, tmp_path: Path) -> None:
     recipe = recipes.load("quick", epochs=2, batch_size=16, ema=0.95)
-    train_band(str(sub4 / "02"), tmp_path / "run", TrainPlan("cnn", recipe, reading=ReadOptions(workers=0)), quiet=True)
+    train_network(
+        str(sub4 / "02"),
+        tmp_path / "run",
+        TrainPlan(NetworkOptions("cnn"), recipe, reading=ReadOptions(workers=0)),
+        quiet=True,
+    )
     network = checkpoint.load_network(tmp_path / "run" / "checkpoint.pt")
     store, manifest = open_band(str(sub4 / "02"))
     val = BlockReader(store, manifest, "val")

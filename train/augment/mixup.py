@@ -21,7 +21,7 @@ class Mixed:
     """A batch whose samples may be mixed.
 
     Attributes:
-        x: float32 (n, 3, H, W).
+        x: float32 (n, channels, H, W).
         other: int64 (n,), the labels of the samples that were mixed in.
         share: float32 (n,), the share of each sample's own label, 0 to 1; None if nothing is mixed.
     """
@@ -60,7 +60,7 @@ class Mixing:
         one stays as it is.
 
         Args:
-            x: float32 (n, 3, H, W).
+            x: float32 (n, channels, H, W).
             y: int64 (n,).
             step: The step, counted from 0.
             first: The position of the first sample in the batch.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.spectral.transform import flip_matrix
 from ..errors import TrainError
 
 DRAWS = 3  # random numbers a sample: flip, row, column
@@ -32,15 +34,17 @@ def draws(seed: int, step: int, batch_size: int) -> torch.Tensor:
 class BandAugmentation(nn.Module):
     """Turns stored coefficients into network inputs, on the device that they are on; augments them in training mode.
 
-    Stored batches are int8 or float16 (N, 3, P, P), inputs float32 (N, 3, C, C), where C = size / s and
+    Stored batches are int8 or float16 (N, 3, P, P) of one band, and (N, bands, 3, P, P) of several, whose planes become
+    channels one band after another. Inputs are float32 (N, 3 * bands, C, C), where C = size / s and
     P = (size + margin) / s. A margin is used up by random crops in training mode, and by the centre crop otherwise.
 
-    The horizontal flip of an image is a flip of its plane times (-1)**u for the separable DCT, which is what is done.
-    With the 1-D DCT over the phases an image's flip mixes bands, and without a transform it exchanges them: there the
-    plane alone is flipped, which keeps the picture's layout but not the order of the phases within it.
+    The mirror image of an image has the mirrored planes of its bands, mixed by `flip_matrix`. That is what is done
+    where the bands at hand are all that it needs: always with the separable DCT (a sign for each band), and with the
+    1-D DCT and without a transform if all bands are there. Otherwise planes are flipped alone, which keeps the
+    picture's layout but not the order of the phases within it.
 
     Args:
-        manifest: The band.
+        bands: The manifest of the band, or of each band.
         flip: Flip half of the samples, in training mode.
         random_shift: Pad planes with so many zero coefficients before the random crop, so that planes without a margin
             can move too.
@@ -49,37 +53,42 @@ class BandAugmentation(nn.Module):
     step: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
+    mirror: torch.Tensor
 
-    def __init__(self, manifest: BandManifest, flip: bool = False, random_shift: int = 0) -> None:
+    def __init__(self, bands: BandManifest | Sequence[BandManifest], flip: bool = False, random_shift: int = 0) -> None:
         super().__init__()
-        geometry = manifest.geometry
-        self.crop = geometry.crop
+        manifests = [bands] if isinstance(bands, BandManifest) else list(bands)
+        self.crop = manifests[0].geometry.crop
         self.flip, self.random_shift = flip, random_shift
-        odd = geometry.transform == "dct2" and manifest.frequency[1] % 2 == 1
-        self.sign = -1.0 if odd else 1.0
-        for name, values in (("step", manifest.step), ("mean", manifest.mean), ("std", manifest.std)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+        for name in ("step", "mean", "std"):
+            values = torch.tensor([getattr(manifest, name) for manifest in manifests]).view(-1, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+        mirror = np.kron(_mirror(manifests), np.eye(3))  # of channels
+        self._mixes = bool(np.any(mirror != np.diag(mirror.diagonal())))
+        kept = mirror if self._mixes else mirror.diagonal()[:, None, None]
+        self.register_buffer("mirror", torch.tensor(kept, dtype=torch.float32), persistent=False)
 
     def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
-        """Return network inputs: float32 (N, 3, C, C).
+        """Return network inputs: float32 (N, 3 * bands, C, C).
 
         Args:
-            x: int8 or float16 (N, 3, P, P).
+            x: int8 or float16 (N, 3, P, P) or (N, bands, 3, P, P).
             random: What training mode draws flips and crops from, float32 (3, N) in [0, 1), as `draws` gives it; by
                 default numbers of torch's generator.
         """
-        sign: torch.Tensor | float = 1.0
-        if self.training:
-            random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
-            x = self._random_crop(x, random[1:])
-            if self.flip:
-                flipped = random[0] < 0.5
-                x = torch.where(flipped.view(-1, 1, 1, 1), x.flip(-1), x)
-                sign = torch.where(flipped, self.sign, 1.0).view(-1, 1, 1, 1)
-        else:
-            x = self._centre_crop(x)
-        coefficients = x.float() * self.step
-        return (coefficients * sign - self.mean) / self.std
+        x = x.flatten(1, -3)
+        if not self.training:
+            return self._normalised(self._centre_crop(x).float() * self.step)
+        random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
+        x = self._random_crop(x, random[1:])
+        if not self.flip:
+            return self._normalised(x.float() * self.step)
+        flipped = (random[0] < 0.5).view(-1, 1, 1, 1)
+        if self._mixes:
+            coefficients = x.float() * self.step
+            return self._normalised(torch.where(flipped, self._mirrored(coefficients), coefficients))
+        x = torch.where(flipped, x.flip(-1), x)  # as stored, which are fewer bytes
+        return self._normalised(x.float() * self.step * torch.where(flipped, self.mirror, 1.0))
 
     def ten_crops(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield ten network inputs, from the corners and the centre of planes, and of their mirror images.
@@ -87,14 +96,24 @@ class BandAugmentation(nn.Module):
         Raises:
             TrainError: The planes have no margin.
         """
+        x = x.flatten(1, -3)
         room = x.shape[-1] - self.crop
         if not room:
             raise TrainError("--ten-crop needs planes with a margin: split with --margin, or leave it out")
         middle = room // 2
         for top, left in ((0, 0), (0, room), (room, 0), (room, room), (middle, middle)):
             crop = x[..., top : top + self.crop, left : left + self.crop].float() * self.step
-            for coefficients in (crop, crop.flip(-1) * self.sign):
-                yield (coefficients - self.mean) / self.std
+            yield self._normalised(crop)
+            yield self._normalised(self._mirrored(crop))
+
+    def _normalised(self, coefficients: torch.Tensor) -> torch.Tensor:
+        return (coefficients - self.mean) / self.std
+
+    def _mirrored(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Return the coefficients of the mirror images: float32 (N, 3 * bands, C, C)."""
+        if self._mixes:
+            return torch.einsum("ck,nkhw->nchw", self.mirror, coefficients.flip(-1))
+        return coefficients.flip(-1) * self.mirror
 
     def _centre_crop(self, x: torch.Tensor) -> torch.Tensor:
         top = (x.shape[-1] - self.crop) // 2
@@ -113,3 +132,12 @@ class BandAugmentation(nn.Module):
         samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
         channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
         return x[samples, channels, rows, columns]
+
+
+def _mirror(bands: Sequence[BandManifest]) -> NDArray[np.float64]:
+    """Return how some bands mix when an image is mirrored: float64 (bands, bands), or as near as they allow."""
+    geometry = bands[0].geometry
+    matrix = flip_matrix(geometry.transform, geometry.factor)
+    here = [band.band for band in bands]
+    others = np.delete(matrix[here], here, axis=1)
+    return matrix[np.ix_(here, here)] if not others.any() else np.eye(len(here))

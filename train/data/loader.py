@@ -1,4 +1,4 @@
-"""The loader of a band, or of all bands of a split, as PyTorch's loaders are used."""
+"""The loader of a band, or of bands of a split side by side, as PyTorch's loaders are used."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...shards_manifest.dataset import Band, Split, open_data, read_band
+from ...shards_manifest.dataset import Band, Bands, Split, open_bands
 from ...shards_manifest.errors import FormatError
-from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.shard.bands_reader import BandsReader
 from ...shards_manifest.shard.reader import BlockReader
 from ..errors import TrainError
 from .block_cache import BlockCache
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
-from .stream import BandsStream, Batch, EvalStream, Stream, TrainStream
+from .stream import Batch, Blocks, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
 
 PARTS = ("train", "holdout", "val")
@@ -49,7 +49,7 @@ class LoaderOptions:
 
 
 class BandLoader:
-    """Batches (x, y) of one part of a band, or of all bands of a split.
+    """Batches (x, y) of one part of a band, or of several bands of a split side by side.
 
     Training batches come in an order of their own in every epoch, the same for any number of ranks and workers. The
     batches of 'holdout' and 'val' have every sample once, in stored order, in whole blocks: `batch_size` samples or a
@@ -59,7 +59,7 @@ class BandLoader:
     that got the `state_dict` of another one continues in the middle of the epoch, with any number of ranks and workers.
 
     Args:
-        data: A band or a split: its folder, its URL, or what `open_band` or `open_split` returned.
+        data: A band or a split, by its folder or its URL; or what `open_band`, `open_split` or `open_bands` returned.
         part: 'train', 'holdout' or 'val'.
         batch_size: Samples of a batch, over all ranks; fewer where a training part has fewer.
         seed: Seed of the training order.
@@ -83,7 +83,7 @@ class BandLoader:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Band | Split,
+        data: str | os.PathLike[str] | Band | Split | Bands,
         part: str = "train",
         batch_size: int = 256,
         seed: int = 0,
@@ -95,15 +95,17 @@ class BandLoader:
         self._options = options or LoaderOptions()
         self._workers = workers
         _check(part, batch_size, rank, world_size, self._options)
-        self._readers, self.bands = _open(data, "train" if part == "holdout" else part, self._options.cache)
-        blocks = self._readers[0].samples
+        opened = open_bands(data)
+        self.bands = opened.each
+        self._blocks = _open(opened, "train" if part == "holdout" else part, self._options.cache)
+        blocks = self._blocks.samples
         trained = trained_blocks(blocks, self._options.holdout_samples) if part != "val" else len(blocks)
         chosen = range(trained, len(blocks)) if part == "holdout" else range(trained)
         self.samples = int(blocks[chosen.start : chosen.stop].sum())
         self._order: _TrainOrder | _EvalOrder
         if part == "train":
             sampler = EpochSampler.of(
-                blocks[:trained], batch_size, self._readers[0].block_bytes, seed, self._options.last_batch
+                blocks[:trained], batch_size, self._blocks.block_bytes, seed, self._options.last_batch
             )
             self.batch_size = sampler.batch_size
             self._order = _TrainOrder(sampler, rank, world_size)
@@ -136,7 +138,7 @@ class BandLoader:
     @property
     def name(self) -> str:
         """The part and where it lies, for messages."""
-        return self._readers[0].name
+        return self._blocks.name
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -211,11 +213,9 @@ class BandLoader:
 
     def _stream(self, epoch: int, number: int) -> tuple[Stream, int]:
         """Return what reads from a batch on, and by how many threads."""
-        skip = self._options.skip_bad_shards and len(self._readers) == 1
         epochs = self._epochs_from(epoch)
-        streams = [self._order.stream(reader, epochs, number, skip) for reader in self._readers]
         workers = self._workers if self._order.continues else min(self._workers, 1)
-        return (streams[0] if len(streams) == 1 else BandsStream(streams)), workers
+        return self._order.stream(self._blocks, epochs, number, self._options.skip_bad_shards), workers
 
     def _epochs_from(self, epoch: int) -> range:
         """Return the epochs that are read one after another, from this one on."""
@@ -258,8 +258,8 @@ class _TrainOrder:
         self.sampler, self.span = sampler, Span(0, sampler.batch_size).share(rank, world_size)
         self.batches = sampler.batches
 
-    def stream(self, reader: BlockReader, epochs: range, first: int, skip: bool) -> TrainStream:
-        return TrainStream(reader, self.sampler, self.span, epochs, first, skip)
+    def stream(self, blocks: Blocks, epochs: range, first: int, skip: bool) -> TrainStream:
+        return TrainStream(blocks, self.sampler, self.span, epochs, first, skip)
 
     def state_dict(self, epoch: int, batch: int) -> dict[str, int]:
         return self.sampler.state_dict(epoch, batch)
@@ -279,8 +279,8 @@ class _EvalOrder:
         self._batches = evaluation_batches(samples, each[ranks[0]], batch_size)
         self.batches = len(self._batches)
 
-    def stream(self, reader: BlockReader, epochs: range, first: int, skip: bool) -> EvalStream:
-        return EvalStream(reader, self._batches[first:], skip)
+    def stream(self, blocks: Blocks, epochs: range, first: int, skip: bool) -> EvalStream:
+        return EvalStream(blocks, self._batches[first:], skip)
 
     def state_dict(self, epoch: int, batch: int) -> dict[str, int]:
         return {"epoch": epoch, "batch": batch}
@@ -302,24 +302,10 @@ def _check(part: str, batch_size: int, rank: int, world_size: int, options: Load
         raise TrainError("the part 'holdout' needs holdout_samples, with which 'train' is loaded too")
 
 
-def _open(
-    data: str | os.PathLike[str] | Band | Split, part: str, cache: BlockCache | None
-) -> tuple[list[BlockReader], list[BandManifest]]:
-    """Open the part of a band, or of every band of a split, all of which have to hold the same samples."""
-    opened = data if isinstance(data, (Band, Split)) else open_data(data)
-    store = opened.store
-    if isinstance(opened, Band):
-        bands = {"": opened.manifest}
-    else:
-        bands = {band.folder: read_band(store, band.folder) for band in opened.manifest.bands}
-    first = next(iter(bands.values()))
-    for folder, band in bands.items():
-        where = f"{store}/{folder}" if folder else str(store)
-        if part not in band.parts:
-            raise FormatError(f"{where} has no {part} part: choose {', '.join(band.parts)}")
-        if band.parts[part].digest != first.parts[part].digest:
-            raise FormatError(f"{where} has another sample order than the first band: copy the split again")
-    readers = [BlockReader(store, band, part, cache, folder, len(bands)) for folder, band in bands.items()]
-    if any(not np.array_equal(reader.samples, readers[0].samples) for reader in readers[1:]):
-        raise FormatError(f"the bands of {store} have blocks of other sizes than each other: split again")
-    return readers, list(bands.values())
+def _open(bands: Bands, part: str, cache: BlockCache | None) -> Blocks:
+    """Return the reader of a part of some bands."""
+    store, count = bands.store, len(bands.manifests)
+    if part not in bands.first.parts:
+        raise FormatError(f"{store} has no {part} part: choose {', '.join(bands.first.parts)}")
+    readers = [BlockReader(store, band, part, cache, folder, count) for folder, band in bands.manifests.items()]
+    return readers[0] if "" in bands.manifests else BandsReader(readers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,9 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from ...shards_manifest.errors import ShardError
+from ...shards_manifest.shard.bands_reader import BandsReader
 from ...shards_manifest.shard.codec import DecodeBuffer
+from ...shards_manifest.shard.format import Samples
 from ...shards_manifest.shard.reader import BlockReader, Fetched
 from .sampler import BlockRead, EpochSampler, Span
+
+Blocks = BlockReader | BandsReader  # what batches are made of: of one band, or of several side by side
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Batch:
     """Samples, and what could not be read for them.
 
     Attributes:
-        x: int8 (or float16) (n, 3, H, W), as stored; (n, bands, 3, H, W) of several bands.
+        x: int8 (or float16) (n, 3, P, P), as stored; (n, bands, 3, P, P) of several bands, each contiguous.
         y: int64 (n,), the classes.
         lost: A sentence, and a count of samples, for each shard that could not be read.
     """
@@ -63,7 +67,7 @@ class TrainStream:
 
     def __init__(
         self,
-        blocks: BlockReader,
+        blocks: Blocks,
         sampler: EpochSampler,
         span: Span,
         epochs: range,
@@ -120,7 +124,7 @@ class _BatchAssembler:
     and taking a few samples for each batch, and takes the same memory.
     """
 
-    def __init__(self, blocks: BlockReader, sampler: EpochSampler, span: Span, epoch: int, skip: bool) -> None:
+    def __init__(self, blocks: Blocks, sampler: EpochSampler, span: Span, epoch: int, skip: bool) -> None:
         self._blocks, self._sampler, self._span, self._epoch, self._skip = blocks, sampler, span, epoch, skip
         self._open: dict[int, tuple[NDArray[Any], NDArray[np.int64]]] = {}
         self._lost: list[tuple[str, int]] = []
@@ -128,54 +132,62 @@ class _BatchAssembler:
 
     def add(self, read: BlockRead, fetched: Fetched) -> None:
         """Copy the samples of a block that was fetched as planned. Raises ShardError."""
-        wanted = read.last - read.first
-        block, x, y, lost = self._decoded(fetched)
-        rows = self._sampler.rows(self._epoch, block)[read.first : read.last]
-        if len(rows) < wanted:  # of a smaller block in its place
-            rows = np.resize(self._sampler.rows(self._epoch, block), wanted)
-        y, span, used = y[rows], self._span, 0
-        for batch, position, first, count in self._sampler.placements(read):
-            low, high = max(position, span.first), min(position + count, span.last)
-            if low < high:
-                x_out, y_out = self._open.get(batch) or self._opened(batch)
-                to = slice(low - span.first, high - span.first)
-                some = slice(first + low - position, first + high - position)
-                x.take(rows[some], 0, x_out[to], "clip")  # never clips; checking would copy twice
-                y_out[to] = y[some]
-                used += high - low
-        if lost and used:
-            self._lost.append((lost, used))
+        places = list(self._places(read))
+        try:
+            self._copy(read, fetched, places)
+        except ShardError as error:
+            if not self._skip:
+                raise
+            self._copy_another(read, fetched.block, places)
+            if used := sum(to.stop - to.start for _, to, _ in places):
+                self._lost.append((str(error), used))
 
     def take(self, batch: int) -> Batch:
         """Return a batch, all of whose samples have been copied."""
         x, y = self._open.get(batch) or self._opened(batch)  # an empty span gets no samples
         del self._open[batch]
         lost, self._lost = tuple(self._lost), []
-        return Batch(torch.from_numpy(x), torch.from_numpy(y), lost)
+        return Batch(_in_rows(x, self._blocks), torch.from_numpy(y), lost)
 
-    def _opened(self, batch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        size = self._span.last - self._span.first
-        made = np.empty((size, *self._blocks.shape), self._blocks.dtype), np.empty(size, np.int64)
-        self._open[batch] = made
-        return made
+    def _places(self, read: BlockRead) -> Iterator[tuple[int, slice, slice]]:
+        """Yield where samples of a read go: the batch, the places in this span of it, and which samples of the read."""
+        span = self._span
+        for batch, position, first, count in self._sampler.placements(read):
+            low, high = max(position, span.first), min(position + count, span.last)
+            if low < high:
+                some = slice(first + low - position, first + high - position)
+                yield batch, slice(low - span.first, high - span.first), some
 
-    def _decoded(self, fetched: Fetched) -> tuple[int, NDArray[Any], NDArray[np.int64], str]:
-        """Return the block's number and samples; or another's in its place, and why."""
-        try:
-            return fetched.block, *self._blocks.decoded(fetched, self._buffer), ""
-        except ShardError as error:
-            if not self._skip:
-                raise
-            why = str(error)
-        others = self._sampler.substitutes(self._epoch, fetched.block)
+    def _copy(self, read: BlockRead, fetched: Fetched, places: Sequence[tuple[int, slice, slice]]) -> None:
+        """Copy the samples of a block, of one band after the other. Raises ShardError."""
+        rows, wanted = self._sampler.rows(self._epoch, fetched.block), read.last - read.first
+        chosen = rows[read.first : read.last]
+        if len(chosen) < wanted:  # of a smaller block in the place of another
+            chosen = np.resize(rows, wanted)
+        for band, (x, y) in enumerate(_aligned(self._blocks, fetched, self._buffer)):
+            for batch, to, some in places:
+                x_out, y_out = self._open.get(batch) or self._opened(batch)
+                x.take(chosen[some], 0, x_out[band, to], "clip")  # never clips; checking would copy twice
+                if not band:
+                    y_out[to] = y[chosen[some]]
+
+    def _copy_another(self, read: BlockRead, lost: int, places: Sequence[tuple[int, slice, slice]]) -> None:
+        """Copy another block in the place of one that is lost, in all bands. Raises ShardError."""
+        others = self._sampler.substitutes(self._epoch, lost)
         shard = self._blocks.index.shard
-        same = shard[others] == shard[fetched.block]  # which may be missing as a whole: tried last
+        same = shard[others] == shard[lost]  # which may be missing as a whole: tried last
         for block in np.concatenate([others[~same], others[same]]).tolist():
             try:
-                return block, *self._blocks.read(block), why
+                return self._copy(read, self._blocks.fetch(block), places)
             except ShardError:
                 continue
         raise ShardError(f"no block of {self._blocks.name} can be read: copy the band again")
+
+    def _opened(self, batch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        size = self._span.last - self._span.first
+        made = _empty(self._blocks, size), np.empty(size, np.int64)
+        self._open[batch] = made
+        return made
 
 
 class EvalStream:
@@ -187,7 +199,7 @@ class EvalStream:
         skip: Leave out a block that cannot be read, and report it; otherwise its ShardError is raised.
     """
 
-    def __init__(self, blocks: BlockReader, batches: Sequence[range], skip: bool = False) -> None:
+    def __init__(self, blocks: Blocks, batches: Sequence[range], skip: bool = False) -> None:
         self._blocks, self._batches, self._skip = blocks, batches, skip
 
     def __len__(self) -> int:
@@ -205,44 +217,47 @@ class EvalStream:
             StoreError: The store cannot be reached.
         """
         assert count == 1, "what is evaluated has one order"
+        buffer = DecodeBuffer()
         with self._blocks.for_reader(1) as blocks, closing(blocks.stream(self._wanted())) as fetched:
             for chosen in self._batches:
-                # what is lost leaves a batch smaller, or empty
-                x = [np.empty((0, *blocks.shape), blocks.dtype)]
-                y = [np.empty(0, np.int64)]
+                samples = blocks.samples[chosen.start : chosen.stop]
+                x, y = _empty(blocks, int(samples.sum())), np.empty(samples.sum(), np.int64)
                 lost: list[tuple[str, int]] = []
-                for block in chosen:
+                filled = 0  # what is lost leaves a batch smaller, or empty
+                for block_samples in samples.tolist():
+                    to = slice(filled, filled + block_samples)
                     try:
-                        pair = blocks.decoded(next(fetched))
+                        for band, (planes, labels) in enumerate(_aligned(blocks, next(fetched), buffer)):
+                            x[band, to], y[to] = planes, labels
                     except ShardError as error:
                         if not self._skip:
                             raise
-                        lost.append((str(error), int(blocks.samples[block])))
+                        lost.append((str(error), block_samples))
                         continue
-                    x.append(pair[0])
-                    y.append(pair[1])
-                yield Batch(torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(y)), tuple(lost))
+                    filled += block_samples
+                yield Batch(_in_rows(x[:, :filled], blocks), torch.from_numpy(y[:filled]), tuple(lost))
 
     def _wanted(self) -> Iterator[int]:
         return (block for chosen in self._batches for block in chosen)
 
 
-class BandsStream:
-    """The same samples of several bands side by side: x is (n, bands, 3, H, W).
+def _aligned(blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> Iterator[Samples]:
+    """Yield a block of every band. Raises ShardError, also where the bands have other labels than each other."""
+    first: NDArray[np.int64] | None = None
+    for x, y in blocks.each_band(fetched, buffer):
+        if first is None:
+            first = y
+        elif not np.array_equal(y, first):
+            raise ShardError(f"the bands of {blocks.name} have other labels than each other: split again")
+        yield x, y
 
-    Args:
-        streams: One for each band, with the same order. What is lost in one is replaced in all or in none, so none of
-            them may skip blocks.
-    """
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
-        self._streams = streams
+def _empty(blocks: Blocks, samples: int) -> NDArray[Any]:
+    """Return room for samples, band after band: (bands, samples, 3, P, P)."""
+    *bands, channels, height, width = blocks.shape
+    return np.empty((*(bands or [1]), samples, channels, height, width), blocks.dtype)
 
-    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
-        """Yield this reader's part of every batch. Raises ShardError, StoreError."""
-        with ExitStack() as stack:
-            bands = [stack.enter_context(closing(stream.share(number, count))) for stream in self._streams]
-            for batches in zip(*bands, strict=True):
-                if any(not torch.equal(batch.y, batches[0].y) for batch in batches[1:]):
-                    raise ShardError("the bands of the split have other labels than each other: split again")
-                yield Batch(torch.stack([batch.x for batch in batches], 1), batches[0].y)
+
+def _in_rows(x: NDArray[Any], blocks: Blocks) -> torch.Tensor:
+    """Return (bands, n, 3, P, P) as (n, bands, 3, P, P), a view; as (n, 3, P, P) from the reader of a single band."""
+    return torch.from_numpy(x[0] if len(blocks.shape) == 3 else x.swapaxes(0, 1))

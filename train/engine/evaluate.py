@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from ...shards_manifest.dataset import open_band
+from ...shards_manifest.dataset import Split, open_bands, open_data
 from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.storage.address import shown
 from ..config import TrainPlan
@@ -112,10 +112,10 @@ class Evaluator:
 def evaluate_checkpoint(
     shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = SINGLE_PROCESS
 ) -> Evaluation:
-    """Evaluate the network of a checkpoint on the val part of its band, wherever that lies.
+    """Evaluate the network of a checkpoint on the val part of its bands, wherever they lie.
 
     Args:
-        shards: The band's folder or URL.
+        shards: The folder or URL of the split, or of the band if it reads one.
         path: The checkpoint.
         plan: Device, precision and reading are taken from it.
         ten_crop: As in `evaluate`.
@@ -125,27 +125,28 @@ def evaluate_checkpoint(
         TrainError: The checkpoint is damaged, or of other data, or there is no val part.
         FormatError, ShardError, StoreError: The band cannot be read.
     """
-    band = open_band(shards)
-    manifest = band.manifest
     found = checkpoint.load_checkpoint(path)
-    if differences := _differences(found.band, manifest):
+    data = open_data(shards)
+    opened = open_bands(data, [band.band for band in found.bands] if isinstance(data, Split) else ())
+    if differences := _differences(found.bands, opened.each):
         raise TrainError(
-            f"{path} was trained on other data than {shown(shards)} ({'; '.join(differences)}): name the band that it "
+            f"{path} was trained on other data than {shown(shards)} ({'; '.join(differences)}): name the bands that it "
             "was trained on"
         )
-    if "val" not in manifest.parts or not manifest.parts["val"].samples:
+    if "val" not in opened.first.parts or not opened.first.parts["val"].samples:
         raise TrainError(f"{shown(shards)} has no val part: there is nothing to evaluate")
     options = found.identity.options
-    manifest = replace(manifest, mean=found.band.mean, std=found.band.std)  # as it learned
+    pairs = zip(opened.each, found.bands, strict=True)
+    bands = [replace(here, mean=there.mean, std=there.std) for here, there in pairs]  # as it learned
     plan = replace(plan, network=options.network, recipe=options.recipe)
-    model = Model(manifest, plan, ranks)
+    model = Model(bands, plan, ranks)
     try:
         model.load_state_dict(dict(found.state))
     except (KeyError, RuntimeError) as error:
         raise TrainError(f"{path} does not fit its network ({str(error).splitlines()[0]}): copy it again") from None
     reading = plan.reading
     loader = BandLoader(
-        band,
+        opened,
         "val",
         eval_batch_size(plan.recipe, ranks.world_size),
         rank=ranks.rank,
@@ -156,11 +157,13 @@ def evaluate_checkpoint(
     return evaluate(model, loader, ten_crop)
 
 
-def _differences(there: BandManifest, here: BandManifest) -> list[str]:
-    """Return in what two bands differ, of what a network depends on."""
+def _differences(trained: Sequence[BandManifest], found_here: Sequence[BandManifest]) -> list[str]:
+    """Return in what some bands differ from others, of what a network depends on."""
     found = []
-    if there.band != here.band:
-        found.append(f"band {there.band} there, {here.band} here")
+    numbers = ["+".join(str(band.band) for band in bands) for bands in (trained, found_here)]
+    if numbers[0] != numbers[1]:
+        found.append(f"band {numbers[0]} there, {numbers[1]} here")
+    there, here = trained[0], found_here[0]
     for name, value in sorted(asdict(here.geometry).items()):
         if getattr(there.geometry, name) != value:
             found.append(f"{name} {getattr(there.geometry, name)} there, {value} here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 from torch import nn
 
 from ...shards_manifest.manifest import BandManifest
-from .. import networks
 from ..augment.planes import BandAugmentation
 from ..config import TrainPlan
 from ..distributed import SINGLE_PROCESS, Ranks
+from ..networks import InputShape
 from .ema import ExponentialMovingAverage
 
 
@@ -20,7 +21,7 @@ class Model:
     """One rank's copy of a network. The weights of all copies are equal after every step.
 
     Args:
-        manifest: The band that the network is for.
+        bands: The bands that the network reads, of one split.
         plan: Network, device, precision, seed, and what the recipe says of inputs and averaged weights.
         ranks: The processes that train it together.
 
@@ -28,13 +29,13 @@ class Model:
         TrainError: An unknown network, or a device that is not there.
     """
 
-    def __init__(self, manifest: BandManifest, plan: TrainPlan, ranks: Ranks = SINGLE_PROCESS) -> None:
+    def __init__(self, bands: Sequence[BandManifest], plan: TrainPlan, ranks: Ranks = SINGLE_PROCESS) -> None:
         torch.manual_seed(plan.seed)
         self.ranks = ranks
         self.device = plan.torch_device(ranks.local_rank)
         self.dtype = plan.dtype(self.device)
-        self.augmentation = BandAugmentation(manifest, plan.recipe.flip, plan.recipe.random_shift).to(self.device)
-        self.network = networks.build_network(plan.network, manifest.geometry.crop, len(manifest.classes))
+        self.augmentation = BandAugmentation(bands, plan.recipe.flip, plan.recipe.random_shift).to(self.device)
+        self.network = plan.network.build(InputShape.of(bands))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._train_model: nn.Module = self.network
         if ranks.world_size > 1:
@@ -54,7 +55,7 @@ class Model:
         self.augmentation.train()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits (n, classes) of network inputs float32 (n, 3, H, W), for training."""
+        """Return the logits (n, classes) of network inputs float32 (n, 3 * bands, H, W), for training."""
         logits: torch.Tensor = self._train_model(x.contiguous(memory_format=torch.channels_last))
         return logits
 

@@ -47,7 +47,7 @@ class TrainStep:
         """Do one step.
 
         Args:
-            x: int8 or float16 (n, 3, P, P), the stored coefficients of this rank's samples.
+            x: int8 or float16 (n, 3, P, P) or (n, bands, 3, P, P), the stored coefficients of this rank's samples.
             y: int64 (n,), their classes.
             number: The step, counted from 0 over the run.
             lr: Learning rate.

@@ -1,25 +1,24 @@
-"""Train one band's network: the whole job, read from top to bottom."""
+"""Train one network: the whole job, read from top to bottom."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from tqdm import tqdm
 
-from ...shards_manifest.dataset import Band, open_band
+from ...shards_manifest.dataset import Bands, open_bands
 from ...shards_manifest.errors import SpectralError
-from ...shards_manifest.manifest import BandManifest
-from .. import networks
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
+from ..networks import InputShape, parameter_bytes, trains_on_one
 from ..networks.profile import multiply_adds
 from ..recipes import remarks
 from ..runs.checkpoint import Checkpoint, Progress
@@ -37,20 +36,22 @@ from .train_step import TrainStep
 REPORT = 20  # steps between two readings of the loss, each of which waits for the device, and a line in steps.jsonl
 
 
-def train_band(
+def train_network(
     shards: str,
     out: str | os.PathLike[str],
     plan: TrainPlan,
+    bands: Sequence[int] = (),
     quiet: bool = False,
     ranks: Ranks = SINGLE_PROCESS,
     stop: StopRequest | None = None,
 ) -> Result:
-    """Train the network of a band, unless that is done. An unfinished run goes on from its checkpoint.
+    """Train a network on one or several bands, unless that is done. An unfinished run goes on from its checkpoint.
 
     Args:
-        shards: The band's folder or URL.
+        shards: The folder or URL of a band or of a split.
         out: The run folder.
         plan: What to do.
+        bands: The numbers of the bands of a split that the network reads as channels; empty for all of what is there.
         quiet: Print nothing.
         ranks: The processes that train it together, connected; all of them call this, and rank 0 writes.
         stop: What may end the run.
@@ -62,20 +63,20 @@ def train_band(
         TrainError, FormatError, ShardError, StoreError: The run cannot be done.
         KeyboardInterrupt, SystemExit: It was stopped, after a checkpoint.
     """
-    band = open_band(shards)
-    manifest = band.manifest
+    opened = open_bands(shards, bands)
+    manifests = opened.each
     run = RunFolder(out, bool(plan.restart))
     with ExitStack() as stack:
         ranks.broadcast_from_rank0(lambda: stack.enter_context(run.owning()))
-        earlier = ranks.broadcast_from_rank0(lambda: run.finished(manifest, plan))
+        earlier = ranks.broadcast_from_rank0(lambda: run.finished(manifests, plan))
         if earlier is not None:
             return earlier
-        if "train" not in manifest.parts or manifest.parts["train"].samples < 2:
-            raise TrainError(f"{band.store} has fewer than two training samples")
-        checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifest, plan))
+        if "train" not in opened.first.parts or opened.first.parts["train"].samples < 2:
+            raise TrainError(f"{opened.store} has fewer than two training samples")
+        checkpoint = ranks.broadcast_from_rank0(lambda: run.unfinished(manifests, plan))
         if checkpoint is not None:  # auto may mean another precision here than where the run was started
             plan = replace(plan, precision=checkpoint.identity.options.precision)
-        trainer = Trainer(band, plan, run, ranks, stop or StopRequest(), quiet or not ranks.is_rank0)
+        trainer = Trainer(opened, plan, run, ranks, stop or StopRequest(), quiet or not ranks.is_rank0)
         stack.callback(trainer.loader.close)
         if checkpoint is not None:
             trainer.resume(checkpoint)
@@ -110,7 +111,7 @@ class Trainer:
     """A run under way in one rank.
 
     Args:
-        band: The band.
+        bands: What the network reads.
         plan: What to do.
         run: The run folder, which this process owns.
         ranks: The processes that train together.
@@ -122,19 +123,20 @@ class Trainer:
         state: Where the run is.
 
     Raises:
-        TrainError: The plan does not fit the band.
+        TrainError: The plan does not fit the bands.
     """
 
     def __init__(
-        self, band: Band, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: StopRequest, quiet: bool
+        self, bands: Bands, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: StopRequest, quiet: bool
     ) -> None:
-        self._manifest, self._plan, self._run, self._stop, self._quiet = band.manifest, plan, run, stop, quiet
-        loaders = _loaders(band, plan, ranks)
+        self._bands, self._plan, self._run, self._stop, self._quiet = bands.each, plan, run, stop, quiet
+        loaders = _loaders(bands, plan, ranks)
         self.loader = loaders.pop("train")
-        check_fits(band.manifest, plan, self.loader.batch_size, ranks.world_size)
-        model = Model(band.manifest, plan, ranks)
+        shape = InputShape.of(self._bands)
+        check_fits(shape, plan, self.loader.batch_size, ranks.world_size)
+        model = Model(self._bands, plan, ranks)
         self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.epoch_sampler.partners)
-        self._evaluate = Evaluator(model, loaders, run, len(band.manifest.classes))
+        self._evaluate = Evaluator(model, loaders, run, shape.classes)
         self._timer = CheckpointTimer(plan.save_every)
         self._failure: SpectralError | None = None  # of reading, which ends the run after the steps so far
         self.state = TrainState()
@@ -328,13 +330,13 @@ class Trainer:
             best_epoch=state.best_epoch,
             seconds=state.seconds,
         )
-        identity = RunIdentity.of(self._manifest, self._plan)
-        self._run.save(Checkpoint.of(identity, self._manifest, progress, self._step.state_dict()), best)
+        identity = RunIdentity.of(self._bands, self._plan)
+        self._run.save(Checkpoint.of(identity, self._bands, progress, self._step.state_dict()), best)
         self._timer.saved()
 
     def _finish(self, found: Mapping[str, Evaluation]) -> Result:
         """Write the result of the run."""
-        val, holdout, manifest = found.get("val"), found.get("holdout"), self._manifest
+        val, holdout = found.get("val"), found.get("holdout")
         result = Result(
             top1=val.top1 if val else None,
             top5=val.top5 if val else None,
@@ -343,14 +345,14 @@ class Trainer:
             train_top1=self.state.train_top1,
             best_epoch=self.state.best_epoch or None,
             seconds=self.state.seconds,
-            parameter_bytes=networks.parameter_bytes(self._step.model.network),
-            multiply_adds=multiply_adds(self._plan.network, manifest.geometry.crop, len(manifest.classes)),
+            parameter_bytes=parameter_bytes(self._step.model.network),
+            multiply_adds=multiply_adds(self._plan.network, InputShape.of(self._bands)),
         )
         if self._step.model.ranks.is_rank0:
             for part, use in (("val", "be fused"), ("holdout", "be ranked by its holdout")):
                 if part in found and found[part].lost:
                     self._say(f"{found[part].lost} samples of {part} could not be read: this run cannot {use}")
-            self._run.finish(manifest, self._plan, result)
+            self._run.finish(self._bands, self._plan, result)
         return result
 
     def _say(self, text: str) -> None:
@@ -358,7 +360,7 @@ class Trainer:
             tqdm.write(text)
 
 
-def _loaders(band: Band, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]:
+def _loaders(bands: Bands, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]:
     """Return the loaders of train, and of what is there of the holdout and val."""
     reading = plan.reading
     options = LoaderOptions(
@@ -372,26 +374,26 @@ def _loaders(band: Band, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]
     sizes = {"train": plan.recipe.batch_size}
     if plan.holdout_samples:
         sizes["holdout"] = eval_batch_size(plan.recipe, ranks.world_size)
-    if "val" in band.manifest.parts:
+    if "val" in bands.first.parts:
         sizes["val"] = eval_batch_size(plan.recipe, ranks.world_size)
     loaders = {
-        part: BandLoader(band, part, size, plan.seed, ranks.rank, ranks.world_size, reading.workers, options)
+        part: BandLoader(bands, part, size, plan.seed, ranks.rank, ranks.world_size, reading.workers, options)
         for part, size in sizes.items()
     }
     return {part: loader for part, loader in loaders.items() if loader.samples or part == "train"}
 
 
-def check_fits(manifest: BandManifest, plan: TrainPlan, batch_size: int, world_size: int) -> None:
+def check_fits(shape: InputShape, plan: TrainPlan, batch_size: int, world_size: int) -> None:
     """Raise TrainError for what could not be trained on these planes, or by so many processes."""
-    side, shift = manifest.geometry.crop, plan.recipe.random_shift
+    side, shift = shape.plane, plan.recipe.random_shift
     if shift >= side:
         raise TrainError(f"--random-shift {shift} moves planes of {side}x{side} out of sight: choose less")
-    each = 1 if networks.trains_on_one(plan.network, side) else 2  # samples of a process
+    each = 1 if trains_on_one(plan.network, shape) else 2  # samples of a process
     if batch_size < each * world_size:
         processes = "1 process" if world_size == 1 else f"{world_size} processes"
         few = batch_size < plan.recipe.batch_size
         what = "all that there is to train on" if few else f"--batch-size {batch_size}"
         raise TrainError(
-            f"{batch_size} samples a step ({what}) are too few for {processes} of {plan.network}, which need {each} "
-            "each: start fewer" + ("" if few else ", or choose a larger --batch-size")
+            f"{batch_size} samples a step ({what}) are too few for {processes} of {plan.network.name}, "
+            f"which need {each} each: start fewer" + ("" if few else ", or choose a larger --batch-size")
         )

@@ -240,13 +240,12 @@ def load_ensemble(
 
 def _load_member(run: Path, weight: float) -> EnsembleMember:
     found = checkpoint.load_checkpoint(run / CHECKPOINT)
-    bands = (found.band,)
     return EnsembleMember(
         network=found.network(),
-        bands=tuple(band.band for band in bands),
-        step=tuple(band.step for band in bands),
-        mean=tuple(band.mean for band in bands),
-        std=tuple(band.std for band in bands),
+        bands=tuple(band.band for band in found.bands),
+        step=tuple(band.step for band in found.bands),
+        mean=tuple(band.mean for band in found.bands),
+        std=tuple(band.std for band in found.bands),
         weight=weight,
     )
 

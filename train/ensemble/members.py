@@ -126,17 +126,17 @@ def open_run(path: Path) -> FinishedRun:
         TrainError: if it is not finished, or damaged.
     """
     record = read_run(path)
-    band, result, classes = record.identity.band, record.result, record.classes
+    data, result, classes = record.identity.data, record.result, record.classes
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
     has_holdout = (path / LOGITS.format("holdout")).exists()  # it has none if a shard was lost
     return FinishedRun(
         path=path,
         name=path.resolve().name,
-        bands=(band.band,),
-        dataset=band.dataset,
-        geometry=band.geometry,
-        sample_order=band.order,
+        bands=data.bands,
+        dataset=data.dataset,
+        geometry=data.geometry,
+        sample_order=data.order,
         classes=classes,
         options=record.identity.options,
         result=result,

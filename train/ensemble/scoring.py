@@ -288,9 +288,12 @@ def _best_member_hits(ranking: Ranking, alone: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _differing(runs: list[FinishedRun]) -> tuple[str, ...]:
-    """Return the options that are not the same in all runs, without the precision, which depends on the machine."""
+    """Return the options that are not the same in all runs.
+
+    The precision depends on the machine, and members of the same bands differ in the seed: both are left out.
+    """
     each = [{**vars(run.options), **vars(run.options.recipe)} for run in runs]
-    names = set(each[0]) - {"recipe", "precision"}
+    names = set(each[0]) - {"recipe", "precision", "seed"}
     return tuple(sorted(name for name in names if any(other.get(name) != each[0][name] for other in each)))
 
 

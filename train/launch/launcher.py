@@ -1,4 +1,4 @@
-"""Train the bands of a split: in this process one after another, or at once by other processes and machines."""
+"""Train the networks of a split: in this process in turn, or at once by other processes and machines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ...shards_manifest.dataset import open_band
+from ...shards_manifest.dataset import open_bands
 from ...shards_manifest.errors import SpectralError, StoreError, WorkerLostError
 from ...shards_manifest.runtime.executors import Backend
 from ...shards_manifest.storage.address import is_url
 from ...shards_manifest.storage.local import LocalStore
 from ..config import TrainPlan
 from ..distributed import SINGLE_PROCESS, Ranks
-from ..engine.trainer import train_band
+from ..engine.trainer import train_network
 from ..runs.run_folder import ERROR, RunFolder
 from ..runs.run_record import Result
 from ..shutdown import StopRequest
@@ -36,76 +36,78 @@ INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
-class BandJob:
-    """One band to train.
+class TrainJob:
+    """One network to train.
 
     Attributes:
-        band: name of its folder.
-        shards: path or URL of the band.
+        name: of its run folder.
+        shards: path or URL of the band, or of the split that its bands are in.
         out: its run folder.
         plan: how it is trained.
+        bands: numbers of the bands of a split that it reads; empty if `shards` is its band.
         stop_file: ends the work when it exists; None for no such file.
         parent: id of the process that this job ends with; 0 for none.
-        gpu_locks: folder of the locks by which bands share the GPUs of this machine; None if the plan names the device.
+        gpu_locks: folder of the locks by which networks share the GPUs of this machine; None if the plan names one.
     """
 
-    band: str
+    name: str
     shards: str
     out: Path
     plan: TrainPlan
+    bands: tuple[int, ...] = ()
     stop_file: Path | None = None
     parent: int = 0
     gpu_locks: Path | None = None
 
 
 @dataclass(frozen=True)
-class BandOutcome:
-    """How a band ended.
+class TrainOutcome:
+    """How a network ended.
 
     Attributes:
-        band: name of its folder.
+        name: of its run folder.
         result: what it reached; None if it failed.
         earlier: whether it was finished before this command.
         failure: one sentence about why there is no result.
     """
 
-    band: str
+    name: str
     result: Result | None = None
     earlier: bool = False
     failure: str = ""
 
 
 def train_one(
-    job: BandJob, quiet: bool = True, stop: StopRequest | None = None, ranks: Ranks = SINGLE_PROCESS
-) -> BandOutcome:
-    """Train a band in this process, unless it is finished.
+    job: TrainJob, quiet: bool = True, stop: StopRequest | None = None, ranks: Ranks = SINGLE_PROCESS
+) -> TrainOutcome:
+    """Train a network in this process, unless it is finished.
 
     Args:
-        job: the band.
+        job: the network.
         quiet: print nothing.
         stop: a request to stop, which ends it after a checkpoint.
         ranks: the processes that train it together; all call this.
 
     Returns:
-        Its outcome; what goes wrong with the band is one too.
+        Its outcome; what goes wrong with the network is one too.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
         SystemExit: after SIGTERM.
     """
     try:
-        _, manifest = open_band(job.shards)
-        earlier = ranks.broadcast_from_rank0(lambda: RunFolder(job.out).finished(manifest, job.plan))
+        bands = open_bands(job.shards, job.bands).each
+        earlier = ranks.broadcast_from_rank0(lambda: RunFolder(job.out).finished(bands, job.plan))
         if earlier is not None:
-            return BandOutcome(job.band, earlier, earlier=True)
-        return BandOutcome(job.band, train_band(job.shards, job.out, job.plan, quiet, ranks, stop))
+            return TrainOutcome(job.name, earlier, earlier=True)
+        return TrainOutcome(job.name, train_network(job.shards, job.out, job.plan, job.bands, quiet, ranks, stop))
     except SpectralError as error:
-        return BandOutcome(job.band, failure=str(error))
+        return TrainOutcome(job.name, failure=str(error))
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not quiet:  # nothing reads what is printed: that ends all bands
+        if isinstance(error, BrokenPipeError) and not quiet:  # nothing reads what is printed: that ends all networks
             raise
-        return BandOutcome(job.band, failure=f"{error.strerror or error} ({error.filename or job.out})")
-    except Exception as error:  # a fault of ours, of a library or of a GPU must not end the other bands
+        return TrainOutcome(job.name, failure=f"{error.strerror or error} ({error.filename or job.out})")
+    except Exception as error:  # a fault of ours, of a library or of a GPU must not end the other networks
         if ranks.world_size > 1:
             raise
         text, reason = traceback.format_exc(), (str(error).splitlines() or [""])[0]
@@ -115,29 +117,29 @@ def train_one(
             where = f"all of it is in {job.out / ERROR}"
         except OSError as refused:
             where = f"{job.out / ERROR} cannot be written: {refused.strerror}"
-        return BandOutcome(job.band, failure=f"{type(error).__name__}: {reason} ({where})")
+        return TrainOutcome(job.name, failure=f"{type(error).__name__}: {reason} ({where})")
 
 
-def train_isolated(job: BandJob) -> BandOutcome:
-    """Train a band in a worker process; an interruption is an outcome there."""
+def train_isolated(job: TrainJob) -> TrainOutcome:
+    """Train a network in a worker process; an interruption is an outcome there."""
     stop = StopRequest(job.stop_file, job.parent)
     if job.parent and threading.current_thread() is threading.main_thread():
-        # a terminal sends Ctrl-C to all processes; the parent passes it on, and between two bands nothing catches it
+        # a terminal sends Ctrl-C to all processes; the parent passes it on, and between two networks nothing catches it
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if stop.requested:
-        return BandOutcome(job.band, failure=INTERRUPTED)
+        return TrainOutcome(job.name, failure=INTERRUPTED)
     try:
         with _on_free_gpu(job) as placed:
             return train_one(placed, stop=stop)
     except (KeyboardInterrupt, SystemExit):
         if job.parent and os.getppid() != job.parent:  # the parent is gone, and cannot end this process
             os._exit(1)
-        return BandOutcome(job.band, failure=INTERRUPTED)
+        return TrainOutcome(job.name, failure=INTERRUPTED)
 
 
 @contextmanager
-def _on_free_gpu(job: BandJob) -> Iterator[BandJob]:
-    """Give the job the GPU of the first lock that is free: so the GPUs have equally many bands, or one more or less."""
+def _on_free_gpu(job: TrainJob) -> Iterator[TrainJob]:
+    """Give the job the GPU of the first lock that is free: so all GPUs have equally many, or one more or less."""
     if job.gpu_locks is None:
         yield job
         return
@@ -150,19 +152,19 @@ def _on_free_gpu(job: BandJob) -> Iterator[BandJob]:
             yield replace(job, plan=replace(job.plan, device=f"cuda:{number % torch.cuda.device_count()}"))
         finally:
             gc.collect()
-            torch.cuda.empty_cache()  # this process may get another GPU for its next band
+            torch.cuda.empty_cache()  # this process may get another GPU for its next network
 
 
-def train_bands(
-    jobs: Sequence[BandJob], backend: Backend, epochs: int, on_outcome: Callable[[BandOutcome], None]
-) -> Iterator[BandOutcome]:
-    """Train bands at once, in other processes, and show how far they are.
+def train_networks(
+    jobs: Sequence[TrainJob], backend: Backend, epochs: int, on_outcome: Callable[[TrainOutcome], None]
+) -> Iterator[TrainOutcome]:
+    """Train networks at once, in other processes, and show how far they are.
 
-    If a worker process is killed, the bands that were being trained are trained again, each alone: so the band that
+    If a worker process is killed, the networks under way are trained again, each alone: so the network that
     makes its process end is known, and the others do not fail with it.
 
     Args:
-        jobs: the bands.
+        jobs: the networks.
         backend: where they are trained; isolated from this process.
         epochs: of the recipe.
         on_outcome: prints an outcome.
@@ -182,12 +184,12 @@ def train_bands(
         _without_stop_file_after(stop_file, backend),
         stop.catching_signals(),
         stop.deferred(),
-        ProgressBoard({job.band: job.out for job in jobs}, epochs, stop, stop_file) as board,
+        ProgressBoard({job.name: job.out for job in jobs}, epochs, stop, stop_file) as board,
         TemporaryDirectory() as gpu_locks,
     ):
 
-        def done(outcome: BandOutcome) -> BandOutcome:
-            with board.ended(outcome.band, "failed" if outcome.failure else "done"):
+        def done(outcome: TrainOutcome) -> TrainOutcome:
+            with board.ended(outcome.name, "failed" if outcome.failure else "done"):
                 on_outcome(outcome)
             return outcome
 
@@ -207,13 +209,13 @@ def train_bands(
             yield from _train_alone(job, backend, done, stop)
         if not stop.requested:
             stop_file.unlink(missing_ok=True)
-        else:  # on other machines there may be bands that have not found the file yet
+        else:  # on other machines there may be networks that have not found the file yet
             stop.end_now()
 
 
 @contextmanager
 def _without_stop_file_after(stop_file: Path, backend: Backend) -> Iterator[None]:
-    """Remove the stop file at the end, in any case, if no band can go on after that."""
+    """Remove the stop file at the end, in any case, if no network can go on after that."""
     try:
         yield
     finally:
@@ -223,31 +225,31 @@ def _without_stop_file_after(stop_file: Path, backend: Backend) -> Iterator[None
 
 
 def _train_together(
-    jobs: list[BandJob], backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: StopRequest
-) -> Generator[BandOutcome, None, list[BandJob]]:
-    """Train bands at once; return those that were being trained when a process was killed."""
-    left: dict[str, BandJob] = {job.band: job for job in jobs}
+    jobs: list[TrainJob], backend: Backend, done: Callable[[TrainOutcome], TrainOutcome], stop: StopRequest
+) -> Generator[TrainOutcome, None, list[TrainJob]]:
+    """Train networks at once; return those that were being trained when a process was killed."""
+    left: dict[str, TrainJob] = {job.name: job for job in jobs}
     started = time.time()
-    suspects: list[BandJob] = []
+    suspects: list[TrainJob] = []
     while left and not stop.requested:
         try:
             with closing(backend.each(train_isolated, [(job,) for job in left.values()], len(left))) as outcomes:
                 for outcome in outcomes:
                     if not (outcome.failure == INTERRUPTED and stop.requested):
                         yield done(outcome)
-                    del left[outcome.band]
+                    del left[outcome.name]
         except WorkerLostError:
             lost = [job for job in left.values() if read_progress(job.out).written >= started]
             lost = lost or list(left.values())[: max(backend.jobs, 1)]  # killed before they wrote anything
             suspects += lost
             for job in lost:
-                del left[job.band]
+                del left[job.name]
     return suspects
 
 
 def _train_alone(
-    job: BandJob, backend: Backend, done: Callable[[BandOutcome], BandOutcome], stop: StopRequest
-) -> Iterator[BandOutcome]:
+    job: TrainJob, backend: Backend, done: Callable[[TrainOutcome], TrainOutcome], stop: StopRequest
+) -> Iterator[TrainOutcome]:
     if stop.requested:
         return
     try:
@@ -257,10 +259,10 @@ def _train_alone(
                     yield done(outcome)
     except WorkerLostError as error:
         if not stop.requested:
-            yield done(BandOutcome(job.band, failure=str(error)))
+            yield done(TrainOutcome(job.name, failure=str(error)))
 
 
-def _placed(jobs: Iterable[BandJob], backend: Backend, gpu_locks: Path) -> Iterator[BandJob]:
+def _placed(jobs: Iterable[TrainJob], backend: Backend, gpu_locks: Path) -> Iterator[TrainJob]:
     """Yield the jobs with what depends on where they run: the parent process and the GPUs, or absolute paths."""
     for job in jobs:
         if backend.name == "loky":

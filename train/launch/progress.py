@@ -1,4 +1,4 @@
-"""How far the bands of a split are: a table, read from their run folders wherever they are trained."""
+"""How far the networks of a split are: a table, read from their run folders wherever they are trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -20,8 +20,8 @@ REFRESH, LOG_REFRESH = 2.0, 60.0  # seconds between two tables on a terminal, an
 
 
 @dataclass(frozen=True)
-class BandProgress:
-    """How far a band is; None for what is not known yet.
+class NetworkProgress:
+    """How far a network is; None for what is not known yet.
 
     Attributes:
         epoch: the last whole epoch, from 1; 0 before.
@@ -42,11 +42,11 @@ class BandProgress:
 
 @dataclass(frozen=True)
 class ProgressRow:
-    """A row of the table: a band, the epochs of its recipe, how far it is, and its state in one word."""
+    """A row of the table: a network, the epochs of its recipe, how far it is, and its state in one word."""
 
-    band: str
+    name: str
     epochs: int
-    progress: BandProgress
+    progress: NetworkProgress
     state: str
 
 
@@ -73,7 +73,7 @@ class ProgressColumn:
 
 
 COLUMNS = (
-    ProgressColumn("band", 4, "{}", lambda row: row.band),
+    ProgressColumn("bands", 5, "{}", lambda row: row.name),
     ProgressColumn("epoch", 9, "{}", lambda row: f"{row.progress.epoch}/{row.epochs}"),
     ProgressColumn("loss", 7, "{:.3f}", lambda row: row.progress.loss),
     ProgressColumn("train", 7, "{:.2%}", lambda row: row.progress.train),
@@ -83,14 +83,14 @@ COLUMNS = (
 )
 
 
-def read_progress(run: Path) -> BandProgress:
+def read_progress(run: Path) -> NetworkProgress:
     """Return how far a run is, from the last lines of the files in its folder."""
     metrics, steps = last_line(run / METRICS), last_line(run / STEPS)
     newest = 0.0
     for name in (METRICS, STEPS):
         with suppress(OSError):
             newest = max(newest, (run / name).stat().st_mtime)
-    return BandProgress(
+    return NetworkProgress(
         epoch=int(metrics.get("epoch", 0)),
         loss=steps.get("loss", metrics.get("train_loss")),
         train=metrics.get("train_top1"),
@@ -103,28 +103,30 @@ def read_progress(run: Path) -> BandProgress:
 def progress_table(
     runs: Mapping[str, Path], epochs: int, states: Mapping[str, str], active_since: float | None = None
 ) -> str:
-    """Return how far the bands are, and a line that counts them.
+    """Return how far the networks are, and a line that counts them.
 
     Args:
-        runs: the run folder of each band.
+        runs: the run folder of each network, by its name.
         epochs: of the recipe.
-        states: done or failed, of the bands that have ended.
-        active_since: show only bands that have written a line since this time and have not ended; None to show all.
+        states: done or failed, of the networks that have ended.
+        active_since: show only networks that have written a line since this time and have not ended; None to show all.
     """
     rows = []
-    for band, run in runs.items():
+    for name, run in runs.items():
         progress = read_progress(run)
-        active = band not in states and active_since is not None and progress.written >= active_since
+        active = name not in states and active_since is not None and progress.written >= active_since
         if active or active_since is None:
-            state = states.get(band, "training" if active else "waiting")
-            rows.append(ProgressRow(band, epochs, progress, state))
+            state = states.get(name, "training" if active else "waiting")
+            rows.append(ProgressRow(name, epochs, progress, state))
     done = sum(state == "done" for state in states.values())
     failed = len(states) - done
+    first = max([COLUMNS[0].width, *map(len, runs)])  # names are as long as their bands are many
+    columns = (replace(COLUMNS[0], width=first), *COLUMNS[1:])
     return "\n".join(
         [
-            "  ".join(f"{column.title:>{column.width}}" for column in COLUMNS),
-            *("  ".join(column.cell(row) for column in COLUMNS) for row in rows),
-            f"{done} of {len(runs)} bands done" + (f", {failed} failed" if failed else ""),
+            "  ".join(f"{column.title:>{column.width}}" for column in columns),
+            *("  ".join(column.cell(row) for column in columns) for row in rows),
+            f"{done} of {len(runs)} networks done" + (f", {failed} failed" if failed else ""),
         ]
     )
 
@@ -132,13 +134,13 @@ def progress_table(
 class ProgressBoard:
     """Shows the table on stderr now and then while it is entered, and once at the end.
 
-    Its thread also passes a request to stop on to the bands, by the file that they look for.
+    Its thread also passes a request to stop on to the networks, by the file that they look for.
 
     Args:
-        runs: the run folder of each band.
+        runs: the run folder of each network, by its name.
         epochs: of the recipe.
         stop: the request to stop of this process.
-        stop_file: the file that stops the bands.
+        stop_file: the file that stops the networks.
     """
 
     def __init__(self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path) -> None:
@@ -165,15 +167,15 @@ class ProgressBoard:
             self._show(last=True)
 
     @contextmanager
-    def ended(self, band: str, state: str) -> Iterator[None]:
-        """Note that a band has ended; what is printed in the block stays above the table.
+    def ended(self, name: str, state: str) -> Iterator[None]:
+        """Note that a network has ended; what is printed in the block stays above the table.
 
         Args:
-            band: its name.
+            name: of its run folder.
             state: done or failed.
         """
         with self._writing:
-            self._states[band] = state
+            self._states[name] = state
             self._erase()
             yield
             self._shown = ""

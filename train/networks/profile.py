@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .. import networks
 from ..recipes import Recipe
+from . import InputShape, NetworkOptions
 
 FLOAT = 4  # bytes
 MIB = 2**20
@@ -20,18 +20,16 @@ class NetworkProfile:
     """What a network costs.
 
     Attributes:
-        name: of the network.
-        plane: side of its input planes, in pixels.
-        classes: number of its outputs.
+        options: the network and its size.
+        shape: what it is built for.
         parameters: number of float32 parameters.
         buffers: number of float32 values in buffers, which are batch norm's.
         multiply_adds: of one image's forward pass.
         activations: float32 bytes that a training step keeps of one image for its backward pass.
     """
 
-    name: str
-    plane: int
-    classes: int
+    options: NetworkOptions
+    shape: InputShape
     parameters: int
     buffers: int
     multiply_adds: int
@@ -51,7 +49,7 @@ class NetworkProfile:
         both = FLOAT * (self.parameters + self.buffers) / MIB
         return "\n".join(
             (
-                f"{self.name} on 3x{self.plane}x{self.plane}, {self.classes} classes",
+                f"{self.options} on {self.shape}",
                 f"parameters     {self.parameters:,}",
                 f"size           {size:.2f} MiB in float32, {both:.2f} with batch norm's buffers",
                 f"multiply-adds  {self.multiply_adds / 1e9:.3f} G an image",
@@ -61,14 +59,18 @@ class NetworkProfile:
         )
 
 
-def multiply_adds(name: str, plane: int, classes: int) -> int:
+def multiply_adds(options: NetworkOptions, shape: InputShape) -> int:
     """Return the multiply-adds of one image's forward pass.
 
     Raises:
-        TrainError: if there is no network of this name.
+        TrainError: if there is no such network.
     """
     with torch.device("meta"):
-        return _multiply_adds(networks.build_network(name, plane, classes), torch.empty(2, 3, plane, plane))
+        return _multiply_adds(options.build(shape), _images(shape))
+
+
+def _images(shape: InputShape) -> torch.Tensor:
+    return torch.empty(2, shape.channels, shape.plane, shape.plane)  # batch norm wants two
 
 
 def _multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
@@ -77,15 +79,14 @@ def _multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
     return int(counter.get_total_flops()) // (2 * len(images))  # two for each multiply-add
 
 
-def describe(name: str, plane: int, classes: int) -> NetworkProfile:
-    """Return the profile of a network for inputs (N, 3, plane, plane).
+def describe(options: NetworkOptions, shape: InputShape) -> NetworkProfile:
+    """Return the profile of a network for inputs (N, channels, plane, plane).
 
     Raises:
-        TrainError: if there is no network of this name.
+        TrainError: if there is no such network.
     """
     with torch.device("meta"):
-        network = networks.build_network(name, plane, classes)
-        images = torch.empty(2, 3, plane, plane)  # batch norm wants two
+        network, images = options.build(shape), _images(shape)
     counted = _multiply_adds(network, images)
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -99,9 +100,8 @@ def describe(name: str, plane: int, classes: int) -> NetworkProfile:
     values = [*network.parameters(), *network.buffers()]
     of_network = {id(tensor.untyped_storage()) for tensor in values}
     return NetworkProfile(
-        name=name,
-        plane=plane,
-        classes=classes,
+        options=options,
+        shape=shape,
         parameters=sum(tensor.numel() for tensor in network.parameters()),
         buffers=sum(tensor.numel() for tensor in network.buffers() if tensor.dtype == torch.float32),
         multiply_adds=counted,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from torch import nn
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import BandManifest, canonical_json, dump, load_band
 from ..errors import TrainError
-from ..networks import build_network
+from ..networks import InputShape
 from .run_record import RunIdentity
 
 FORMAT = "spectral-checkpoint"
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,22 @@ class Checkpoint:
 
     Attributes:
         identity: The run that it belongs to.
-        band: The manifest of the band, without its parts.
+        bands: The manifests of the bands that the network reads, without their parts.
         progress: How far the run is.
         state: Tensors of the network, the averaged weights, the optimizer and the scaler (`TrainStep.state_dict`).
     """
 
     identity: RunIdentity
-    band: BandManifest
+    bands: tuple[BandManifest, ...]
     progress: Progress
     state: Mapping[str, Any]
 
     @staticmethod
-    def of(identity: RunIdentity, manifest: BandManifest, progress: Progress, state: Mapping[str, Any]) -> Checkpoint:
-        """Return a checkpoint of a run on a band."""
-        return Checkpoint(identity, replace(manifest, parts={}), progress, state)
+    def of(
+        identity: RunIdentity, bands: Sequence[BandManifest], progress: Progress, state: Mapping[str, Any]
+    ) -> Checkpoint:
+        """Return a checkpoint of a run on some bands."""
+        return Checkpoint(identity, tuple(replace(band, parts={}) for band in bands), progress, state)
 
     def to_bytes(self) -> bytes:
         """Return the bytes of the file."""
@@ -73,7 +75,7 @@ class Checkpoint:
                 "format": FORMAT,
                 "version": VERSION,
                 "head": canonical_json(head).decode(),
-                "band": dump(self.band).decode(),
+                "bands": [dump(band).decode() for band in self.bands],
                 **self.state,
             },
             buffer,
@@ -82,7 +84,7 @@ class Checkpoint:
 
     def network(self) -> nn.Module:
         """Return the network, with the averaged weights if there are any, in evaluation mode. Raises TrainError."""
-        network = build_network(self.identity.options.network, self.band.geometry.crop, len(self.band.classes))
+        network = self.identity.options.network.build(InputShape.of(self.bands))
         network.load_state_dict(self.state.get("ema", self.state["network"]))
         return network.eval()
 
@@ -100,9 +102,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise TrainError(f"{path} has version {found.get('version')!r}, this release knows version {VERSION}")
     try:
         head = json.loads(found["head"])
-        band = load_band(found["band"].encode(), str(path))
-        state = {name: value for name, value in found.items() if name not in ("format", "version", "head", "band")}
-        return Checkpoint(RunIdentity.from_json(head["identity"]), band, Progress(**head["progress"]), state)
+        bands = tuple(load_band(band.encode(), str(path)) for band in found["bands"])
+        state = {name: value for name, value in found.items() if name not in ("format", "version", "head", "bands")}
+        return Checkpoint(RunIdentity.from_json(head["identity"]), bands, Progress(**head["progress"]), state)
     except (FormatError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainError(f"{path} is not a checkpoint, or damaged ({error})") from None
 

@@ -10,13 +10,13 @@ val-logits.npy         float16 (samples, classes), in stored order; val-labels.n
 holdout-logits.npy     the same of the holdout, with holdout-labels.npy
 error.log              the traceback of an error that no sentence was foreseen for
 restart                which command with --no-resume the run was started by
-run.json               written last: the band, the options, the result
+run.json               written last: the bands, the options, the result
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,7 +98,7 @@ class RunFolder:
                 raise
             raise TrainError(f"cannot write to {self.path}: {error.strerror}") from None
 
-    def finished(self, manifest: BandManifest, plan: TrainPlan) -> Result | None:
+    def finished(self, bands: Sequence[BandManifest], plan: TrainPlan) -> Result | None:
         """Return the result if this very run is finished here; None if it has to be done.
 
         Raises:
@@ -107,10 +107,10 @@ class RunFolder:
         if self.starts_again(plan) or not self.store.exists(RUN):
             return None
         found = read_run(self.path)
-        self._check(found.identity, manifest, plan, "a finished run")
+        self._check(found.identity, bands, plan, "a finished run")
         return found.result
 
-    def unfinished(self, manifest: BandManifest, plan: TrainPlan) -> Checkpoint | None:
+    def unfinished(self, bands: Sequence[BandManifest], plan: TrainPlan) -> Checkpoint | None:
         """Return the checkpoint to go on from; None for a new run.
 
         Raises:
@@ -119,7 +119,7 @@ class RunFolder:
         if self.starts_again(plan) or not self.store.exists(CHECKPOINT):
             return None
         found = checkpoint.load_checkpoint(self.store.path(CHECKPOINT))
-        self._check(found.identity, manifest, plan, "an unfinished run")
+        self._check(found.identity, bands, plan, "an unfinished run")
         return found
 
     def starts_again(self, plan: TrainPlan) -> bool:
@@ -194,14 +194,14 @@ class RunFolder:
         self.store.remove(LOGITS.format(part))
         self.store.remove(LABELS.format(part))
 
-    def finish(self, manifest: BandManifest, plan: TrainPlan, result: Result) -> None:
+    def finish(self, bands: Sequence[BandManifest], plan: TrainPlan, result: Result) -> None:
         """Write run.json: from now on the run is finished."""
-        record = RunRecord(RunIdentity.of(manifest, plan), manifest.classes, result)
+        record = RunRecord(RunIdentity.of(bands, plan), bands[0].classes, result)
         self.store.write(RUN, record.to_bytes())
 
-    def _check(self, found: RunIdentity, manifest: BandManifest, plan: TrainPlan, what: str) -> None:
+    def _check(self, found: RunIdentity, bands: Sequence[BandManifest], plan: TrainPlan, what: str) -> None:
         # with auto it is whatever it was where the run was started
-        difference = found.difference(RunIdentity.of(manifest, plan), any_precision=plan.precision == "auto")
+        difference = found.difference(RunIdentity.of(bands, plan), any_precision=plan.precision == "auto")
         if difference:
             raise TrainError(
                 f"{self.path} holds {what} of another kind ({difference}): choose another --out, or delete it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,54 +14,54 @@ from ..config import RunOptions, TrainPlan
 from ..errors import TrainError
 
 FORMAT = "spectral-run"
-VERSION = 3
+VERSION = 4
 RUN = "run.json"
 
 
 @dataclass(frozen=True)
-class RunBand:
+class RunData:
     """The data of a run.
 
     Attributes:
-        dataset, geometry, band, frequency: As in the band's manifest.
+        dataset, geometry: As in the manifests of the bands.
+        bands: The numbers of the bands that the network reads, in the order of its input's channels.
         classes: The number of classes.
         order: The digest of the sample order of each part.
-        data: SHA-256 over the shards' own: it changes with any stored byte.
+        sha256: Over the shards' own: it changes with any stored byte.
     """
 
     dataset: str
     geometry: Geometry
-    band: int
-    frequency: tuple[int, ...]
+    bands: tuple[int, ...]
     classes: int
     order: Mapping[str, str]
-    data: str
+    sha256: str
 
     @staticmethod
-    def of(manifest: BandManifest) -> RunBand:
-        """Return what a run on a band is known by."""
-        hashes = [shard.sha256 for _, part in sorted(manifest.parts.items()) for shard in part.shards]
-        return RunBand(
-            dataset=manifest.dataset,
-            geometry=manifest.geometry,
-            band=manifest.band,
-            frequency=manifest.frequency,
-            classes=len(manifest.classes),
-            order={name: part.digest for name, part in manifest.parts.items()},
-            data=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+    def of(bands: Sequence[BandManifest]) -> RunData:
+        """Return what a run on some bands is known by."""
+        first = bands[0]
+        parts = [part for band in bands for _, part in sorted(band.parts.items())]
+        hashes = [shard.sha256 for part in parts for shard in part.shards]
+        return RunData(
+            dataset=first.dataset,
+            geometry=first.geometry,
+            bands=tuple(band.band for band in bands),
+            classes=len(first.classes),
+            order={name: part.digest for name, part in first.parts.items()},
+            sha256=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         )
 
     @staticmethod
-    def from_json(raw: Mapping[str, Any]) -> RunBand:
+    def from_json(raw: Mapping[str, Any]) -> RunData:
         """Read it. Raises KeyError, TypeError or ValueError."""
-        return RunBand(
+        return RunData(
             dataset=str(raw["dataset"]),
             geometry=Geometry(**raw["geometry"]),
-            band=int(raw["band"]),
-            frequency=tuple(raw["frequency"]),
+            bands=tuple(int(band) for band in raw["bands"]),
             classes=int(raw["classes"]),
             order={str(name): str(digest) for name, digest in raw["order"].items()},
-            data=str(raw["data"]),
+            sha256=str(raw["sha256"]),
         )
 
 
@@ -69,18 +69,18 @@ class RunBand:
 class RunIdentity:
     """What a run is known by: its data, and the options that change its result."""
 
-    band: RunBand
+    data: RunData
     options: RunOptions
 
     @staticmethod
-    def of(manifest: BandManifest, plan: TrainPlan) -> RunIdentity:
-        """Return the identity of the run of a plan on a band."""
-        return RunIdentity(RunBand.of(manifest), plan.result_options())
+    def of(bands: Sequence[BandManifest], plan: TrainPlan) -> RunIdentity:
+        """Return the identity of the run of a plan on some bands."""
+        return RunIdentity(RunData.of(bands), plan.result_options())
 
     @staticmethod
     def from_json(raw: Mapping[str, Any]) -> RunIdentity:
         """Read it. Raises KeyError, TypeError or ValueError."""
-        return RunIdentity(RunBand.from_json(raw["band"]), RunOptions.from_json(raw["options"]))
+        return RunIdentity(RunData.from_json(raw["data"]), RunOptions.from_json(raw["options"]))
 
     def difference(self, wanted: RunIdentity, any_precision: bool = False) -> str:
         """Return in what this differs from the identity that is wanted, in words; empty if in nothing.
@@ -92,9 +92,9 @@ class RunIdentity:
         there, here = (json.loads(canonical_json(identity)) for identity in (self, wanted))
         if any_precision:
             del there["options"]["precision"], here["options"]["precision"]
-        for section in ("band", "options"):
-            # the digest of the data changes with everything else, so it is named last
-            for key in sorted(here[section], key=lambda key: (key == "data", key)):
+        for section in ("data", "options"):
+            # the digest of the shards changes with everything else, so it is named last
+            for key in sorted(here[section], key=lambda key: (key == "sha256", key)):
                 if there[section][key] != here[section][key]:
                     return _in_words(key, there[section][key], here[section][key])
         return ""
@@ -139,7 +139,7 @@ class RunRecord:
             {
                 "format": FORMAT,
                 "version": VERSION,
-                "band": self.identity.band,
+                "data": self.identity.data,
                 "options": self.identity.options,
                 "classes": self.classes,
                 "result": self.result,
@@ -168,10 +168,12 @@ def read_run(path: Path) -> RunRecord:
 
 def _in_words(key: str, there: Any, here: Any) -> str:
     """Return in what two identities differ that have other values under `key`."""
-    if key == "data":
+    if key == "sha256":
         return "data that has changed: the shards hold other bytes"
     if key == "order":
         return "other samples, or the same in another order"
+    if key == "bands":
+        there, here = ("+".join(map(str, bands)) for bands in (there, here))
     if isinstance(here, dict):
         inner = there if isinstance(there, dict) else {}
         name = next((name for name, value in here.items() if inner.get(name) != value), "")

@@ -1,0 +1,81 @@
+"""Which networks read which bands: `--bands 0+1+6,0x2` as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..shards_manifest.manifest import band_folder
+from .errors import TrainError
+
+EACH = "all"  # one network for each band
+GRAMMAR = "write as in 0-3,7 (a network each), 0+1+6 (one network), 0..3 (one network, bands 0 to 3), 0+1x3 (three)"
+RANGE = re.compile(r"(\d+)-(\d+)")
+SUM = re.compile(r"(\d+(?:\.\.\d+)?(?:\+\d+(?:\.\.\d+)?)*)(?:x(\d+))?")
+MOST_REPEATS = 1000
+
+
+@dataclass(frozen=True)
+class BandSet:
+    """The bands that one network reads.
+
+    Attributes:
+        bands: their numbers, ascending.
+        repeat: how many networks before this one read the same bands; each has a seed of its own.
+    """
+
+    bands: tuple[int, ...]
+    repeat: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of its run folder: 00+01+06, and 00+01+06x2 for the second network on these bands."""
+        again = f"x{self.repeat + 1}" if self.repeat else ""
+        return "+".join(map(band_folder, self.bands)) + again
+
+
+def parse_band_sets(text: str, available: Sequence[int]) -> list[BandSet]:
+    """Return the networks that a text asks for, each once.
+
+    Items are separated by commas. `7` is a network on band 7, `0-3` are four networks, `0+1+6` and `0..3` are one
+    network each, with the planes of its bands as channels, and x3 at the end of an item asks for three networks that
+    differ in their seeds. `all` is a network for each band.
+
+    Args:
+        text: what the user wrote.
+        available: the numbers of the bands that there are.
+
+    Raises:
+        TrainError: if it cannot be read, names a band that is not there, or names networks twice.
+    """
+    if text.strip() == EACH:
+        return [BandSet((band,)) for band in available]
+    found: list[BandSet] = []
+    for item in text.split(","):
+        for bands, repeats in _parse_item(text, item.strip()):
+            if missing := [band for band in bands if band not in available]:
+                there = ", ".join(map(str, available))
+                raise TrainError(f"--bands {text}: there is no band {missing[0]}: choose from {there}")
+            found += [BandSet(bands, repeat) for repeat in range(repeats)]
+    names = [each.name for each in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise TrainError(f"--bands {text} names {twice[0]} twice: write {found[names.index(twice[0])].name}x2 for two")
+    return found
+
+
+def _parse_item(text: str, item: str) -> list[tuple[tuple[int, ...], int]]:
+    """Return the bands and the number of networks that one item asks for."""
+    if several := RANGE.fullmatch(item):
+        first, last = int(several[1]), int(several[2])
+        if first <= last:
+            return [((band,), 1) for band in range(first, last + 1)]
+    elif one := SUM.fullmatch(item):
+        bands: list[int] = []
+        for piece in one[1].split("+"):
+            low, _, high = piece.partition("..")
+            bands += range(int(low), int(high or low) + 1)
+        repeats = int(one[2] or 1)
+        if bands and len(set(bands)) == len(bands) and 1 <= repeats <= MOST_REPEATS:
+            return [(tuple(sorted(bands)), repeats)]
+    raise TrainError(f"--bands {text}: {item!r} is not understood: {GRAMMAR}")
