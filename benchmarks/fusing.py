@@ -112,7 +112,8 @@ def cross_validated(choices: Sequence[Rule]) -> Rule:
         return found
 
     def chosen(outputs: Array, labels: Labels) -> Array:
-        return min(choices, key=lambda rule: score(rule, outputs, labels))(outputs, labels)
+        best = min(choices, key=lambda rule: score(rule, outputs, labels))
+        return best(outputs, labels)
 
     return chosen
 
@@ -122,7 +123,7 @@ def with_strength(strength: float) -> Rule:
 
 
 def best_member(outputs: Array, labels: Labels) -> Array:
-    return np.eye(len(outputs))[int((outputs.argmax(2) == labels).mean(1).argmax())]
+    return np.asarray(np.eye(len(outputs))[int((outputs.argmax(2) == labels).mean(1).argmax())])
 
 
 def ours(rule: rules.FusingRule) -> Rule:
@@ -171,7 +172,7 @@ def compare(outputs: Array, labels: Labels, count: int, repeats: int) -> dict[st
             weights = rule(np.ascontiguousarray(outputs[:, seen]), labels[seen])
             fused = np.tensordot(weights.astype(np.float32), there, 1)
             scores[name].append(100 * float((fused.argmax(1) == right).mean()))
-            sizes[name].append(np.count_nonzero(weights))
+            sizes[name].append(int(np.count_nonzero(weights)))
     least = np.array(scores["best member"])
     cells = {}
     for name, found in scores.items():

@@ -277,7 +277,7 @@ def _summary(result: Result) -> str:
 
 
 def fuse(options: EnsembleOptions) -> None:
-    """Fuse the finished runs of a split's bands, write the report, and export the ensemble if that is wanted.
+    """Fuse the finished runs of a split, write the report, and export the chosen set if that is wanted.
 
     Raises:
         UsageError: if options do not go together.

@@ -264,7 +264,7 @@ def _score(
 
     def score(chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
         weights = ranking.weights(rule, chosen)
-        counts.append(np.count_nonzero(weights))
+        counts.append(int(np.count_nonzero(weights)))
         return prefix_hits(logits, labels, scored, weights, space is LOG)
 
     hits = ranking.score_val(len(labels), score)[: max(counts)]
