@@ -62,7 +62,7 @@ def test_the_bands_of_a_batch_are_those_of_single_bands(
             other.load_state_dict(loader.state_dict())
             got += list(other)
             assert same(got, wanted)
-            assert got[0][0].shape[1:] == (len(wanted_bands), 3, 12, 12)
+            assert all(x.shape[1:] == (len(wanted_bands), 3, 12, 12) for x, _ in got)
             loader.close()
 
 
@@ -80,6 +80,7 @@ def test_bands_that_cannot_be_read_together(sub4: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
     yield server
     server.stop()
 
@@ -241,10 +242,10 @@ def test_what_several_networks_cost(sub4: Path) -> None:
 def test_killed_and_gone_on_with_in_two_ranks(sub4: Path, tmp_path: Path) -> None:
     bands = ("--bands", "0+1+2", "--epochs", "2")
     train(sub4, tmp_path / "whole", 1, more=bands)
-    killed(sub4, tmp_path / "one", 1, 1, 2, bands, "00+01+02")
+    killed(sub4, tmp_path / "one", 1, 2, 2, bands, "00+01+02")
     assert "going on after" in train(sub4, tmp_path / "one", 1, more=bands)
     close(tmp_path / "one" / "00+01+02", tmp_path / "whole" / "00+01+02", exactly=True)
-    killed(sub4, tmp_path / "two", 2, 1, 1, bands, "00+01+02")
+    killed(sub4, tmp_path / "two", 2, 2, 1, bands, "00+01+02")
     assert "going on after" in train(sub4, tmp_path / "two", 1, more=bands)
     close(tmp_path / "two" / "00+01+02", tmp_path / "whole" / "00+01+02", exactly=False)
 
