@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band, open_bands, open_split
 from spectral_shards.shards_manifest.errors import FormatError
@@ -259,3 +262,55 @@ def test_ten_crops_of_several_bands(photos: Path, tmp_path: Path) -> None:
     plain, crops = (evaluate_checkpoint(str(split), path, quick(), ten_crop) for ten_crop in (False, True))
     assert plain.top1 == json.loads((path.parent / "run.json").read_text())["result"]["top1"]
     assert plain.loss != crops.loss
+
+
+@pytest.mark.parametrize(
+    ("transform", "factor", "bands", "side"),
+    [
+        ("dct2", 4, (), 48),
+        ("dct", 16, (), 48),
+        ("none", 4, (), 48),
+        ("dct2", 16, (0, 1, 4, 5), 24),
+        ("dct2", 36, (0,), 8),
+    ],
+)
+def test_the_image_that_bands_make_up(
+    transform: str, factor: int, bands: tuple[int, ...], side: int, mirrored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """All bands give the image; those of the lowest frequencies a smaller one, whose pixels are means over it."""
+    options = {"factor": factor, "size": 48, "transform": transform, "dtype": "float16", "color": "rgb"}
+    split = make_split(mirrored[0], tmp_path / "split", val_per_class=0, **options)
+    loader = BandLoader(open_bands(split, bands), batch_size=12)
+    x, _ = next(iter(loader))
+    augmentation = BandAugmentation(loader.bands, flip=True, random_shift=1, inputs="image")
+    got = augmentation.eval()(x)
+    assert got.shape == (12, 3, side, side)
+    assert got.dtype == torch.float32
+    assert got.mean((0, 2, 3)).abs().max() < 0.02
+    assert (got.std((0, 2, 3)) - 1).abs().max() < 0.02
+    pixels = got * augmentation.std + augmentation.mean + 128
+    sources = [np.asarray(Image.open(path)) for path in sorted(mirrored[0].rglob("*.png"))]
+    whole = torch.from_numpy(np.stack(sources)).permute(0, 3, 1, 2).float()
+    wanted = nn.functional.avg_pool2d(whole, 48 // side)
+    for image in pixels:  # which one it is
+        errors = (wanted - image).abs().mean((1, 2, 3))
+        assert errors.min() < (1 if side in (8, 48) else 8)  # a DCT cut off is not quite a mean
+        assert errors.median() > 20
+    draw = torch.stack([torch.zeros(12), torch.full((12,), 0.5), torch.full((12,), 0.5)])
+    assert torch.equal(augmentation.train()(x, draw), got.flip(-1))
+    draw[1] = 0.0
+    moved = augmentation.train()(x, draw)
+    assert torch.equal(moved[:, :, 1:], got.flip(-1)[:, :, :-1])
+
+
+def test_a_network_on_the_image_of_its_bands(sub4: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--inputs", "image", "--out", tmp_path / "runs")
+    done = program(*command, "--bands", "0..3,0")
+    assert done.returncode == 0, done.stderr
+    assert "cnn on 3x24x24, 3 classes" in done.stdout
+    checkpoint = tmp_path / "runs" / "00+01+02+03" / "checkpoint.pt"
+    evaluated = program("spectral-train", "--shards", sub4, "--evaluate", checkpoint)
+    assert f"top-1 {read_run(checkpoint.parent).result.top1:.2%}" in evaluated.stdout
+    assert load_checkpoint(checkpoint).network().eval()(torch.zeros(1, 3, 24, 24)).shape == (1, 3)
+    described = program(*command, "--bands", "0..3", "--describe").stdout
+    assert described.startswith("cnn on 3x24x24, 3 classes\n")
