@@ -15,7 +15,7 @@ from . import recipes
 from .config import ON_BAD_SHARD, PRECISIONS
 from .data.sampler import LAST_BATCH
 from .errors import TrainError, needs_train_extra
-from .networks import DEFAULT, NETWORKS, STEM_STRIDES
+from .networks import DEFAULT, INPUTS, NETWORKS, STEM_STRIDES
 from .options import TrainOptions
 
 
@@ -62,6 +62,13 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     default=DEFAULT,
     show_default=True,
     help=f"{'; '.join(f'{entry.name}: {entry.help}' for entry in NETWORKS.values())}.",
+)
+@click.option(
+    "--inputs",
+    type=click.Choice(tuple(INPUTS)),
+    default="planes",
+    show_default=True,
+    help=f"What a network sees: {'; '.join(f'{name}: {text}' for name, text in INPUTS.items())}.",
 )
 @click.option(
     "--stem-stride",

@@ -35,7 +35,6 @@ from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
 from .errors import EnsembleError, TrainError
 from .launch.launcher import TrainJob, TrainOutcome, train_networks, train_one
 from .launch.progress import progress_table
-from .networks import InputShape
 from .networks.profile import describe
 from .options import EnsembleOptions, LaunchOptions, TrainOptions
 from .runs.run_folder import local_folder, run_path, split_runs_path
@@ -146,12 +145,10 @@ def _band_sets(options: TrainOptions, manifest: BandManifest | SplitManifest) ->
 
 def _profile(shards: str, networks: Sequence[BandSet], plan: TrainPlan) -> str:
     """Return what the networks cost, each kind of them once."""
-    bands = open_bands(shards, networks[0].bands[:1] if networks else ())
-    plane = InputShape.of(bands.each)
-    kinds = Counter(len(each.bands) for each in networks) if networks else {1: 1}
+    kinds = Counter(plan.network.shape(open_bands(shards, each.bands).each) for each in networks or [BandSet(())])
     texts, total = [], 0
-    for count, several in sorted(kinds.items()):
-        profile = describe(plan.network, replace(plane, channels=count * plane.channels))
+    for shape, several in kinds.items():
+        profile = describe(plan.network, shape)
         total += several * profile.multiply_adds
         texts.append(profile.text(plan.recipe) + (f"\n{several} such networks" if several > 1 else ""))
     if len(networks) > 1:
@@ -262,7 +259,7 @@ def _heading(jobs: list[TrainJob]) -> str:
     manifest, recipe = bands.first, job.plan.recipe
     samples = manifest.parts["train"].samples if "train" in manifest.parts else 0
     heading = (
-        f"{shards}: {job.plan.network} on {InputShape.of(bands.each)}, {samples} samples, "
+        f"{shards}: {job.plan.network} on {job.plan.network.shape(bands.each)}, {samples} samples, "
         f"{recipe.epochs} {'epoch' if recipe.epochs == 1 else 'epochs'} of recipe {recipe.name} into {out}"
     )
     if "val" not in manifest.parts or not manifest.parts["val"].samples:

@@ -96,7 +96,9 @@ class TrainOptions:
         return TrainOptions(
             shards=values["shards"],
             out=values["out"],
-            network=NetworkOptions(values["network"], int(values["stem_stride"] or 0), values["width"]),
+            network=NetworkOptions(
+                values["network"], int(values["stem_stride"] or 0), values["width"], values["inputs"]
+            ),
             recipe=values["recipe"],
             overrides={name: values[name] for name in recipes.OPTIONS},
             run=RunSettings(

@@ -7,7 +7,7 @@ s*j + q). A K x K orthonormal matrix mixes the phases into K bands.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,30 @@ def flip_matrix(transform: str, factor: int) -> NDArray[np.float64]:
     mirrored = np.arange(factor).reshape(grid, grid)[:, ::-1].ravel()  # phase (p, q) becomes (p, s - 1 - q)
     mixed = matrix @ matrix.T[mirrored]
     return np.asarray(np.where(np.abs(mixed - np.rint(mixed)) < 1e-12, np.rint(mixed), mixed) + 0.0)
+
+
+def compose_matrix(transform: str, factor: int, bands: Sequence[int]) -> NDArray[np.float64]:
+    """Return how some bands make up an image again, whose other bands are zero.
+
+    With dct2, bands of low frequencies alone make up a smaller image: those with v and u below g are the g x g DCT of
+    an image of P*g pixels. Otherwise the image has the size of the whole one.
+
+    Args:
+        transform: A name in TRANSFORMS.
+        factor: K.
+        bands: The bands at hand.
+
+    Returns:
+        float64 (g*g, bands): row p*g + q makes the pixels (g*i + p, g*j + q) of the image from the coefficients (i, j)
+        of the bands, in grey levels.
+    """
+    grid = math.isqrt(factor)
+    if transform != "dct2":
+        return band_matrix(transform, factor)[list(bands)].T
+    frequencies = [divmod(band, grid) for band in bands]
+    small = max(max(pair) for pair in frequencies) + 1
+    matrix = _separable_matrix(small * small)[[v * small + u for v, u in frequencies]]
+    return np.asarray(matrix.T * (small / grid), np.float64)  # the same mean over fewer pixels
 
 
 def phase_view(plane: NDArray[Any], grid: int) -> NDArray[Any]:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band, open_bands, open_split
 from spectral_shards.shards_manifest.errors import FormatError
@@ -62,7 +65,7 @@ def test_the_bands_of_a_batch_are_those_of_single_bands(
             other.load_state_dict(loader.state_dict())
             got += list(other)
             assert same(got, wanted)
-            assert got[0][0].shape[1:] == (len(wanted_bands), 3, 12, 12)
+            assert all(x.shape[1:] == (len(wanted_bands), 3, 12, 12) for x, _ in got)
             loader.close()
 
 
@@ -80,6 +83,7 @@ def test_bands_that_cannot_be_read_together(sub4: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
     yield server
     server.stop()
 
@@ -241,10 +245,10 @@ def test_what_several_networks_cost(sub4: Path) -> None:
 def test_killed_and_gone_on_with_in_two_ranks(sub4: Path, tmp_path: Path) -> None:
     bands = ("--bands", "0+1+2", "--epochs", "2")
     train(sub4, tmp_path / "whole", 1, more=bands)
-    killed(sub4, tmp_path / "one", 1, 1, 2, bands, "00+01+02")
+    killed(sub4, tmp_path / "one", 1, 2, 2, bands, "00+01+02")
     assert "going on after" in train(sub4, tmp_path / "one", 1, more=bands)
     close(tmp_path / "one" / "00+01+02", tmp_path / "whole" / "00+01+02", exactly=True)
-    killed(sub4, tmp_path / "two", 2, 1, 1, bands, "00+01+02")
+    killed(sub4, tmp_path / "two", 2, 2, 1, bands, "00+01+02")
     assert "going on after" in train(sub4, tmp_path / "two", 1, more=bands)
     close(tmp_path / "two" / "00+01+02", tmp_path / "whole" / "00+01+02", exactly=False)
 
@@ -258,3 +262,55 @@ def test_ten_crops_of_several_bands(photos: Path, tmp_path: Path) -> None:
     plain, crops = (evaluate_checkpoint(str(split), path, quick(), ten_crop) for ten_crop in (False, True))
     assert plain.top1 == json.loads((path.parent / "run.json").read_text())["result"]["top1"]
     assert plain.loss != crops.loss
+
+
+@pytest.mark.parametrize(
+    ("transform", "factor", "bands", "side"),
+    [
+        ("dct2", 4, (), 48),
+        ("dct", 16, (), 48),
+        ("none", 4, (), 48),
+        ("dct2", 16, (0, 1, 4, 5), 24),
+        ("dct2", 36, (0,), 8),
+    ],
+)
+def test_the_image_that_bands_make_up(
+    transform: str, factor: int, bands: tuple[int, ...], side: int, mirrored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """All bands give the image; those of the lowest frequencies a smaller one, whose pixels are means over it."""
+    options = {"factor": factor, "size": 48, "transform": transform, "dtype": "float16", "color": "rgb"}
+    split = make_split(mirrored[0], tmp_path / "split", val_per_class=0, **options)
+    loader = BandLoader(open_bands(split, bands), batch_size=12)
+    x, _ = next(iter(loader))
+    augmentation = BandAugmentation(loader.bands, flip=True, random_shift=1, inputs="image")
+    got = augmentation.eval()(x)
+    assert got.shape == (12, 3, side, side)
+    assert got.dtype == torch.float32
+    assert got.mean((0, 2, 3)).abs().max() < 0.02
+    assert (got.std((0, 2, 3)) - 1).abs().max() < 0.02
+    pixels = got * augmentation.std + augmentation.mean + 128
+    sources = [np.asarray(Image.open(path)) for path in sorted(mirrored[0].rglob("*.png"))]
+    whole = torch.from_numpy(np.stack(sources)).permute(0, 3, 1, 2).float()
+    wanted = nn.functional.avg_pool2d(whole, 48 // side)
+    for image in pixels:  # which one it is
+        errors = (wanted - image).abs().mean((1, 2, 3))
+        assert errors.min() < (1 if side in (8, 48) else 8)  # a DCT cut off is not quite a mean
+        assert errors.median() > 20
+    draw = torch.stack([torch.zeros(12), torch.full((12,), 0.5), torch.full((12,), 0.5)])
+    assert torch.equal(augmentation.train()(x, draw), got.flip(-1))
+    draw[1] = 0.0
+    moved = augmentation.train()(x, draw)
+    assert torch.equal(moved[:, :, 1:], got.flip(-1)[:, :, :-1])
+
+
+def test_a_network_on_the_image_of_its_bands(sub4: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--inputs", "image", "--out", tmp_path / "runs")
+    done = program(*command, "--bands", "0..3,0")
+    assert done.returncode == 0, done.stderr
+    assert "cnn on 3x24x24, 3 classes" in done.stdout
+    checkpoint = tmp_path / "runs" / "00+01+02+03" / "checkpoint.pt"
+    evaluated = program("spectral-train", "--shards", sub4, "--evaluate", checkpoint)
+    assert f"top-1 {read_run(checkpoint.parent).result.top1:.2%}" in evaluated.stdout
+    assert load_checkpoint(checkpoint).network().eval()(torch.zeros(1, 3, 24, 24)).shape == (1, 3)
+    described = program(*command, "--bands", "0..3", "--describe").stdout
+    assert described.startswith("cnn on 3x24x24, 3 classes\n")

@@ -12,6 +12,7 @@ from torch import nn
 from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.spectral.transform import flip_matrix
 from ..errors import TrainError
+from .compose import BandsToImage, image_moments
 
 DRAWS = 3  # random numbers a sample: flip, row, column
 
@@ -46,8 +47,9 @@ class BandAugmentation(nn.Module):
     Args:
         bands: The manifest of the band, or of each band.
         flip: Flip half of the samples, in training mode.
-        random_shift: Pad planes with so many zero coefficients before the random crop, so that planes without a margin
-            can move too.
+        random_shift: Pad inputs with so many zeros before the random crop, so that those without a margin can move too.
+        inputs: 'planes' as above, or 'image': inputs are the images that the bands make up, float32 (N, 3, S, S), where
+            bands that are not here are zero. They move by their own pixels, which are s times smaller than a plane's.
     """
 
     step: torch.Tensor
@@ -55,28 +57,37 @@ class BandAugmentation(nn.Module):
     std: torch.Tensor
     mirror: torch.Tensor
 
-    def __init__(self, bands: BandManifest | Sequence[BandManifest], flip: bool = False, random_shift: int = 0) -> None:
+    def __init__(
+        self,
+        bands: BandManifest | Sequence[BandManifest],
+        flip: bool = False,
+        random_shift: int = 0,
+        inputs: str = "planes",
+    ) -> None:
         super().__init__()
         manifests = [bands] if isinstance(bands, BandManifest) else list(bands)
-        self.crop = manifests[0].geometry.crop
         self.flip, self.random_shift = flip, random_shift
-        for name in ("step", "mean", "std"):
-            values = torch.tensor([getattr(manifest, name) for manifest in manifests]).view(-1, 1, 1)
-            self.register_buffer(name, values, persistent=False)
-        mirror = np.kron(_mirror(manifests), np.eye(3))  # of channels
+        self.compose = BandsToImage(manifests) if inputs == "image" else None
+        self.crop = manifests[0].geometry.crop * (self.compose.grid if self.compose else 1)
+        values = {name: np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "std")}
+        if self.compose:
+            values = {"step": np.ones((1, 3)), **image_moments(manifests)}
+        for name, value in values.items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        mirror = np.kron(np.eye(1) if self.compose else _mirror(manifests), np.eye(3))  # of channels
         self._mixes = bool(np.any(mirror != np.diag(mirror.diagonal())))
         kept = mirror if self._mixes else mirror.diagonal()[:, None, None]
         self.register_buffer("mirror", torch.tensor(kept, dtype=torch.float32), persistent=False)
 
     def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
-        """Return network inputs: float32 (N, 3 * bands, C, C).
+        """Return network inputs: float32 (N, 3 * bands, C, C), or (N, 3, S, S) of images.
 
         Args:
             x: int8 or float16 (N, 3, P, P) or (N, bands, 3, P, P).
             random: What training mode draws flips and crops from, float32 (3, N) in [0, 1), as `draws` gives it; by
                 default numbers of torch's generator.
         """
-        x = x.flatten(1, -3)
+        x = self._channels(x)
         if not self.training:
             return self._normalised(self._centre_crop(x).float() * self.step)
         random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
@@ -96,7 +107,7 @@ class BandAugmentation(nn.Module):
         Raises:
             TrainError: The planes have no margin.
         """
-        x = x.flatten(1, -3)
+        x = self._channels(x)
         room = x.shape[-1] - self.crop
         if not room:
             raise TrainError("--ten-crop needs planes with a margin: split with --margin, or leave it out")
@@ -105,6 +116,11 @@ class BandAugmentation(nn.Module):
             crop = x[..., top : top + self.crop, left : left + self.crop].float() * self.step
             yield self._normalised(crop)
             yield self._normalised(self._mirrored(crop))
+
+    def _channels(self, x: torch.Tensor) -> torch.Tensor:
+        """Return stored bands as channels one after another, or as the images that they make up."""
+        x = x.flatten(1, -3)
+        return x if self.compose is None else self.compose(x)
 
     def _normalised(self, coefficients: torch.Tensor) -> torch.Tensor:
         return (coefficients - self.mean) / self.std

@@ -13,7 +13,6 @@ from ...shards_manifest.manifest import BandManifest
 from ..augment.planes import BandAugmentation
 from ..config import TrainPlan
 from ..distributed import SINGLE_PROCESS, Ranks
-from ..networks import InputShape
 from .ema import ExponentialMovingAverage
 
 
@@ -34,8 +33,10 @@ class Model:
         self.ranks = ranks
         self.device = plan.torch_device(ranks.local_rank)
         self.dtype = plan.dtype(self.device)
-        self.augmentation = BandAugmentation(bands, plan.recipe.flip, plan.recipe.random_shift).to(self.device)
-        self.network = plan.network.build(InputShape.of(bands))
+        self.augmentation = BandAugmentation(bands, plan.recipe.flip, plan.recipe.random_shift, plan.network.inputs).to(
+            self.device
+        )
+        self.network = plan.network.build(plan.network.shape(bands))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._train_model: nn.Module = self.network
         if ranks.world_size > 1:

@@ -132,7 +132,7 @@ class Trainer:
         self._bands, self._plan, self._run, self._stop, self._quiet = bands.each, plan, run, stop, quiet
         loaders = _loaders(bands, plan, ranks)
         self.loader = loaders.pop("train")
-        shape = InputShape.of(self._bands)
+        shape = plan.network.shape(self._bands)
         check_fits(shape, plan, self.loader.batch_size, ranks.world_size)
         model = Model(self._bands, plan, ranks)
         self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.epoch_sampler.partners)
@@ -346,7 +346,7 @@ class Trainer:
             best_epoch=self.state.best_epoch or None,
             seconds=self.state.seconds,
             parameter_bytes=parameter_bytes(self._step.model.network),
-            multiply_adds=multiply_adds(self._plan.network, InputShape.of(self._bands)),
+            multiply_adds=multiply_adds(self._plan.network, self._plan.network.shape(self._bands)),
         )
         if self._step.model.ranks.is_rank0:
             for part, use in (("val", "be fused"), ("holdout", "be ranked by its holdout")):

@@ -12,12 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.spectral.transform import compose_matrix
 from ..errors import TrainError
 
 if TYPE_CHECKING:
     from torch import nn
 
 STEM_STRIDES = (1, 2, 4)
+INPUTS: Mapping[str, str] = {
+    "planes": "the planes of its bands as channels",
+    "image": "the image that its bands make up",
+}
 CHANNELS = 3  # of one band
 
 
@@ -40,9 +45,12 @@ class InputShape:
         return f"{self.channels}x{self.plane}x{self.plane}, {self.classes} classes"
 
     @staticmethod
-    def of(bands: Sequence[BandManifest]) -> InputShape:
-        """Return the shape for the bands that a network reads, all of one split."""
-        return InputShape(bands[0].geometry.crop, len(bands[0].classes), CHANNELS * len(bands))
+    def of(bands: Sequence[BandManifest], inputs: str = "planes") -> InputShape:
+        """Return the shape for the bands that a network reads, all of one split, as one of INPUTS."""
+        plane, classes = bands[0].geometry.crop, len(bands[0].classes)
+        if inputs == "planes":
+            return InputShape(plane, classes, CHANNELS * len(bands))
+        return InputShape(plane * composed_grid(bands), classes)
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,16 @@ class NetworkOptions:
 
     Attributes:
         name: one of NETWORKS.
-        stem_stride: pixels of the plane for one of the first feature map, on a side: one of STEM_STRIDES; 0 for what
+        stem_stride: pixels of its input for one of the first feature map, on a side: one of STEM_STRIDES; 0 for what
             the network does by itself.
         width: the channels of every layer, as a multiple of those that the network has by itself.
+        inputs: one of INPUTS: what it sees of its bands.
     """
 
     name: str
     stem_stride: int = 0
     width: float = 1.0
+    inputs: str = "planes"
 
     def build(self, shape: InputShape) -> nn.Module:
         """Build the network, with random weights.
@@ -91,6 +101,10 @@ class NetworkOptions:
         """Return the name, and the size where it is not as usual."""
         stem = f", stem stride {self.stem_stride}" if self.stem_stride else ""
         return self.name + stem + (f", width {self.width:g}" if self.width != 1 else "")
+
+    def shape(self, bands: Sequence[BandManifest]) -> InputShape:
+        """Return the shape that the network has for some bands."""
+        return InputShape.of(bands, self.inputs)
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,20 @@ def build_network(
         TrainError: if there is no network of this name, or none of this size.
     """
     return NetworkOptions(name, stem_stride, width).build(InputShape(plane, classes, channels))
+
+
+def composed_grid(bands: Sequence[BandManifest]) -> int:
+    """Return how many times larger than a plane the image is that some bands make up, on a side.
+
+    Raises:
+        TrainError: if they do not make up any.
+    """
+    geometry, here = bands[0].geometry, [band.band for band in bands]
+    if geometry.transform == "none" and len(here) < geometry.factor:
+        raise TrainError(
+            f"--inputs image needs all {geometry.factor} bands where there is no transform: it has {len(here)}"
+        )
+    return math.isqrt(len(compose_matrix(geometry.transform, geometry.factor, here)))
 
 
 def trains_on_one(options: NetworkOptions, shape: InputShape) -> bool:

@@ -16,7 +16,6 @@ from torch import nn
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import BandManifest, canonical_json, dump, load_band
 from ..errors import TrainError
-from ..networks import InputShape
 from .run_record import RunIdentity
 
 FORMAT = "spectral-checkpoint"
@@ -84,7 +83,8 @@ class Checkpoint:
 
     def network(self) -> nn.Module:
         """Return the network, with the averaged weights if there are any, in evaluation mode. Raises TrainError."""
-        network = self.identity.options.network.build(InputShape.of(self.bands))
+        options = self.identity.options.network
+        network = options.build(options.shape(self.bands))
         network.load_state_dict(self.state.get("ema", self.state["network"]))
         return network.eval()
 

@@ -1,0 +1,60 @@
+"""Images made up from stored bands, on the training device: the inverse transform, of all bands or of some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.spectral.transform import compose_matrix
+from ..networks import composed_grid
+
+
+class BandsToImage(nn.Module):
+    """Makes up images from stored bands, as if those that are not here were zero.
+
+    Args:
+        bands: The manifest of each band.
+
+    Attributes:
+        grid: How many times larger than a plane an image is, on a side.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, bands: Sequence[BandManifest]) -> None:
+        super().__init__()
+        geometry = bands[0].geometry
+        self.grid = composed_grid(bands)
+        matrix = compose_matrix(geometry.transform, geometry.factor, [band.band for band in bands])
+        steps = np.array([band.step for band in bands])
+        weight = torch.tensor(matrix[:, :, None] * steps, dtype=torch.float32)  # (grid * grid, bands, 3)
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return images, centred on mid-grey, in grey levels: float32 (N, 3, P * grid, P * grid).
+
+        Args:
+            x: (N, 3 * bands, P, P), as stored.
+        """
+        count, channels, height, width = x.shape
+        planes = x.float().reshape(count, channels // 3, 3, height, width)
+        phases = torch.einsum("kbc,nbchw->nckhw", self.weight, planes)
+        return nn.functional.pixel_shuffle(phases.flatten(1, 2), self.grid)
+
+
+def image_moments(bands: Sequence[BandManifest]) -> dict[str, NDArray[np.float64]]:
+    """Return the mean and the standard deviation of the images that some bands make up, for each channel: (3,).
+
+    The columns of the matrix are orthogonal, so the mean square of pixels is a sum over bands.
+    """
+    geometry, here = bands[0].geometry, [band.band for band in bands]
+    matrix = compose_matrix(geometry.transform, geometry.factor, here)
+    means, stds = (np.array([getattr(band, name) for band in bands]) for name in ("mean", "std"))
+    mean = matrix.mean(axis=0) @ means
+    square = (matrix**2).mean(axis=0) @ (means**2 + stds**2)
+    return {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 1e-12))}
