@@ -137,7 +137,7 @@ def test_options_that_differ_are_named(runs: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(runs, tmp_path / "runs"))
     raw = json.loads((copy / "02" / "run.json").read_text())
     raw["options"] |= {
-        "network": "resnet18",
+        "network": {**raw["options"]["network"], "name": "resnet18"},
         "precision": "bfloat16",
         "recipe": {**raw["options"]["recipe"], "lr": 0.5},
     }

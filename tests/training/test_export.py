@@ -100,7 +100,7 @@ def separately(runs: Path, space: str, rule: str) -> NDArray[np.float64]:
         stored = torch.stack([stored_val(runs.parent / "sub", band) for band in run.bands], 1)
         manifests = [open_band(runs.parent / "sub" / f"{band:02d}").manifest for band in run.bands]
         with torch.inference_mode():
-            inputs = BandAugmentation(manifests).eval()(stored)
+            inputs = BandAugmentation(manifests, inputs=run.options.network.inputs).eval()(stored)
             logits = checkpoint.load_network(run.path / "checkpoint.pt")(inputs)
             parts.append(logits.double().log_softmax(1).numpy())
     each = np.stack(parts)
@@ -166,9 +166,8 @@ def mixed(runs: Path) -> list[EnsembleMember]:
         network = nn.Sequential(nn.Conv2d(3 * len(bands), 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
         network(torch.zeros(1, 3 * len(bands), SIDE // 2, SIDE // 2))
         data = [open_band(runs.parent / "sub" / f"{band:02d}").manifest for band in bands]
-        means = tuple(tuple(value + shift for value in each.mean) for each in data)
-        steps, stds = tuple(each.step for each in data), tuple(each.std for each in data)
-        return EnsembleMember(network.eval(), bands, steps, means, stds, weight)
+        shifted = tuple(replace(each, mean=tuple(value + shift for value in each.mean)) for each in data)
+        return EnsembleMember(network.eval(), shifted, weight)
 
     return [member((2, 1), 0.9), member((1,), 0.4), member((1,), 0.2, shift=3.0)]
 
@@ -182,9 +181,9 @@ def test_members_of_several_bands_and_of_the_same(
     fused = torch.zeros(10, 2, dtype=torch.float64)
     for member in mixed:
         planes = []
-        for band, mean, std in zip(member.bands, member.mean, member.std, strict=True):
-            manifest = replace(open_band(runs.parent / "sub" / f"{band:02d}").manifest, mean=mean, std=std)
-            planes.append(BandAugmentation(manifest).eval()(stored_val(runs.parent / "sub", band)))
+        for band in member.bands:
+            step, mean, std = (torch.tensor(each).view(3, 1, 1) for each in (band.step, band.mean, band.std))
+            planes.append((stored_val(runs.parent / "sub", band.band).float() * step - mean) / std)
         with torch.inference_mode():
             outputs = member.network(torch.cat(planes, 1)).double().log_softmax(1)
         fused += member.weight * (outputs if space is LOG else outputs.exp())
@@ -200,11 +199,12 @@ def test_members_of_several_bands_and_of_the_same(
 
 @pytest.mark.slow
 def test_runs_of_several_bands_are_exported(runs: Path, pictures: Path, tmp_path: Path) -> None:
-    """A run of two bands, one of one of them, and its copy, of which the export has those that are chosen."""
+    """Runs of two bands, as planes and as an image, and of one of them, twice: the export has the chosen ones."""
     (tmp_path / "sub").symlink_to(runs.parent / "sub")
     recipe = recipes.load("quick", epochs=1, batch_size=8)
-    plan = TrainPlan(NetworkOptions("cnn"), recipe, reading=ReadOptions(workers=0))
-    train_network(str(runs.parent / "sub"), tmp_path / "runs" / "00+01", plan, (0, 1), quiet=True)
+    for name, inputs in (("00+01", "planes"), ("00+01x2", "image")):
+        plan = TrainPlan(NetworkOptions("cnn", inputs=inputs), recipe, reading=ReadOptions(workers=0))
+        train_network(str(runs.parent / "sub"), tmp_path / "runs" / name, plan, (0, 1), quiet=True)
     for name in ("00", "00x2"):
         shutil.copytree(runs / "00", tmp_path / "runs" / name)
     model = tmp_path / "whole.pt2"
@@ -216,16 +216,16 @@ def test_runs_of_several_bands_are_exported(runs: Path, pictures: Path, tmp_path
         assert np.abs(found - separately(tmp_path / "runs", "log", rule)).max() < 1e-4
         with zipfile.ZipFile(model) as file:
             about = json.loads(file.read(next(name for name in file.namelist() if name.endswith("spectral.json"))))
-        bands = {"00": [0], "00x2": [0], "00+01": [0, 1]}
+        bands = {"00": [0], "00x2": [0], "00+01": [0, 1], "00+01x2": [0, 1]}
         names = chosen(tmp_path / "runs", rule)
         assert [(each["name"], each["bands"]) for each in about["members"]] == [(name, bands[name]) for name in names]
         assert all(each["weight"] for each in about["members"])
-        assert len(names) == 3 or rule == "selected"
+        assert len(names) == 4 or rule == "selected"
 
 
 def test_a_band_is_computed_again_for_another_step(mixed: list[EnsembleMember], runs: Path) -> None:
     geometry = open_band(runs.parent / "sub" / "00").manifest.geometry
-    finer = replace(mixed[1], step=((0.5, 0.5, 0.5),))
+    finer = replace(mixed[1], bands=(replace(mixed[1].bands[0], step=(0.5, 0.5, 0.5)),))
     model = EnsembleModel(geometry, [*mixed, finer], LOG).eval()
     assert model.to_bands.weights.shape[1] == 3
     image = torch.from_numpy(picture(1, SIDE, SIDE)).permute(2, 0, 1)[None]

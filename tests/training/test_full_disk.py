@@ -108,7 +108,7 @@ def test_no_room_for_any_other_file_of_a_run(sub4: Path, tmp_path: Path) -> None
         record_many(run)
     assert not list(run.path.glob("*.npy*"))
     with room(100), pytest.raises(StoreError, match=re.escape(f"{run.path}/run.json (File too large)")):
-        run.finish(manifest, quick(), train_result())
+        run.finish([manifest], quick(), train_result())
     # lines of a run that could not be saved, and half a line, do not count
     again = RunFolder(tmp_path / "run")
     again.begin(3, 0, quick())

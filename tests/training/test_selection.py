@@ -68,12 +68,12 @@ def test_a_member_may_be_drawn_more_than_once() -> None:
 
 
 def test_bold_and_cautious_members_are_chosen_alike() -> None:
-    """Ten times the logits are the same member: neither the choice nor what is fused changes."""
-    logp, labels = outputs(2, 1.5, 1)
+    """Four times the logits are the same member: with many samples neither the choice nor what is fused changes."""
+    logp, labels = outputs(2, 1.5, 1, samples=4000)
     factors = torch.tensor([1.0, 4.0, 0.5])[:, None, None]
     other = (logp * factors).log_softmax(2)
     first, second = selection.greedy(logp, labels), selection.greedy(other, labels)
-    assert np.allclose(first, second * factors[:, 0, 0].numpy(), rtol=0.05)
+    assert np.allclose(first, second * factors[:, 0, 0].numpy(), atol=0.1)  # a draw is 0.05
     assert top1(first, (logp, labels)) == pytest.approx(top1(second, (other, labels)), abs=0.01)
 
 
@@ -83,7 +83,7 @@ def test_the_scale_has_the_least_cross_entropy() -> None:
 
     def loss(factor: float) -> float:
         fit = torch.nn.functional.cross_entropy(factor * 3 * logp[0], labels)
-        return float(fit) + (factor - 1) ** 2 / (2 * len(labels))
+        return float(fit) + selection.CAUTION * (factor - 1) ** 2 / (2 * len(labels))
 
     assert loss(best) < min(loss(best * 1.02), loss(best / 1.02))
     always = torch.eye(CLASSES)[labels].mul(50).log_softmax(1)  # no loss at all: nothing grows without bounds

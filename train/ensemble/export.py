@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...shards_manifest.manifest import Geometry
+from ...shards_manifest.manifest import BandManifest, Geometry
 from ...shards_manifest.spectral.color import phase_weights, pixel_weights
 from ...shards_manifest.spectral.transform import band_matrix
 from ...shards_manifest.storage.local import LocalStore
+from ..augment.planes import BandAugmentation
 from ..errors import EnsembleError
 from ..runs import checkpoint
 from ..runs.run_folder import CHECKPOINT
@@ -32,24 +33,20 @@ META = "spectral.json"  # name of the model's ModelInfo in a .pt2 file, and in t
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A network of an ensemble with what its bands need.
+    """A network of an ensemble with what it needs of its bands.
 
     Attributes:
-        network: logits float32 (N, classes) of inputs float32 (N, 3 * bands, C, C): the channels of its first band,
-            then those of the next.
-        bands: numbers of the bands.
-        step: quantising step of each band and channel: (bands, 3).
-        mean: of each band and channel, subtracted from its coefficients: (bands, 3).
-        std: of each band and channel, by which they are divided: (bands, 3).
+        network: logits float32 (N, classes) of what `BandAugmentation` makes of its bands.
+        bands: manifests of the bands that it reads, in its order, with the steps, means and deviations that it was
+            trained with.
         weight: of the network in the ensemble.
+        inputs: a name in INPUTS: what it sees of its bands.
     """
 
     network: nn.Module
-    bands: tuple[int, ...]
-    step: tuple[tuple[float, ...], ...]
-    mean: tuple[tuple[float, ...], ...]
-    std: tuple[tuple[float, ...], ...]
+    bands: tuple[BandManifest, ...]
     weight: float
+    inputs: str = "planes"
 
 
 @dataclass(frozen=True)
@@ -143,31 +140,26 @@ class ImageToBands(nn.Module):
 
 
 class MemberModel(nn.Module):
-    """A network behind the planes that it reads.
+    """A network behind what makes its inputs, as while it was trained.
 
     Args:
         member: the network.
         places: of its bands among the planes that it is given.
     """
 
-    scale: torch.Tensor
-    mean: torch.Tensor
-
     def __init__(self, member: EnsembleMember, places: Sequence[int]) -> None:
         super().__init__()
+        self.prepare = BandAugmentation(member.bands, inputs=member.inputs)
         self.network, self.places = member.network, tuple(places)
-        step, mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (member.step, member.mean, member.std))
-        self.register_buffer("scale", step / std)
-        self.register_buffer("mean", mean / std)
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities: float32 (N, classes).
 
         Args:
-            planes: float32 (planes, N, 3, C, C), in quantising steps.
+            planes: float32 (planes, N, 3, P, P), in quantising steps.
         """
-        stacked = torch.cat([planes[place] for place in self.places], 1)
-        return torch.log_softmax(self.network(stacked * self.scale - self.mean), 1)
+        stored = torch.stack([planes[place] for place in self.places], 1)
+        return torch.log_softmax(self.network(self.prepare(stored)), 1)
 
 
 class EnsembleModel(nn.Module):
@@ -183,14 +175,14 @@ class EnsembleModel(nn.Module):
 
     def __init__(self, geometry: Geometry, members: Sequence[EnsembleMember], space: Space) -> None:
         super().__init__()
-        read = [list(zip(member.bands, member.step, strict=True)) for member in members]
+        read = [[(band.band, band.step) for band in member.bands] for member in members]
         planes = sorted({plane for each in read for plane in each})  # a band twice if members have other steps for it
         self.to_bands = ImageToBands(geometry, [band for band, _ in planes], [step for _, step in planes])
         self.members = nn.ModuleList(
             MemberModel(member, [planes.index(plane) for plane in each])
             for member, each in zip(members, read, strict=True)
         )
-        self.in_log, self.crop = space is LOG, geometry.crop
+        self.in_log = space is LOG
         self.register_buffer("weights", torch.tensor([member.weight for member in members]))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -202,9 +194,7 @@ class EnsembleModel(nn.Module):
         Returns:
             Log-probabilities float32 (N, classes).
         """
-        stored = self.to_bands(images)
-        corner = (stored.shape[-1] - self.crop) // 2
-        planes = stored[..., corner : corner + self.crop, corner : corner + self.crop]
+        planes = self.to_bands(images)
         together = torch.stack([member(planes) for member in self.members], -1)
         if self.in_log:
             return (together @ self.weights).log_softmax(1)
@@ -240,14 +230,7 @@ def load_ensemble(
 
 def _load_member(run: Path, weight: float) -> EnsembleMember:
     found = checkpoint.load_checkpoint(run / CHECKPOINT)
-    return EnsembleMember(
-        network=found.network(),
-        bands=tuple(band.band for band in found.bands),
-        step=tuple(band.step for band in found.bands),
-        mean=tuple(band.mean for band in found.bands),
-        std=tuple(band.std for band in found.bands),
-        weight=weight,
-    )
+    return EnsembleMember(found.network(), found.bands, weight, found.identity.options.network.inputs)
 
 
 def export(model: EnsembleModel, info: ModelInfo, path: Path) -> int:

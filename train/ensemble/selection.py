@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 ROUNDS = 20  # members that are drawn; more gave no better sets
 FOLDS = 5  # of the samples, to see whether the chosen members are better than one
 SCALES = (0.05, 20.0)  # least and largest factor of a member's log-probabilities
+CAUTION = 30.0  # samples that say that a member is calibrated as it is
 STEPS = 30  # of Newton's method at most
 
 
@@ -58,15 +59,16 @@ def greedy(outputs: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
     return np.asarray((best / best.sum() * scales).double().numpy())
 
 
-def scale(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def scale(outputs: torch.Tensor, labels: torch.Tensor, caution: float = CAUTION) -> torch.Tensor:
     """Return the factor of log-probabilities that gives the least cross-entropy: float32 (), within SCALES.
 
-    A normal prior of variance 1 around 1 keeps it small where all samples are right. Newton's method finds it, at most
-    halving or doubling the factor in a step.
+    A normal prior around 1 keeps it there where samples are few or all right. Newton's method finds it, at most halving
+    or doubling the factor in a step.
 
     Args:
         outputs: log-probabilities of one member: float32 (n, classes).
         labels: int64 (n,).
+        caution: of the prior: one over its variance.
     """
     right = outputs.gather(1, labels[:, None])[:, 0]
     factor = torch.ones(())
@@ -74,8 +76,8 @@ def scale(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         probabilities = (factor * outputs).softmax(1)
         mean = (probabilities * outputs).sum(1)
         spread = (probabilities * (outputs - mean[:, None]) ** 2).sum(1)
-        slope = (mean - right).mean() + (factor - 1) / len(labels)
-        step = slope / (spread.mean() + 1 / len(labels))
+        slope = (mean - right).mean() + caution * (factor - 1) / len(labels)
+        step = slope / (spread.mean() + caution / len(labels))
         before, factor = factor, torch.clamp(factor - step, factor / 2, factor * 2).clamp(*SCALES)
         if (factor - before).abs() < 1e-5 * factor:
             break
@@ -102,7 +104,7 @@ def _gain(outputs: torch.Tensor, labels: torch.Tensor) -> float:
         for rule, sign in ((_best, 1), (greedy, -1)):
             weights = torch.from_numpy(rule(outputs[:, rest], labels[rest])).float()
             fused = torch.einsum("k,knc->nc", weights, outputs)
-            fused = fused * scale(fused[rest].log_softmax(1), labels[rest])  # else the bolder of the two would win
+            fused = fused * scale(fused[rest].log_softmax(1), labels[rest], 1.0)  # else the bolder of the two would win
             gain += sign * _loss(fused[kept], labels[kept]) * int(kept.sum())
     return gain
 
