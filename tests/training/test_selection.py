@@ -124,6 +124,9 @@ def test_rows_are_thinned_out_where_outputs_are_large(monkeypatch: pytest.Monkey
     every_fourth = (found[0][:, ::4], found[1][::4])
     for rule in (rules.fitted, rules.selected):
         assert np.allclose(rule(ranked(found)), rule(ranked(every_fourth)), atol=1e-6)
+    monkeypatch.setattr(rules, "FIT_BYTES", 10**9)
+    monkeypatch.setattr(rules, "SELECT_ROWS", 100)
+    assert np.allclose(rules.selected(ranked(found)), rules.selected(ranked(every_fourth)), atol=1e-6)
 
 
 @pytest.mark.parametrize("in_log", [True, False])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 GEOMETRIC_P = 0.3  # as published
 FIT_BYTES = 1_000_000_000  # of outputs that weights are made on
+SELECT_ROWS = 5000  # that members are chosen on at most: 2,000 choose no better than 1,000
 
 
 @dataclass(frozen=True)
@@ -145,17 +146,22 @@ def selected(members: RankedOutputs) -> NDArray[np.float64]:
     """Return the weights of the chosen members, or of the best one alone if nothing shows that more are better."""
     from .selection import select  # which loads torch
 
-    return select(*_outputs(members), int(members.order[0]))
+    return select(*_outputs(members, SELECT_ROWS), int(members.order[0]))
 
 
-def _outputs(members: RankedOutputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return log-probabilities float32 (members, n, classes) and labels int64 (n,) of rows that fit into FIT_BYTES."""
+def _outputs(members: RankedOutputs, most_rows: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-probabilities float32 (members, n, classes) and labels int64 (n,) of rows that fit into FIT_BYTES.
+
+    Args:
+        members: with the rows, which are thinned out evenly.
+        most_rows: how many rows at most.
+    """
     import torch
 
     from .hits import log_probabilities
 
     most = max(FIT_BYTES // (4 * len(members.logits) * members.logits[0].shape[1]), 1)
-    rows = members.rows[:: -(-len(members.rows) // most)]  # thinned out evenly
+    rows = members.rows[:: -(-len(members.rows) // min(most, most_rows or most))]
     outputs = torch.stack([log_probabilities(each, rows) for each in members.logits])
     return outputs, torch.from_numpy(np.asarray(members.labels[rows], np.int64))
 
