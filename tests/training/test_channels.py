@@ -166,6 +166,7 @@ def test_what_band_sets_mean() -> None:
     def parse(text: str) -> list[tuple[tuple[int, ...], int]]:
         return [(each.bands, each.repeat) for each in parse_band_sets(text, range(16))]
 
+    assert parse("stackx2") == [(tuple(range(16)), 0), (tuple(range(16)), 1)]
     assert parse("all") == [((band,), 0) for band in range(16)]
     assert parse("0+1+6,0+2+12") == [((0, 1, 6), 0), ((0, 2, 12), 0)]
     assert parse("0-3, 7") == [((band,), 0) for band in (0, 1, 2, 3, 7)]
