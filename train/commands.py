@@ -274,7 +274,7 @@ def _summary(result: Result) -> str:
 
 
 def fuse(options: EnsembleOptions) -> None:
-    """Fuse the finished runs of a split's bands, write the report, and export the ensemble if that is wanted.
+    """Fuse the finished runs of a split, write the report, and export the chosen set if that is wanted.
 
     Raises:
         UsageError: if options do not go together.
@@ -295,8 +295,8 @@ def fuse(options: EnsembleOptions) -> None:
     store.write("ensemble.png", plot(report))
     click.echo(text)
     click.echo(
-        f"ensemble of {len(report.bands)} bands: top-1 {report.default.top1:.2%}; "
-        f"best single band ({report.order[0]}): {report.costs.best.top1:.2%}"
+        f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
+        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%}"
     )
     click.echo(f"table, JSON and plot: {options.runs}/ensemble.md, .json, .png")
     if target:
@@ -308,6 +308,7 @@ def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, rule:
     if score is None:
         there = ", ".join(dict.fromkeys(each.rule for each in report.rules))
         raise EnsembleError(f"--rule {rule}: choose {there}")
-    model, info = load_ensemble([run.path for run in runs], score.weights, SPACES[score.space])
+    model, info = load_ensemble(runs, score.weights, SPACES[score.space])
     size = export(model, info, target)
-    click.echo(f"{target}: {len(info.bands)} bands, {score.rule} weights, {human_bytes(size)}")
+    names = ", ".join(member.name for member in info.members)
+    click.echo(f"{target}: {len(info.members)} members ({names}), {score.rule} weights, {human_bytes(size)}")

@@ -1,4 +1,4 @@
-"""spectral-ensemble: fuse the runs of a split's bands. commands.py does the work."""
+"""spectral-ensemble: fuse the runs of a split. commands.py does the work."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from .options import EnsembleOptions
 @click.option(
     "--rank-on",
     type=click.Choice(tuple(RANK_ON)),
-    help="What bands are ranked and weighted on: "
+    help="What members are ranked, chosen and weighted on: "
     f"{'; '.join(f'{entry.name}: {entry.help}' for entry in RANK_ON.values())}.  "
     "[default: holdout, or halves where a run has no holdout samples]",
 )
 @click.option("--baseline", type=click.Path(), help="Run of a network that saw the whole images, to compare with.")
-@click.option("--export", type=click.Path(), help="Write the ensemble as one model: FILE.pt2 or FILE.onnx.")
+@click.option("--export", type=click.Path(), help="Write the chosen set as one model: FILE.pt2 or FILE.onnx.")
 @click.option(
     "--rule",
     type=click.Choice(tuple(RULES)),
-    help="With --export: the rule that it fuses by.  [default: the report's default]",
+    help="With --export: the rule that it chooses and fuses by.  [default: the report's default]",
 )
 def cli(runs: str, rank_on: str | None, baseline: str | None, export: str | None, rule: str | None) -> None:
-    """Fuse the finished runs in RUNS; ensemble.md, ensemble.json and ensemble.png are written into that folder."""
+    """Choose which of the finished runs in RUNS to fuse, and fuse them.
+
+    ensemble.md, ensemble.json and ensemble.png are written into that folder.
+    """
     with needs_train_extra():
         from .commands import fuse
 

@@ -20,7 +20,7 @@ def test_the_embedded_photographs(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     done = demo(*QUICK, "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ensemble of 4 bands: top-1 " in done.stdout
+    assert " of 4 members: top-1 " in done.stdout
     for name in ("preview.png", "runs/ensemble.png", "runs/ensemble.md"):
         assert (tmp_path / "demo" / name).stat().st_size > 100
     assert "source images: " in done.stdout
@@ -30,7 +30,7 @@ def test_the_embedded_photographs(tmp_path: Path) -> None:
 def test_own_images(photos: Path, tmp_path: Path) -> None:
     done = demo(*QUICK, "--data", photos, "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ensemble of 4 bands: top-1 " in done.stdout
+    assert " of 4 members: top-1 " in done.stdout
     few = class_folders(tmp_path / "few", {"a": 3, "b": 3})
     again = demo(*QUICK, "--data", few, "--out", tmp_path / "demo")
     assert "too few images a class" in again.stderr

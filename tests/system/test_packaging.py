@@ -96,6 +96,6 @@ def test_the_steps_of_the_demo_from_a_wheel(wheel: Path, photos: Path, tmp_path:
     assert "all good" in run(programs / "spectral-prep", "verify", "sub4", cwd=tmp_path)
     train = ("--network", "cnn", "--recipe", "quick", "--epochs", "1", "--batch-size", "16")
     run(programs / "spectral-train", "--shards", "sub4", *train, cwd=tmp_path)
-    assert "ensemble of 4 bands: top-1 " in run(programs / "spectral-ensemble", "runs/sub4", cwd=tmp_path)
+    assert " of 4 members: top-1 " in run(programs / "spectral-ensemble", "runs/sub4", cwd=tmp_path)
     script = "from spectral_shards import BandLoader; print(BandLoader('sub4', 'val').samples)"
     assert int(run(programs / "python", "-c", script, cwd=tmp_path)) > 0

@@ -1,8 +1,11 @@
 """Exported ensembles against their separate parts, in processes that have nothing of this package."""
 
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band
 from spectral_shards.shards_manifest.shard.reader import BlockReader
@@ -17,8 +21,16 @@ from spectral_shards.train import recipes
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.config import ReadOptions, TrainPlan
 from spectral_shards.train.engine.trainer import train_network
-from spectral_shards.train.ensemble.export import ImageToBands
+from spectral_shards.train.ensemble.export import (
+    EnsembleMember,
+    EnsembleModel,
+    ImageToBands,
+    MemberInfo,
+    ModelInfo,
+    export,
+)
 from spectral_shards.train.ensemble.members import find_runs
+from spectral_shards.train.ensemble.rules import LOG, PROBABILITY, Space
 from spectral_shards.train.ensemble.scoring import score_ensemble
 from spectral_shards.train.networks import NetworkOptions
 from spectral_shards.train.runs import checkpoint
@@ -72,17 +84,24 @@ def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(pictures, tmp_path_factory.mktemp("sub4"))
 
 
+def stored_val(split: Path, band: int) -> torch.Tensor:
+    """The planes of one band as they are stored: (samples, 3, P, P)."""
+    store, manifest = open_band(split / f"{band:02d}")
+    val = BlockReader(store, manifest, "val")
+    return torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+
+
 def separately(runs: Path, space: str, rule: str) -> NDArray[np.float64]:
     """The fused log-probabilities of val from the stored bands, network by network."""
     scores = score_ensemble(find_runs(runs)).rules
     score = next(each for each in scores if (each.rule, each.space) == (rule, space))
     parts = []
     for run in find_runs(runs):
-        store, manifest = open_band(runs.parent / "sub" / run.path.name)
-        val = BlockReader(store, manifest, "val")
-        x = torch.from_numpy(np.concatenate([val.read(block)[0] for block in range(len(val.samples))]))
+        stored = torch.stack([stored_val(runs.parent / "sub", band) for band in run.bands], 1)
+        manifests = [open_band(runs.parent / "sub" / f"{band:02d}").manifest for band in run.bands]
         with torch.inference_mode():
-            logits = checkpoint.load_network(run.path / "checkpoint.pt")(BandAugmentation(manifest).eval()(x))
+            inputs = BandAugmentation(manifests, inputs=run.options.network.inputs).eval()(stored)
+            logits = checkpoint.load_network(run.path / "checkpoint.pt")(inputs)
             parts.append(logits.double().log_softmax(1).numpy())
     each = np.stack(parts)
     weights = np.array(score.weights)
@@ -90,6 +109,13 @@ def separately(runs: Path, space: str, rule: str) -> NDArray[np.float64]:
         fused = np.einsum("k,knc->nc", weights, each)
         return np.asarray(fused - np.log(np.exp(fused).sum(1, keepdims=True)))
     return np.asarray(np.log(np.einsum("k,knc->nc", weights / weights.sum(), np.exp(each))))
+
+
+def chosen(runs: Path, rule: str) -> list[str]:
+    """The names of the members that a rule gives a weight."""
+    report = score_ensemble(find_runs(runs))
+    weights = next(each.weights for each in report.rules if each.rule == rule)
+    return [member.name for member, weight in zip(report.members, weights, strict=True) if weight]
 
 
 def val_pixels(pictures: Path, runs: Path) -> list[NDArray[np.uint8]]:
@@ -121,13 +147,92 @@ def test_an_exported_ensemble_is_its_parts(suffix: str, rule: str, runs: Path, p
     model = tmp_path / f"whole.{suffix}"
     done = program("spectral-ensemble", runs, "--export", model, *(["--rule", rule] if rule else []))
     assert done.returncode == 0, done.stderr
-    assert f"{model}: 4 bands, {rule or 'fitted'} weights, " in done.stdout
-    wanted = separately(runs, "log", rule or "fitted")
+    rule, names = rule or "selected", chosen(runs, rule or "selected")
+    assert f"{model}: {len(names)} members ({', '.join(names)}), {rule} weights, " in done.stdout
+    wanted = separately(runs, "log", rule)
     found = alone(model, tmp_path, val_pixels(pictures, runs))
     assert found.shape == wanted.shape == (10, 2)
     assert np.abs(found - wanted).max() < 1e-4
     together = alone(model, tmp_path, [np.concatenate(val_pixels(pictures, runs))])
     assert np.abs(together - wanted).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def mixed(runs: Path) -> list[EnsembleMember]:
+    """A network of two bands, one of one of them, and a copy of that with other means, as from another training."""
+
+    def member(bands: tuple[int, ...], weight: float, shift: float = 0.0) -> EnsembleMember:
+        torch.manual_seed(len(bands))
+        network = nn.Sequential(nn.Conv2d(3 * len(bands), 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+        network(torch.zeros(1, 3 * len(bands), SIDE // 2, SIDE // 2))
+        data = [open_band(runs.parent / "sub" / f"{band:02d}").manifest for band in bands]
+        shifted = tuple(replace(each, mean=tuple(value + shift for value in each.mean)) for each in data)
+        return EnsembleMember(network.eval(), shifted, weight)
+
+    return [member((2, 1), 0.9), member((1,), 0.4), member((1,), 0.2, shift=3.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", [LOG, PROBABILITY])
+@pytest.mark.parametrize("suffix", ["pt2", "onnx"])
+def test_members_of_several_bands_and_of_the_same(
+    suffix: str, space: Space, mixed: list[EnsembleMember], runs: Path, pictures: Path, tmp_path: Path
+) -> None:
+    fused = torch.zeros(10, 2, dtype=torch.float64)
+    for member in mixed:
+        planes = []
+        for band in member.bands:
+            step, mean, std = (torch.tensor(each).view(3, 1, 1) for each in (band.step, band.mean, band.std))
+            planes.append((stored_val(runs.parent / "sub", band.band).float() * step - mean) / std)
+        with torch.inference_mode():
+            outputs = member.network(torch.cat(planes, 1)).double().log_softmax(1)
+        fused += member.weight * (outputs if space is LOG else outputs.exp())
+    wanted = fused.log_softmax(1) if space is LOG else (fused / sum(member.weight for member in mixed)).log()
+
+    model = EnsembleModel(open_band(runs.parent / "sub" / "00").manifest.geometry, mixed, space).eval()
+    assert model.to_bands.weights.shape[1] == 2  # each band once
+    info = ModelInfo("pictures", ["ant", "bee"], [MemberInfo("02+01", [2, 1], 0.9)], space.title)
+    assert export(model, info, tmp_path / f"mixed.{suffix}") == (tmp_path / f"mixed.{suffix}").stat().st_size
+    found = alone(tmp_path / f"mixed.{suffix}", tmp_path, val_pixels(pictures, runs))
+    assert np.abs(found - wanted.numpy()).max() < 1e-4
+
+
+@pytest.mark.slow
+def test_runs_of_several_bands_are_exported(runs: Path, pictures: Path, tmp_path: Path) -> None:
+    """Runs of two bands, as planes and as an image, and of one of them, twice: the export has the chosen ones."""
+    (tmp_path / "sub").symlink_to(runs.parent / "sub")
+    recipe = recipes.load("quick", epochs=1, batch_size=8)
+    for name, inputs in (("00+01", "planes"), ("00+01x2", "image")):
+        plan = TrainPlan(NetworkOptions("cnn", inputs=inputs), recipe, reading=ReadOptions(workers=0))
+        train_network(str(runs.parent / "sub"), tmp_path / "runs" / name, plan, (0, 1), quiet=True)
+    for name in ("00", "00x2"):
+        shutil.copytree(runs / "00", tmp_path / "runs" / name)
+    model = tmp_path / "whole.pt2"
+    for rule in ("mean", "selected"):
+        done = program("spectral-ensemble", tmp_path / "runs", "--export", model, "--rule", rule)
+        assert done.returncode == 0, done.stderr
+        assert "Missing bands: 2, 3." in done.stdout
+        found = alone(model, tmp_path, val_pixels(pictures, runs))
+        assert np.abs(found - separately(tmp_path / "runs", "log", rule)).max() < 1e-4
+        with zipfile.ZipFile(model) as file:
+            about = json.loads(file.read(next(name for name in file.namelist() if name.endswith("spectral.json"))))
+        bands = {"00": [0], "00x2": [0], "00+01": [0, 1], "00+01x2": [0, 1]}
+        names = chosen(tmp_path / "runs", rule)
+        assert [(each["name"], each["bands"]) for each in about["members"]] == [(name, bands[name]) for name in names]
+        assert all(each["weight"] for each in about["members"])
+        assert len(names) == 4 or rule == "selected"
+
+
+def test_a_band_is_computed_again_for_another_step(mixed: list[EnsembleMember], runs: Path) -> None:
+    geometry = open_band(runs.parent / "sub" / "00").manifest.geometry
+    finer = replace(mixed[1], bands=(replace(mixed[1].bands[0], step=(0.5, 0.5, 0.5)),))
+    model = EnsembleModel(geometry, [*mixed, finer], LOG).eval()
+    assert model.to_bands.weights.shape[1] == 3
+    image = torch.from_numpy(picture(1, SIDE, SIDE)).permute(2, 0, 1)[None]
+    alike = EnsembleModel(geometry, [finer], LOG).eval()
+    with torch.inference_mode():
+        crop = model.to_bands(image)
+        assert torch.equal(model.members[3](crop), alike.members[0](alike.to_bands(image)))
 
 
 @pytest.mark.slow
@@ -180,7 +285,7 @@ def test_every_kind_of_split_can_be_exported(options: dict[str, object], picture
     done = program("spectral-ensemble", runs, "--export", model)
     assert done.returncode == 0, done.stderr
     found = alone(model, tmp_path, val_pixels(pictures, runs))
-    assert np.abs(found - separately(runs, "log", "fitted")).max() < 1e-4
+    assert np.abs(found - separately(runs, "log", "selected")).max() < 1e-4
     wide = np.zeros((1, 3, 40, 61), np.uint8)
     assert alone(model, tmp_path, [wide]).shape == (1, 2)
 
@@ -207,7 +312,9 @@ def test_what_cannot_be_exported_is_one_sentence(runs: Path, tmp_path: Path) -> 
         "spectral-ensemble", runs, "--export", tmp_path / "m.pt"
     )
     sentence = fails("spectral-ensemble", runs, "--export", tmp_path / "m.pt2", "--rule", "best")
-    assert sentence == "Error: Invalid value for '--rule': 'best' is not one of 'mean', 'geometric', 'fitted'."
+    assert (
+        sentence == "Error: Invalid value for '--rule': 'best' is not one of 'mean', 'geometric', 'fitted', 'selected'."
+    )
     unfit = ("--rank-on", "train", "--export", tmp_path / "m.pt2", "--rule", "fitted")
     assert fails("spectral-ensemble", runs, *unfit) == "Error: --rule fitted: choose mean, geometric"
     assert program("spectral-ensemble", runs, "--rule", "mean").returncode == 2

@@ -108,7 +108,7 @@ def test_no_room_for_any_other_file_of_a_run(sub4: Path, tmp_path: Path) -> None
         record_many(run)
     assert not list(run.path.glob("*.npy*"))
     with room(100), pytest.raises(StoreError, match=re.escape(f"{run.path}/run.json (File too large)")):
-        run.finish(manifest, quick(), train_result())
+        run.finish([manifest], quick(), train_result())
     # lines of a run that could not be saved, and half a line, do not count
     again = RunFolder(tmp_path / "run")
     again.begin(3, 0, quick())
@@ -161,7 +161,7 @@ def test_no_room_for_an_export(ending: str, tmp_path: Path, monkeypatch: pytest.
 
     program_of = torch.export.export(torch.nn.Linear(200, 200).eval(), (torch.zeros(2, 200),))
     monkeypatch.setattr(export, "_program", lambda _: program_of)
-    target, info = tmp_path / f"model.{ending}", export.ModelInfo("photos", ["ant"], [0], [1.0], "probabilities")
+    target, info = tmp_path / f"model.{ending}", export.ModelInfo("photos", ["ant"], [], "probabilities")
     target.write_bytes(b"earlier")
     with room(50_000), pytest.raises(StoreError, match=re.escape(f"no space left to write to {target}")):
         export.export(None, info, target)  # type: ignore[arg-type]

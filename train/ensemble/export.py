@@ -15,13 +15,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...shards_manifest.manifest import Geometry
+from ...shards_manifest.manifest import BandManifest, Geometry
 from ...shards_manifest.spectral.color import phase_weights, pixel_weights
 from ...shards_manifest.spectral.transform import band_matrix
 from ...shards_manifest.storage.local import LocalStore
+from ..augment.planes import BandAugmentation
 from ..errors import EnsembleError
 from ..runs import checkpoint
 from ..runs.run_folder import CHECKPOINT
+from .members import FinishedRun
 from .rules import LOG, Space
 
 FORMATS = (".pt2", ".onnx")
@@ -31,22 +33,34 @@ META = "spectral.json"  # name of the model's ModelInfo in a .pt2 file, and in t
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A network of an ensemble with what its band needs.
+    """A network of an ensemble with what it needs of its bands.
 
     Attributes:
-        network: logits float32 (N, classes) of inputs float32 (N, 3, P, P).
-        band: number of the band.
-        step: quantisation step of each channel.
-        mean: of each channel, subtracted from its coefficients.
-        std: of each channel, by which they are divided.
+        network: logits float32 (N, classes) of what `BandAugmentation` makes of its bands.
+        bands: manifests of the bands that it reads, in its order, with the steps, means and deviations that it was
+            trained with.
         weight: of the network in the ensemble.
+        inputs: a name in INPUTS: what it sees of its bands.
     """
 
     network: nn.Module
-    band: int
-    step: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    bands: tuple[BandManifest, ...]
+    weight: float
+    inputs: str = "planes"
+
+
+@dataclass(frozen=True)
+class MemberInfo:
+    """A member of an exported model.
+
+    Attributes:
+        name: of the run.
+        bands: numbers of the bands that it reads.
+        weight: in the ensemble.
+    """
+
+    name: str
+    bands: list[int]
     weight: float
 
 
@@ -57,8 +71,7 @@ class ModelInfo:
     Attributes:
         dataset: name of the data set.
         classes: names, in the order of the outputs.
-        bands: numbers of the bands.
-        weights: one a band.
+        members: those that are in the file.
         of: what the weights multiply: log-probabilities or probabilities.
         input: of the model, in words.
         output: of the model, in words.
@@ -66,8 +79,7 @@ class ModelInfo:
 
     dataset: str
     classes: list[str]
-    bands: list[int]
-    weights: list[float]
+    members: list[MemberInfo]
     of: str
     input: str = f"uint8 (N, 3, H, W), RGB, sides up to {LARGEST}"
     output: str = "float32 (N, classes), log-probabilities"
@@ -127,8 +139,31 @@ class ImageToBands(nn.Module):
         return resized.round().clamp(0, 255)
 
 
+class MemberModel(nn.Module):
+    """A network behind what makes its inputs, as while it was trained.
+
+    Args:
+        member: the network.
+        places: of its bands among the planes that it is given.
+    """
+
+    def __init__(self, member: EnsembleMember, places: Sequence[int]) -> None:
+        super().__init__()
+        self.prepare = BandAugmentation(member.bands, inputs=member.inputs)
+        self.network, self.places = member.network, tuple(places)
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities: float32 (N, classes).
+
+        Args:
+            planes: float32 (planes, N, 3, P, P), in quantising steps.
+        """
+        stored = torch.stack([planes[place] for place in self.places], 1)
+        return torch.log_softmax(self.network(self.prepare(stored)), 1)
+
+
 class EnsembleModel(nn.Module):
-    """An ensemble as one module.
+    """An ensemble as one module. What several members read is computed once.
 
     Args:
         geometry: of the split.
@@ -136,22 +171,18 @@ class EnsembleModel(nn.Module):
         space: what their weights multiply.
     """
 
-    scale: torch.Tensor
-    mean: torch.Tensor
     weights: torch.Tensor
 
-    def __init__(self, geometry: Geometry, members: Sequence[EnsembleMember], space: Space):
+    def __init__(self, geometry: Geometry, members: Sequence[EnsembleMember], space: Space) -> None:
         super().__init__()
-        steps = [member.step for member in members]
-        self.to_bands = ImageToBands(geometry, [member.band for member in members], steps)
-        self.networks = nn.ModuleList(member.network for member in members)
-        self.in_log, self.crop = space is LOG, geometry.crop
-        scale, mean, std = (
-            torch.tensor(values).view(-1, 1, 3, 1, 1)
-            for values in (steps, [member.mean for member in members], [member.std for member in members])
+        read = [[(band.band, band.step) for band in member.bands] for member in members]
+        planes = sorted({plane for each in read for plane in each})  # a band twice if members have other steps for it
+        self.to_bands = ImageToBands(geometry, [band for band, _ in planes], [step for _, step in planes])
+        self.members = nn.ModuleList(
+            MemberModel(member, [planes.index(plane) for plane in each])
+            for member, each in zip(members, read, strict=True)
         )
-        self.register_buffer("scale", scale / std)
-        self.register_buffer("mean", mean / std)
+        self.in_log = space is LOG
         self.register_buffer("weights", torch.tensor([member.weight for member in members]))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -163,21 +194,20 @@ class EnsembleModel(nn.Module):
         Returns:
             Log-probabilities float32 (N, classes).
         """
-        stored = self.to_bands(images)
-        corner = (stored.shape[-1] - self.crop) // 2
-        planes = stored[..., corner : corner + self.crop, corner : corner + self.crop] * self.scale - self.mean
-        outputs = [network(planes[number]).log_softmax(1) for number, network in enumerate(self.networks)]
-        together = torch.stack(outputs, -1)
+        planes = self.to_bands(images)
+        together = torch.stack([member(planes) for member in self.members], -1)
         if self.in_log:
             return (together @ self.weights).log_softmax(1)
         return (together.exp() @ (self.weights / self.weights.sum())).log()
 
 
-def load_ensemble(runs: Sequence[Path], weights: Sequence[float], space: Space) -> tuple[EnsembleModel, ModelInfo]:
-    """Load the networks of some runs as one model.
+def load_ensemble(
+    runs: Sequence[FinishedRun], weights: Sequence[float], space: Space
+) -> tuple[EnsembleModel, ModelInfo]:
+    """Load the networks of some runs as one model. Runs of weight 0 are left out.
 
     Args:
-        runs: their folders, of one split.
+        runs: of one split.
         weights: one a run.
         space: what the weights multiply.
 
@@ -187,20 +217,20 @@ def load_ensemble(runs: Sequence[Path], weights: Sequence[float], space: Space) 
     Raises:
         TrainError: if a checkpoint cannot be read.
     """
-    members, bands = [], []
-    for run, weight in zip(runs, weights, strict=True):
-        found = checkpoint.load_checkpoint(run / CHECKPOINT)
-        band = found.bands[0]
-        bands.append(band)
-        members.append(EnsembleMember(found.network(), band.band, band.step, band.mean, band.std, weight))
+    chosen = [(run, weight) for run, weight in zip(runs, weights, strict=True) if weight]
+    members = [_load_member(run.path, weight) for run, weight in chosen]
     info = ModelInfo(
-        dataset=bands[0].dataset,
-        classes=list(bands[0].classes),
-        bands=[member.band for member in members],
-        weights=list(weights),
+        dataset=runs[0].dataset,
+        classes=list(runs[0].classes),
+        members=[MemberInfo(run.name, list(run.bands), weight) for run, weight in chosen],
         of=space.title,
     )
-    return EnsembleModel(bands[0].geometry, members, space).eval(), info
+    return EnsembleModel(runs[0].geometry, members, space).eval(), info
+
+
+def _load_member(run: Path, weight: float) -> EnsembleMember:
+    found = checkpoint.load_checkpoint(run / CHECKPOINT)
+    return EnsembleMember(found.network(), found.bands, weight, found.identity.options.network.inputs)
 
 
 def export(model: EnsembleModel, info: ModelInfo, path: Path) -> int:

@@ -16,7 +16,7 @@ def log_probabilities(logits: NDArray[np.float16], rows: slice | NDArray[np.int6
     return torch.from_numpy(np.asarray(logits[rows], np.float32)).log_softmax(1)
 
 
-def band_hits(logits: NDArray[np.float16], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def member_hits(logits: NDArray[np.float16], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return for each sample whether its class is the first, and whether it is among the first five.
 
     Args:
@@ -42,31 +42,33 @@ def prefix_hits(
     logits: Sequence[NDArray[np.float16]],
     labels: NDArray[np.int64],
     rows: NDArray[np.int64],
-    order: Sequence[int],
     weights: NDArray[np.float64],
     in_log: bool,
 ) -> NDArray[np.bool_]:
-    """Return which samples are right when the first 1, 2, ... bands of `order` are fused.
+    """Return which samples are right when the 1, 2, ... members of the largest weights are fused.
 
     Args:
-        logits: of every band: (samples, classes) each.
+        logits: of every member: (samples, classes) each.
         labels: (samples,).
         rows: the samples to score: (n,).
-        order: places of bands, best first.
-        weights: one a band, in the order of `order`.
+        weights: one a member: (members,). Those of weight 0 are last and change nothing.
         in_log: sum log-probabilities, and not probabilities.
 
     Returns:
-        bool (bands, n, 2): top-1 and top-5.
+        bool (members, n, 2): top-1 and top-5. The last is all of them.
     """
+    order = np.argsort(-np.abs(weights), kind="stable")
     hits = np.empty((len(order), len(rows), 2), np.bool_)
     for part in _chunks(len(rows), logits[0].shape[1]):
         chosen = rows[part]
         fused = torch.zeros(len(chosen), logits[0].shape[1])
-        for number, band in enumerate(order):
-            outputs = log_probabilities(logits[band], chosen)
-            fused.add_(outputs if in_log else outputs.exp(), alpha=float(weights[number]))
-            hits[number, part] = _hits(fused, labels[chosen])
+        for number, member in enumerate(order):
+            if weights[member]:
+                outputs = log_probabilities(logits[member], chosen)
+                fused.add_(outputs if in_log else outputs.exp(), alpha=float(weights[member]))
+                hits[number, part] = _hits(fused, labels[chosen])
+            else:
+                hits[number, part] = hits[number - 1, part]
     return hits
 
 
@@ -79,10 +81,10 @@ def cross_hits(
 
     Args:
         samples: how many there are.
-        score: gets the rows to choose on and the rows to score, and returns bool (bands, scored rows, 2).
+        score: gets the rows to choose on and the rows to score, and returns bool (members, scored rows, 2).
 
     Returns:
-        bool (bands, samples, 2).
+        bool (members, samples, 2).
     """
     rows = np.arange(samples)
     halves = rows[::2], rows[1::2]

@@ -31,11 +31,12 @@ class Outputs:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run of one band.
+    """A finished run: a network that reads one band or several.
 
     Attributes:
         path: its folder.
-        band: number of the band.
+        name: the folder's name, by which reports call the run.
+        bands: numbers of the bands that it reads.
         dataset: name of the data set.
         geometry: how images became planes, as in the manifest.
         sample_order: digest of the sample order of each part.
@@ -47,7 +48,8 @@ class FinishedRun:
     """
 
     path: Path
-    band: int
+    name: str
+    bands: tuple[int, ...]
     dataset: str
     geometry: Geometry
     sample_order: Mapping[str, str]
@@ -64,14 +66,14 @@ class FinishedRun:
 
 
 def find_runs(root: Path) -> list[FinishedRun]:
-    """Return the finished runs below a folder, by band.
+    """Return the finished runs below a folder, by their bands and then by name.
 
     Raises:
         EnsembleError: if there are none, or they do not belong together.
     """
     if not root.is_dir():
         raise EnsembleError(f"{root} is not a folder: name the folder with the runs of a split's bands")
-    runs = sorted((open_run(p.parent) for p in root.glob(f"*/{RUN}")), key=lambda run: run.band)
+    runs = sorted((open_run(p.parent) for p in root.glob(f"*/{RUN}")), key=lambda run: (run.bands, run.name))
     if not runs:
         raise EnsembleError(f"{root} holds no finished runs: train the bands with spectral-train --shards SPLIT first")
     first = runs[0]
@@ -81,8 +83,6 @@ def find_runs(root: Path) -> list[FinishedRun]:
             first,
             {"sample_order": "sample order", "geometry": "geometry", "class_count": "number of classes"},
         )
-        if run.band in {other.band for other in runs if other is not run}:
-            raise EnsembleError(f"{root} holds two runs of band {run.band}: keep one")
     return runs
 
 
@@ -126,16 +126,17 @@ def open_run(path: Path) -> FinishedRun:
         TrainError: if it is not finished, or damaged.
     """
     record = read_run(path)
-    band, result, classes = record.identity.data, record.result, record.classes
+    data, result, classes = record.identity.data, record.result, record.classes
     if result.top1 is None:
         raise EnsembleError(f"{path} was trained without a val part: there is nothing to fuse it on")
     has_holdout = (path / LOGITS.format("holdout")).exists()  # it has none if a shard was lost
     return FinishedRun(
         path=path,
-        band=band.bands[0],
-        dataset=band.dataset,
-        geometry=band.geometry,
-        sample_order=band.order,
+        name=path.resolve().name,
+        bands=data.bands,
+        dataset=data.dataset,
+        geometry=data.geometry,
+        sample_order=data.order,
         classes=classes,
         options=record.identity.options,
         result=result,

@@ -1,4 +1,4 @@
-"""How bands are ranked and weighted."""
+"""How members are ranked and weighted."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EnsembleError
-from .hits import band_hits, cross_hits
+from .hits import cross_hits, member_hits
 from .members import FinishedRun, Outputs
 from .rules import RANK_ON, FusingRule, RankedOutputs, RankingData
 
 
 class Ranking:
-    """Ranks and weights bands on their outputs on some data, or ranks them by training accuracy.
+    """Ranks and weights members on their outputs on some data, or ranks them by training accuracy.
 
     Args:
-        runs: of the bands, in band order.
+        runs: the members.
         data: what is ranked on.
-        alone: what every band has right on val: bool (bands, samples, 2).
+        alone: what every member has right on val: bool (members, samples, 2).
 
     Raises:
         EnsembleError: if outputs are not finite.
@@ -32,6 +32,7 @@ class Ranking:
         if data.part == "holdout":
             alone = np.stack([run_hits(run, part) for run, part in zip(runs, self._outputs, strict=True)])
         self._hits = alone[:, :, 0]
+        self._weights: dict[tuple[str, bytes], NDArray[np.float64]] = {}
 
     @property
     def all_rows(self) -> NDArray[np.int64]:
@@ -39,20 +40,17 @@ class Ranking:
         return np.arange(self._hits.shape[1])
 
     def order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the places of the bands, best first, by some rows of the data."""
+        """Return the places of the members, best first, by some rows of the data."""
         by = self._hits[:, rows].mean(axis=1) if self._train_top1 is None else self._train_top1
         return np.argsort(-by, kind="stable")
 
     def weights(self, rule: FusingRule, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return one weight a band, best first, from some rows of the data."""
-        logits = [part.logits for part in self._outputs]
-        return rule.weights(RankedOutputs(self.order(rows), logits, self._outputs[0].labels, rows))
-
-    def weights_by_band(self, rule: FusingRule) -> tuple[float, ...]:
-        """Return one weight a band, in band order, from all rows of the data."""
-        found = np.empty(len(self._outputs))
-        found[self.order(self.all_rows)] = self.weights(rule, self.all_rows)
-        return tuple(map(float, found))
+        """Return one weight a member from some rows of the data; they are computed once."""
+        key = (rule.name, rows.tobytes())
+        if key not in self._weights:
+            logits = [part.logits for part in self._outputs]
+            self._weights[key] = rule.weights(RankedOutputs(self.order(rows), logits, self._outputs[0].labels, rows))
+        return self._weights[key]
 
     def score_val(
         self, samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
@@ -62,10 +60,10 @@ class Ranking:
         Args:
             samples: how many there are.
             score: gets the rows of the data to choose on and the rows of val to score, and returns
-                bool (bands, scored rows, 2).
+                bool (members, scored rows, 2).
 
         Returns:
-            bool (bands, samples, 2).
+            bool (members, samples, 2).
         """
         if self.data.halves:
             return cross_hits(samples, score)
@@ -107,6 +105,6 @@ def run_hits(run: FinishedRun, part: Outputs) -> NDArray[np.bool_]:
         EnsembleError: if its outputs are not finite.
     """
     try:
-        return band_hits(part.logits, part.labels)
+        return member_hits(part.logits, part.labels)
     except ValueError as error:
         raise EnsembleError(f"{run.path} holds {error}: train it again, with --no-resume") from None

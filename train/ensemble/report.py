@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .rules import LOG, RANK_ON, RULES, SPACES
-from .scoring import Accuracy, BandScore, ClassGain, EnsembleReport, ModelCost, RuleScore
+from .rules import RANK_ON, RULES, SPACES
+from .scoring import Accuracy, ChosenMember, ClassGain, EnsembleReport, MemberScore, ModelCost, RuleScore
 
 SHOWN = 5  # classes that gain the most, and that lose the most
 
@@ -30,12 +30,18 @@ class ReportColumn(Generic[Row]):
     value: Callable[[Row], object]
 
 
-BANDS: tuple[ReportColumn[BandScore], ...] = (
-    ReportColumn("band", "{}", lambda band: band.band),
-    ReportColumn("top-1", "{:.2%}", lambda band: band.top1),
-    ReportColumn("top-5", "{:.2%}", lambda band: band.top5),
+MEMBERS: tuple[ReportColumn[MemberScore], ...] = (
+    ReportColumn("member", "{}", lambda member: member.name),
+    ReportColumn("top-1", "{:.2%}", lambda member: member.top1),
+    ReportColumn("top-5", "{:.2%}", lambda member: member.top5),
+)
+CHOSEN: tuple[ReportColumn[ChosenMember], ...] = (
+    ReportColumn("chosen set", "{}", lambda member: member.name),
+    ReportColumn("bands", "{}", lambda member: ", ".join(map(str, member.bands))),
+    ReportColumn("share of the weights", "{:.1%}", lambda member: member.share),
 )
 RULE_SCORES: tuple[ReportColumn[RuleScore], ...] = (
+    ReportColumn("members", "{}", lambda score: len(score.weights) - score.weights.count(0)),
     ReportColumn("of", "{}", lambda score: SPACES[score.space].title),
     ReportColumn("top-1", "{:.2%}", lambda score: score.top1),
     ReportColumn("top-5", "{:.2%}", lambda score: score.top5),
@@ -50,39 +56,50 @@ COSTS: tuple[ReportColumn[ModelCost], ...] = (
 CLASSES: tuple[ReportColumn[ClassGain], ...] = (
     ReportColumn("class", "{}", lambda entry: entry.name),
     ReportColumn("samples", "{}", lambda entry: entry.samples),
-    ReportColumn("best band", "{:.1%}", lambda entry: entry.best),
+    ReportColumn("best member", "{:.1%}", lambda entry: entry.best),
     ReportColumn("fused", "{:.1%}", lambda entry: entry.fused),
     ReportColumn("gain", "{:+.1f}", lambda entry: 100 * (entry.fused - entry.best)),
 )
 CURVE: tuple[ReportColumn[tuple[int, Accuracy]], ...] = (
-    ReportColumn("bands fused, best first", "{}", lambda point: point[0]),
+    ReportColumn("members fused, largest share first", "{}", lambda point: point[0]),
     ReportColumn("top-1", "{:.2%}", lambda point: point[1].top1),
     ReportColumn("top-5", "{:.2%}", lambda point: point[1].top5),
 )
 
 
 def markdown(report: EnsembleReport) -> str:
-    """Return the bands, the rules, the costs, the classes, and the curve of the default rule, as Markdown."""
+    """Return the members, the rules, the chosen set, the costs, the classes, and the curve, as Markdown."""
 
     def rule_title(score: RuleScore) -> str:
         return RULES[score.rule].title + (" (default)" if score is report.default else "")
 
     lines = [
         f"# {report.dataset} in {report.factor} bands",
-        f"{report.samples} val samples; {RANK_ON[report.rank_on].sentence}.",
+        f"{report.samples} val samples; {RANK_ON[report.rank_on].sentence.format(report.rank_samples)}.",
     ]
     if report.missing:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
     if report.differing:
-        lines.append(f"The runs of the bands differ in {', '.join(report.differing)}.")
-    lines += _table(BANDS, report.bands)
+        lines.append(f"The members differ in {', '.join(report.differing)}.")
+    if report.fell_back:
+        lines.append(fallback(report))
+    lines += _table(MEMBERS, report.members)
     lines += _table((ReportColumn("weights", "{}", rule_title), *RULE_SCORES), report.rules)
+    lines += _table(CHOSEN, report.chosen)
     costs = report.costs
-    lines += _table(COSTS, [*([costs.baseline] if costs.baseline else []), costs.best, costs.fused])
+    lines += _table(COSTS, [*([costs.baseline] if costs.baseline else []), costs.best, costs.every, costs.chosen])
     if len(report.classes) > 1:
         lines += _table(CLASSES, _extremes(report))
-    lines += _table(CURVE, enumerate(report.default.curve, 1))
+    lines += _table(CURVE, enumerate(report.curve, 1))
     return "\n".join(lines) + "\n"
+
+
+def fallback(report: EnsembleReport) -> str:
+    """Return the sentence for a report that fell back to the best member."""
+    return (
+        f"{report.rank_samples} samples are too few to show that fusing helps: by cross-validation on them a chosen "
+        f"set is no better than {report.order[0]}, which is taken alone."
+    )
 
 
 def _table(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row]) -> list[str]:
@@ -107,27 +124,31 @@ def _extremes(report: EnsembleReport) -> list[ClassGain]:
 
 
 def plot(report: EnsembleReport) -> bytes:
-    """Return a PNG of the accuracy of each band, and of the ensemble as bands are added."""
+    """Return a PNG of the accuracy of each member, and of the chosen set as members are added."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    chosen = {member.name for member in report.chosen}
+    names = [member.name for member in report.members]
     left.bar(
-        [str(band.band) for band in report.bands],
-        [100 * band.top1 for band in report.bands],
-        color="#4878a8",
+        names,
+        [100 * member.top1 for member in report.members],
+        color=["#4878a8" if name in chosen else "#c8c8c8" for name in names],
     )
-    left.set(xlabel="band", ylabel="top-1 accuracy, %", title="Single bands")
-    left.tick_params(axis="x", labelsize=7 if len(report.bands) > 16 else 10)
-    counts = range(1, len(report.bands) + 1)
-    for score in report.rules:
-        if score.space == LOG.name:
-            curve = [100 * accuracy.top1 for accuracy in score.curve]
-            right.plot(counts, curve, marker=".", label=RULES[score.rule].title)
-    right.axhline(100 * report.costs.best.top1, color="grey", linestyle=":", label="best single band")
-    right.set(xlabel="bands fused, best first", ylabel="top-1 accuracy, %", title=f"Ensemble of {LOG.title}")
+    left.set(xlabel="member (grey: not chosen)", ylabel="top-1 accuracy, %", title="Single members")
+    crowded = sum(map(len, names)) > 40
+    left.tick_params(axis="x", labelsize=7 if crowded else 10, labelrotation=90 if crowded else 0)
+    curve = [100 * accuracy.top1 for accuracy in report.curve]
+    right.plot(range(1, len(curve) + 1), curve, marker=".", label=RULES[report.default.rule].title)
+    costs = report.costs
+    lines = [(costs.best, ":"), (costs.every, "--"), *([(costs.baseline, "-.")] if costs.baseline else [])]
+    for cost, style in lines:
+        right.axhline(100 * cost.top1, color="grey", linestyle=style, label=cost.name)
+    title = f"Ensemble of {SPACES[report.default.space].title}"
+    right.set(xlabel="members fused, largest share first", ylabel="top-1 accuracy, %", title=title)
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The choices of an ensemble: what bands are ranked on, and the rules that weight them.
+"""The choices of an ensemble: what members are ranked on, and the rules that weight them.
 
 A new rule is a function and an entry of RULES, both here; the command line, the scores, the report and the export read
 it from there. This module loads no torch by itself, so that the command line can show its choices.
@@ -8,23 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import torch
+
 GEOMETRIC_P = 0.3  # as published
+FIT_BYTES = 1_000_000_000  # of outputs that weights are made on
 
 
 @dataclass(frozen=True)
 class RankingData:
-    """Data that bands are ranked on, and that weights are fitted on.
+    """Data that members are ranked on, and that weights are made on.
 
     Attributes:
         name: as the user writes it.
         help: a few words for the command line.
-        sentence: for the report.
+        sentence: for the report; {} is how many samples there are.
         part: whose outputs are used: holdout or val.
-        has_outputs: whether there are outputs to fit weights on; if not, bands are ranked by training accuracy.
+        has_outputs: whether there are outputs to make weights on; if not, members are ranked by training accuracy.
         halves: whether each half of val is scored with choices made on the other.
     """
 
@@ -42,20 +47,21 @@ RANK_ON = {
         RankingData(
             "holdout",
             "samples kept from training",
-            "ranks and fitted weights come from samples kept from training",
+            "members are ranked, chosen and weighted on {} samples kept from training",
             part="holdout",
         ),
         RankingData(
             "halves",
             "the other half of val",
-            "ranks and fitted weights come from the other half of val",
+            "each half of val is scored with members ranked, chosen and weighted on the other half; "
+            "what is exported is chosen on all {} samples",
             halves=True,
         ),
-        RankingData("train", "training accuracy", "ranks come from the training accuracy", has_outputs=False),
+        RankingData("train", "training accuracy", "members are ranked by their training accuracy", has_outputs=False),
         RankingData(
             "val",
             "val, which flatters",
-            "ranks and fitted weights come from the data that is scored, which flatters",
+            "members are ranked, chosen and weighted on the {} samples that are scored, which flatters",
         ),
     )
 }
@@ -84,8 +90,8 @@ class RankedOutputs:
     """What a rule makes its weights from.
 
     Attributes:
-        order: places of the bands, best first: int64 (bands,).
-        logits: of every band, in band order: float16 (samples, classes) each.
+        order: places of the members, best first: int64 (members,).
+        logits: of every member: float16 (samples, classes) each.
         labels: int64 (samples,).
         rows: the samples that may be used: int64 (n,).
     """
@@ -98,12 +104,12 @@ class RankedOutputs:
 
 @dataclass(frozen=True)
 class FusingRule:
-    """A way to weight bands.
+    """A way to weight members.
 
     Attributes:
         name: as the user writes it.
         title: for the report.
-        weights: returns one weight a band, best first: float64 (bands,).
+        weights: returns one weight a member, in their order, 0 for those that are not chosen: float64 (members,).
         spaces: what it is scored in; the first is exported.
         needs_outputs: whether it looks at logits and labels, and not at the order alone.
     """
@@ -115,28 +121,50 @@ class FusingRule:
     needs_outputs: bool = False
 
 
-def mean(bands: RankedOutputs) -> NDArray[np.float64]:
+def mean(members: RankedOutputs) -> NDArray[np.float64]:
     """Return equal weights."""
-    count = len(bands.order)
+    count = len(members.order)
     return np.full(count, 1 / count)
 
 
-def geometric(bands: RankedOutputs) -> NDArray[np.float64]:
+def geometric(members: RankedOutputs) -> NDArray[np.float64]:
     """Return weights by rank: p (1 - p)**rank."""
-    return np.asarray(GEOMETRIC_P * (1 - GEOMETRIC_P) ** np.arange(len(bands.order)))
+    weights = np.empty(len(members.order))
+    weights[members.order] = GEOMETRIC_P * (1 - GEOMETRIC_P) ** np.arange(len(weights))
+    return weights
 
 
-def fitted(bands: RankedOutputs) -> NDArray[np.float64]:
+def fitted(members: RankedOutputs) -> NDArray[np.float64]:
     """Return the weights of least cross-entropy."""
     from .weight_fit import fit_weights  # which loads torch
 
-    return fit_weights(bands.logits, bands.labels, bands.rows)[bands.order]
+    return fit_weights(*_outputs(members))
+
+
+def selected(members: RankedOutputs) -> NDArray[np.float64]:
+    """Return the weights of the chosen members, or of the best one alone if nothing shows that more are better."""
+    from .selection import select  # which loads torch
+
+    return select(*_outputs(members), int(members.order[0]))
+
+
+def _outputs(members: RankedOutputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return log-probabilities float32 (members, n, classes) and labels int64 (n,) of rows that fit into FIT_BYTES."""
+    import torch
+
+    from .hits import log_probabilities
+
+    most = max(FIT_BYTES // (4 * len(members.logits) * members.logits[0].shape[1]), 1)
+    rows = members.rows[:: -(-len(members.rows) // most)]  # thinned out evenly
+    outputs = torch.stack([log_probabilities(each, rows) for each in members.logits])
+    return outputs, torch.from_numpy(np.asarray(members.labels[rows], np.int64))
 
 
 MEAN = FusingRule("mean", "mean", mean)
 GEOMETRIC = FusingRule("geometric", f"geometric, p = {GEOMETRIC_P}", geometric)
 FITTED = FusingRule("fitted", "fitted log-linear", fitted, spaces=(LOG,), needs_outputs=True)
-RULES = {rule.name: rule for rule in (MEAN, GEOMETRIC, FITTED)}
+SELECTED = FusingRule("selected", "selected members", selected, spaces=(LOG,), needs_outputs=True)
+RULES = {rule.name: rule for rule in (MEAN, GEOMETRIC, FITTED, SELECTED)}
 
-# the first of these that can be used is the default: the best on two data sets (docs/results.md, Training and fusing)
-PREFERRED = (FITTED, GEOMETRIC)
+# the first of these that can be used is the default (docs/decisions/0020-choosing-members.md)
+PREFERRED = (SELECTED, GEOMETRIC)

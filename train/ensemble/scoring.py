@@ -1,10 +1,9 @@
-"""Fuse the finished runs of a split's bands, and score every rule."""
+"""Fuse finished runs, choose among them, and score every rule."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..errors import EnsembleError
 from .hits import prefix_hits
 from .members import FinishedRun, check_same, find_runs, open_baseline
 from .ranking import Ranking, ranking_data, run_hits
-from .rules import LOG, PREFERRED, RULES, FusingRule, Space
+from .rules import LOG, MEAN, PREFERRED, RULES, SELECTED, FusingRule, RankingData, Space
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,18 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class BandScore:
-    """Accuracies of one band alone, as fractions: on val, and on what it was trained on."""
+class MemberScore:
+    """Accuracies of one member alone, as fractions: on val, and on what it was trained on.
 
-    band: int
+    Attributes:
+        name: of the run.
+        bands: numbers of the bands that it reads.
+        top1, top5: on val.
+        train_top1: on what it was trained on.
+    """
+
+    name: str
+    bands: tuple[int, ...]
     top1: float
     top5: float
     train_top1: float
@@ -43,18 +50,31 @@ class RuleScore:
     Attributes:
         rule: name in RULES.
         space: name in SPACES.
-        top1: accuracy with all bands.
+        top1: accuracy of val.
         top5: the same.
-        curve: accuracies with the first 1, 2, ... bands, best first.
-        weights: one a band, in band order, from all data that is ranked on.
+        weights: one a member, from all data that is ranked on; 0 for those that the rule does not choose.
     """
 
     rule: str
     space: str
     top1: float
     top5: float
-    curve: tuple[Accuracy, ...]
     weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ChosenMember:
+    """A member that the default rule chooses.
+
+    Attributes:
+        name: of the run.
+        bands: numbers of the bands that it reads.
+        share: of its weight in the sum of all, 0 to 1; a rule that chooses has none below 0.
+    """
+
+    name: str
+    bands: tuple[int, ...]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class ModelCost:
         top5: the same.
         parameter_bytes: of the float32 parameters.
         multiply_adds: of one image's forward pass.
-        seconds: of training; for several bands, one after another.
+        seconds: of training; for several members, one after another.
     """
 
     name: str
@@ -83,20 +103,23 @@ class Costs:
     """What there is to compare.
 
     Attributes:
-        best: the band that ranks first, and not the best one on val, which would flatter. With halves of val, each half
-            is answered by the band that ranks first on the other.
-        fused: all bands, by the default rule.
+        best: the member that ranks first, and not the best one on val, which would flatter. With halves of val, each
+            half is answered by the member that ranks first on the other.
+        chosen: the chosen set, by the default rule. With halves of val it costs what the set costs that is chosen on
+            all of val.
+        every: all members, with equal weights.
         baseline: the network that saw the whole images, if there is one.
     """
 
     best: ModelCost
-    fused: ModelCost
+    chosen: ModelCost
+    every: ModelCost
     baseline: ModelCost | None
 
 
 @dataclass(frozen=True)
 class ClassGain:
-    """Top-1 within one class, as fractions: of the best band alone, and of the default rule."""
+    """Top-1 within one class, as fractions: of the best member alone, and of the default rule."""
 
     name: str
     samples: int
@@ -113,11 +136,14 @@ class EnsembleReport:
         factor: bands of the split.
         samples: of val.
         rank_on: name in RANK_ON.
-        bands: each alone, in band order.
-        order: bands, best first, by all data that is ranked on.
-        missing: bands without a finished run.
+        rank_samples: how many samples members are ranked, chosen and weighted on.
+        members: each alone, in the order of `find_runs`.
+        order: names of the members, best first, by all data that is ranked on.
+        missing: numbers of the bands that no member reads.
         differing: names of the options that are not the same in all runs.
         rules: each in each of its spaces.
+        chosen: the members that the default rule chooses, the largest share first.
+        curve: accuracies of the default rule with the 1, 2, ... members of the largest weights.
         costs: what the models cost.
         classes: those that have samples.
     """
@@ -126,11 +152,14 @@ class EnsembleReport:
     factor: int
     samples: int
     rank_on: str
-    bands: tuple[BandScore, ...]
-    order: tuple[int, ...]
+    rank_samples: int
+    members: tuple[MemberScore, ...]
+    order: tuple[str, ...]
     missing: tuple[int, ...]
     differing: tuple[str, ...]
     rules: tuple[RuleScore, ...]
+    chosen: tuple[ChosenMember, ...]
+    curve: tuple[Accuracy, ...]
     costs: Costs
     classes: tuple[ClassGain, ...]
 
@@ -139,9 +168,15 @@ class EnsembleReport:
         """The rule whose accuracy is the ensemble's."""
         return default_score(self.rules)
 
+    @property
+    def fell_back(self) -> bool:
+        """Whether there was a choice of several members, and the best one alone was taken."""
+        names = [member.name for member in self.chosen]
+        return len(self.members) > 1 and self.default.rule == SELECTED.name and names == [self.order[0]]
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "default": self.default.rule, "fell_back": self.fell_back}
 
 
 def exported_score(rules: tuple[RuleScore, ...], rule: FusingRule) -> RuleScore | None:
@@ -159,7 +194,7 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
 
     Args:
         runs: as `find_runs` returns them.
-        rank_on: name in RANK_ON: what bands are ranked and weights are fitted on. Default: holdout if every run has
+        rank_on: name in RANK_ON: what members are ranked, chosen and weighted on. Default: holdout if every run has
             holdout samples, else halves.
         baseline: folder of the run of a network that saw the whole images, to compare with.
 
@@ -169,61 +204,81 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
     data = ranking_data(runs, rank_on)
     alone = np.stack([run_hits(run, run.val) for run in runs])
     ranking = Ranking(runs, data, alone)
-    rules, default_hits = _score_rules(runs, ranking)
-    best_hits = _best_band_hits(ranking, alone)
+    scored = dict(_score(runs, ranking, rule, space) for rule, space in _scored_rules(data))
+    rules = tuple(scored)
+    default, every = default_score(rules), exported_score(rules, MEAN)
+    assert every is not None
+    prefixes = scored[default]
+    best_hits = _best_member_hits(ranking, alone)
     order = ranking.order(ranking.all_rows)
-    default = default_score(rules)
-    best = "best band of the other half" if data.halves else f"band {runs[int(order[0])].band}"
+    chosen = [int(i) for i in np.argsort(-np.array(default.weights), kind="stable") if default.weights[i]]
+    best = "best member of the other half" if data.halves else f"best member, {runs[order[0]].name}"
     return EnsembleReport(
         dataset=runs[0].dataset,
         factor=runs[0].geometry.factor,
         samples=alone.shape[1],
         rank_on=data.name,
-        bands=tuple(
-            BandScore(run.band, float(top1), float(top5), run.result.train_top1)
+        rank_samples=len(ranking.all_rows),
+        members=tuple(
+            MemberScore(run.name, run.bands, float(top1), float(top5), run.result.train_top1)
             for run, (top1, top5) in zip(runs, alone.mean(axis=1), strict=True)
         ),
-        order=tuple(runs[i].band for i in order),
-        missing=tuple(sorted(set(range(runs[0].geometry.factor)) - {run.band for run in runs})),
+        order=tuple(runs[i].name for i in order),
+        missing=tuple(sorted(set(range(runs[0].geometry.factor)) - {band for run in runs for band in run.bands})),
         differing=_differing(runs),
         rules=rules,
+        chosen=tuple(
+            ChosenMember(runs[i].name, runs[i].bands, default.weights[i] / sum(default.weights)) for i in chosen
+        ),
+        curve=tuple(Accuracy(float(top1), float(top5)) for top1, top5 in prefixes.mean(axis=1)),
         costs=Costs(
-            best=_cost(best, [runs[int(order[0])]], *best_hits.mean(axis=0)),
-            fused=_cost(f"{len(runs)} bands fused", runs, default.top1, default.top5),
+            best=_cost(best, [runs[order[0]]], *best_hits.mean(axis=0)),
+            chosen=_cost(
+                f"chosen set, {len(chosen)} of {len(runs)} members",
+                [runs[i] for i in chosen],
+                default.top1,
+                default.top5,
+            ),
+            every=_cost(f"all {len(runs)} members, equal weights", runs, every.top1, every.top5),
             baseline=_baseline(baseline, runs[0]) if baseline else None,
         ),
-        classes=_class_gains(runs[0], best_hits[:, 0], default_hits),
+        classes=_class_gains(runs[0], best_hits[:, 0], prefixes[-1, :, 0]),
     )
 
 
-def _score_rules(runs: list[FinishedRun], ranking: Ranking) -> tuple[tuple[RuleScore, ...], NDArray[np.bool_]]:
-    """Return what every rule gives on val, and which samples the default one has right: bool (samples,)."""
-    logits, labels = [run.val.logits for run in runs], runs[0].val.labels
-
-    def hits(rule: FusingRule, space: Space, chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
-        order, weights = ranking.order(chosen), ranking.weights(rule, chosen)
-        return prefix_hits(logits, labels, scored, order.tolist(), weights, space is LOG)
-
-    right: dict[RuleScore, NDArray[np.bool_]] = {}
-    for rule in RULES.values():
-        if rule.needs_outputs and not ranking.data.has_outputs:
-            continue
-        weights = ranking.weights_by_band(rule)
-        for space in rule.spaces:
-            found = ranking.score_val(len(labels), partial(hits, rule, space))
-            curve = tuple(Accuracy(float(top1), float(top5)) for top1, top5 in found.mean(axis=1))
-            score = RuleScore(rule.name, space.name, curve[-1].top1, curve[-1].top5, curve, weights)
-            right[score] = found[-1, :, 0]
-    scores = tuple(right)
-    return scores, right[default_score(scores)]
+def _scored_rules(data: RankingData) -> list[tuple[FusingRule, Space]]:
+    """Return the rules that can be scored, in each of their spaces."""
+    rules = [rule for rule in RULES.values() if data.has_outputs or not rule.needs_outputs]
+    return [(rule, space) for rule in rules for space in rule.spaces]
 
 
-def _best_band_hits(ranking: Ranking, alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which samples the band that ranks first has right: bool (samples, 2).
+def _score(
+    runs: list[FinishedRun], ranking: Ranking, rule: FusingRule, space: Space
+) -> tuple[RuleScore, NDArray[np.bool_]]:
+    """Return what a rule gives on val, and what it has right there with its 1, 2, ... members of the largest weights.
+
+    Returns:
+        The score, and bool (members that the rule chooses, on the half where it chooses more; samples, 2).
+    """
+    logits, labels, counts = [run.val.logits for run in runs], runs[0].val.labels, [1]
+
+    def score(chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
+        weights = ranking.weights(rule, chosen)
+        counts.append(int(np.count_nonzero(weights)))
+        return prefix_hits(logits, labels, scored, weights, space is LOG)
+
+    hits = ranking.score_val(len(labels), score)[: max(counts)]
+    top1, top5 = map(float, hits[-1].mean(axis=0))
+    weights = tuple(map(float, ranking.weights(rule, ranking.all_rows)))
+    return RuleScore(rule.name, space.name, top1, top5, weights), hits
+
+
+def _best_member_hits(ranking: Ranking, alone: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which samples the member that ranks first has right: bool (samples, 2).
 
     Args:
-        ranking: of the bands.
-        alone: what every band has right on val: bool (bands, samples, 2).
+        ranking: of the members.
+        alone: what every member has right on val: bool (members, samples, 2).
     """
 
     def hits(chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -233,9 +288,12 @@ def _best_band_hits(ranking: Ranking, alone: NDArray[np.bool_]) -> NDArray[np.bo
 
 
 def _differing(runs: list[FinishedRun]) -> tuple[str, ...]:
-    """Return the options that are not the same in all runs, without the precision, which depends on the machine."""
+    """Return the options that are not the same in all runs.
+
+    The precision depends on the machine, and members of the same bands differ in the seed: both are left out.
+    """
     each = [{**vars(run.options), **vars(run.options.recipe)} for run in runs]
-    names = set(each[0]) - {"recipe", "precision"}
+    names = set(each[0]) - {"recipe", "precision", "seed"}
     return tuple(sorted(name for name in names if any(other.get(name) != each[0][name] for other in each)))
 
 
@@ -266,7 +324,7 @@ def _class_gains(run: FinishedRun, best: NDArray[np.bool_], fused: NDArray[np.bo
 
     Args:
         run: any of the ensemble's.
-        best: which samples the best band has right: bool (samples,).
+        best: which samples the best member has right: bool (samples,).
         fused: which samples the default rule has right: bool (samples,).
     """
     labels, classes = run.val.labels, run.class_count
@@ -281,7 +339,7 @@ def _class_gains(run: FinishedRun, best: NDArray[np.bool_], fused: NDArray[np.bo
 def fuse_runs(
     folder: str | os.PathLike[str], rank_on: str | None = None, baseline: str | os.PathLike[str] | None = None
 ) -> EnsembleReport:
-    """Fuse the finished runs of a split's bands.
+    """Fuse the finished runs of a split.
 
     Args:
         folder: The folder with the run folders.
