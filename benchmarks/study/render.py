@@ -54,15 +54,15 @@ class Row:
 
     def single(self) -> float:
         """Return the mean accuracy of its networks alone, in %."""
-        return mean(100 * network["top1"] for each in self.records for network in each["networks"])
+        return float(mean(100 * network["top1"] for each in self.records for network in each["networks"]))
 
     def total(self, name: str) -> float:
         """Return the sum of a cost over the networks, the mean over seeds."""
-        return mean(sum(network[name] for network in each["networks"]) for each in self.records)
+        return float(mean(sum(network[name] for network in each["networks"]) for each in self.records))
 
     def longest(self) -> float:
         """Return the seconds of the network that takes longest, the mean over seeds."""
-        return mean(max(network["seconds"] for network in each["networks"]) for each in self.records)
+        return float(mean(max(network["seconds"] for network in each["networks"]) for each in self.records))
 
 
 def rows_of(study: Study, data: Data, table: str) -> list[Row]:

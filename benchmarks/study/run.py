@@ -125,7 +125,7 @@ def record(study: Study, experiment: Experiment, data: Data, seed: int, work: Pa
             networks.append(network_record(each.split, run, read_run(run)))
     fused: dict[str, Any] = {}
     if len(runs) > 1:
-        report = score_ensemble(find_runs(runs))
+        report = score_ensemble(find_runs(*runs))
         fused = {
             "rules": {f"{score.rule} of {score.space}": score.top1 for score in report.rules},
             "default": report.default.rule,
