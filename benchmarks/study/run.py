@@ -148,15 +148,14 @@ def record(study: Study, experiment: Experiment, data: Data, seed: int, work: Pa
 
 
 def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, int]]:
-    """Return what has no record yet, in order: every experiment's first seed before any second one."""
-    wanted = [
-        (experiment, study.data[name], number)
+    """Return what has no record yet: one data set after another, the experiments in their order."""
+    found = [
+        (experiment, data, seed)
+        for data in study.data.values()
         for experiment in study.experiments
-        if not only or experiment.name in only
-        for name in experiment.data
-        for number in range(len(experiment.seeds))
+        if data.name in experiment.data and (not only or experiment.name in only)
+        for seed in experiment.seeds
     ]
-    found = [(experiment, data, experiment.seeds[number]) for experiment, data, number in wanted]
     return [each for each in found if not record_path(each[0].name, each[1].name, each[2]).exists()]
 
 
