@@ -25,7 +25,7 @@ def main(source: str, images: int) -> None:
     """Print a row for every number of bands and both transforms."""
     original = sum(path.stat().st_size for path in Path(source).rglob("*") if path.is_file())
     click.echo(
-        "| bands | transform | step | kB an image | of the source | PSNR: mean, dB | of the mean error, dB | clipped |"
+        "| bands | transform | steps | kB an image | of the source | PSNR: mean, dB | of the mean error, dB | clipped |"
     )
     click.echo("|---|---|---|---|---|---|---|---|")
     for factor in (36, 16, 4):
@@ -40,8 +40,8 @@ def main(source: str, images: int) -> None:
             total = outcome.bytes
             count = sum(outcome.samples.values())
             click.echo(
-                f"| {factor} | {transform} | {job.config.quant_step:g} | {total / count / 1000:.1f} "
-                f"| {total / original:.3f} "
+                f"| {factor} | {transform} | {job.config.quant_step:g}, {job.config.chroma_quant_step:g} "
+                f"| {total / count / 1000:.1f} | {total / original:.3f} "
                 f"| {found.psnr.mean():.2f} | {found.of_mean_error:.2f} | {clipped} |"
             )
 

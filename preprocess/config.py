@@ -9,20 +9,28 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..shards_manifest.manifest import FACTORS, KNOWN, Geometry
 from ..shards_manifest.runtime.cli_runner import human_bytes
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 ORIENTATIONS = ("stored", "exif")
 DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}
 DEFAULT_BLOCK = 64
-DEFAULT_QUANT_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # each keeps 41 dB or more (docs/results.md)
+# in grey levels; each keeps 41 dB or more (docs/results.md), and a network's answers (docs/decisions/0019)
+DEFAULT_QUANT_STEP = {4: 3.25, 16: 2.75, 36: 3.25}
+CHROMA_STEPS = 3.0  # steps of luma that one of chroma is by default
+DEFAULT_ONE_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # for R, G, B, for phases, and for the plain image
+LARGEST_STEP = 128.0
 LARGEST_SIDE = 4096
 LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks that are being filled
 # names in plan.json and manifest.json that differ from those of the fields
-JSON_NAMES = {"quant_step": "step"}
+JSON_NAMES = {"quant_step": "step", "chroma_quant_step": "chroma_step"}
 # options that older splits do not record, with the value that these splits were made with
 ADDED_LATER = {"min_class_images": 0, "orientation": "stored"}
 
@@ -40,6 +48,8 @@ class SplitConfig:
         color: Stored channels: 'ycbcr' or 'rgb'.
         dtype: Stored type: 'int8' or 'float16'.
         quant_step: Distance of two int8 levels in grey levels, 0.25 to 128; 0 for the default of the factor.
+        chroma_quant_step: That of chroma in all bands but the mean band, for int8, ycbcr and a DCT; 0 for three times
+            quant_step, at most 128. Elsewhere it is quant_step.
         bands: The bands to write; empty for all.
         samples_per_shard: Samples of a full shard; 0 for a size that depends on the number of samples alone.
         samples_per_block: Samples that are compressed together; -1 for 64, or as many as LARGEST_BLOCKS allows.
@@ -59,6 +69,7 @@ class SplitConfig:
     color: str = "ycbcr"
     dtype: str = "int8"
     quant_step: float = 0.0
+    chroma_quant_step: float = 0.0
     bands: tuple[int, ...] = ()
     samples_per_shard: int = 0
     samples_per_block: int = -1
@@ -81,6 +92,7 @@ class SplitConfig:
         size = self.size or DEFAULT_SIZE[self.factor]
         self._check_size(size)
         quant_step = self._resolved_quant_step()
+        chroma_quant_step = self._resolved_chroma_quant_step(quant_step)
         bands = self.bands or tuple(range(self.factor))
         if bands != tuple(sorted(set(bands))) or not all(0 <= b < self.factor for b in bands):
             raise ConfigError(f"--bands: choose from 0 to {self.factor - 1}, each once")
@@ -90,7 +102,14 @@ class SplitConfig:
             raise ConfigError(f"--min-class-images {self.min_class_images}: choose 0 or more")
         if self.val_per_class < -1:
             raise ConfigError(f"--val-per-class {self.val_per_class}: choose 0 or more")
-        return replace(self, size=size, quant_step=quant_step, bands=bands, samples_per_block=block)
+        return replace(
+            self,
+            size=size,
+            quant_step=quant_step,
+            chroma_quant_step=chroma_quant_step,
+            bands=bands,
+            samples_per_block=block,
+        )
 
     def _check_names(self) -> None:
         choices = {
@@ -113,13 +132,31 @@ class SplitConfig:
         if size + self.margin > LARGEST_SIDE:
             raise ConfigError(f"--size and --margin add up to {size + self.margin} pixels: at most {LARGEST_SIDE}")
 
+    @property
+    def _coarse_chroma(self) -> bool:
+        """True if the bands beside the mean band have a coarser step for chroma."""
+        return self.color == "ycbcr" and self.transform != "none" and self.dtype == "int8" and self.factor > 1
+
     def _resolved_quant_step(self) -> float:
-        step = self.quant_step or DEFAULT_QUANT_STEP[self.factor]
+        defaults = DEFAULT_QUANT_STEP if self._coarse_chroma else DEFAULT_ONE_STEP
+        step = self.quant_step or defaults[self.factor]
         if self.dtype == "float16" and self.quant_step not in (0.0, 1.0):
             raise ConfigError("--quant-step does not apply to --dtype float16: leave it out")
-        if not 0.25 <= step <= 128:
-            raise ConfigError(f"--quant-step {step}: choose a value from 0.25 to 128")
+        _check_step("--quant-step", step)
         return 1.0 if self.dtype == "float16" else step
+
+    def _resolved_chroma_quant_step(self, quant_step: float) -> float:
+        """Return the step of chroma; that of all channels where there is but one."""
+        step = self.chroma_quant_step
+        if self._coarse_chroma:
+            step = step or min(CHROMA_STEPS * quant_step, LARGEST_STEP)
+            _check_step("--chroma-quant-step", step)
+            return step
+        if step not in (0.0, quant_step):
+            raise ConfigError(
+                f"--chroma-quant-step {step} does not apply: it is for int8, ycbcr, and 4 bands or more of a DCT"
+            )
+        return quant_step
 
     def _resolved_block(self, size: int) -> int:
         """Return the samples of a block, such that the blocks of all bands fit into LARGEST_BLOCKS bytes."""
@@ -139,6 +176,12 @@ class SplitConfig:
                 f"{human_bytes(block * sample)}, at most {human_bytes(LARGEST_BLOCKS)}: choose {most} or less"
             )
         return block
+
+    def band_steps(self) -> NDArray[np.float64]:
+        """Return the quantising step of each band and channel of resolved options: (K, 3), in grey levels."""
+        from ..shards_manifest.spectral.transform import band_steps  # loads NumPy
+
+        return band_steps(self.quant_step, self.chroma_quant_step, self.dtype, self.color, self.transform, self.factor)
 
     @property
     def geometry(self) -> Geometry:
@@ -166,7 +209,14 @@ class SplitConfig:
             digest = hashlib.sha256("\n".join(map(escape, self.classes)).encode()).hexdigest()
             values["classes"] = f"{len(self.classes)} listed, SHA-256 {digest}"
         left_out = {name for name, default in ADDED_LATER.items() if values[name] == default}
+        if self.chroma_quant_step == self.quant_step:  # of older splits too
+            left_out.add("chroma_step")
         return {name: value for name, value in values.items() if name not in left_out}
+
+
+def _check_step(option: str, step: float) -> None:
+    if not 0.25 <= step <= LARGEST_STEP:
+        raise ConfigError(f"{option} {step}: choose a value from 0.25 to {LARGEST_STEP:g}")
 
 
 def option_name(json_name: str) -> str:

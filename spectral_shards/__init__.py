@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers: what _MODULES loads
     from .preprocess.inspection.reconstruct import reconstruct_images
-    from .shards_manifest.dataset import Band, Split, open_band, open_split
+    from .shards_manifest.dataset import Band, Bands, Split, open_band, open_bands, open_split
     from .shards_manifest.errors import SpectralError
     from .shards_manifest.manifest import BandManifest, SplitManifest
     from .train.augment.planes import BandAugmentation
@@ -24,6 +24,7 @@ __all__ = [
     "BandAugmentation",
     "BandLoader",
     "BandManifest",
+    "Bands",
     "Checkpoint",
     "EnsembleReport",
     "LoaderOptions",
@@ -35,13 +36,14 @@ __all__ = [
     "load_checkpoint",
     "load_network",
     "open_band",
+    "open_bands",
     "open_split",
     "reconstruct_images",
 ]
 
 _MODULES = {
     "preprocess.inspection.reconstruct": ("reconstruct_images",),
-    "shards_manifest.dataset": ("Band", "Split", "open_band", "open_split"),
+    "shards_manifest.dataset": ("Band", "Bands", "Split", "open_band", "open_bands", "open_split"),
     "shards_manifest.errors": ("SpectralError",),
     "shards_manifest.manifest": ("BandManifest", "SplitManifest"),
     "train.augment.planes": ("BandAugmentation",),

@@ -10,9 +10,10 @@ from ..shards_manifest.manifest import band_folder
 from .errors import TrainError
 
 EACH = "all"  # one network for each band
-GRAMMAR = "write as in 0-3,7 (a network each), 0+1+6 (one network), 0..3 (one network, bands 0 to 3), 0+1x3 (three)"
+STACK = "stack"  # one network with all bands as channels
+GRAMMAR = "write as in 0-3,7 (a network each), 0+1+6 (one network), stack (one with all bands), 0+1x3 (three networks)"
 RANGE = re.compile(r"(\d+)-(\d+)")
-SUM = re.compile(r"(\d+(?:\.\.\d+)?(?:\+\d+(?:\.\.\d+)?)*)(?:x(\d+))?")
+SUM = re.compile(r"(stack|\d+(?:\.\.\d+)?(?:\+\d+(?:\.\.\d+)?)*)(?:x(\d+))?")
 MOST_REPEATS = 1000
 
 
@@ -39,8 +40,8 @@ def parse_band_sets(text: str, available: Sequence[int]) -> list[BandSet]:
     """Return the networks that a text asks for, each once.
 
     Items are separated by commas. `7` is a network on band 7, `0-3` are four networks, `0+1+6` and `0..3` are one
-    network each, with the planes of its bands as channels, and x3 at the end of an item asks for three networks that
-    differ in their seeds. `all` is a network for each band.
+    network each, with the planes of its bands as channels; `stack` is one with all bands. x3 at the end of such an
+    item asks for three networks that differ in their seeds. `all` is a network for each band.
 
     Args:
         text: what the user wrote.
@@ -53,7 +54,7 @@ def parse_band_sets(text: str, available: Sequence[int]) -> list[BandSet]:
         return [BandSet((band,)) for band in available]
     found: list[BandSet] = []
     for item in text.split(","):
-        for bands, repeats in _parse_item(text, item.strip()):
+        for bands, repeats in _parse_item(text, item.strip(), available):
             if missing := [band for band in bands if band not in available]:
                 there = ", ".join(map(str, available))
                 raise TrainError(f"--bands {text}: there is no band {missing[0]}: choose from {there}")
@@ -64,7 +65,7 @@ def parse_band_sets(text: str, available: Sequence[int]) -> list[BandSet]:
     return found
 
 
-def _parse_item(text: str, item: str) -> list[tuple[tuple[int, ...], int]]:
+def _parse_item(text: str, item: str, available: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
     """Return the bands and the number of networks that one item asks for."""
     if several := RANGE.fullmatch(item):
         first, last = int(several[1]), int(several[2])
@@ -72,7 +73,7 @@ def _parse_item(text: str, item: str) -> list[tuple[tuple[int, ...], int]]:
             return [((band,), 1) for band in range(first, last + 1)]
     elif one := SUM.fullmatch(item):
         bands: list[int] = []
-        for piece in one[1].split("+"):
+        for piece in one[1].split("+") if one[1] != STACK else map(str, available):
             low, _, high = piece.partition("..")
             bands += range(int(low), int(high or low) + 1)
         repeats = int(one[2] or 1)

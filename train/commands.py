@@ -280,15 +280,15 @@ def fuse(options: EnsembleOptions) -> None:
         UsageError: if options do not go together.
         SpectralError: if anything else is wrong with the options or the runs.
     """
-    folder = local_folder(options.runs)
+    folders = [local_folder(path) for path in options.runs]
     if options.rule and not options.export:
         raise click.UsageError("--rule belongs to --export")
     target = local_folder(options.export) if options.export else None
     if target:
         check_target(target)
-    runs = find_runs(folder)
+    runs = find_runs(*folders)
     report = score_ensemble(runs, options.rank_on, local_folder(options.baseline) if options.baseline else None)
-    store = LocalStore(folder)
+    store = LocalStore(local_folder(options.out) if options.out else folders[0])
     text = markdown(report)
     store.write("ensemble.md", text.encode())
     store.write("ensemble.json", canonical_json(report.to_json()))
@@ -298,7 +298,7 @@ def fuse(options: EnsembleOptions) -> None:
         f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
         f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%}"
     )
-    click.echo(f"table, JSON and plot: {options.runs}/ensemble.md, .json, .png")
+    click.echo(f"table, JSON and plot: {store}/ensemble.md, .json, .png")
     if target:
         _export(report, runs, target, options.rule)
 

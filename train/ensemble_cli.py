@@ -12,7 +12,8 @@ from .options import EnsembleOptions
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="spectral-shards", prog_name="spectral-ensemble")
-@click.argument("runs", type=click.Path())
+@click.argument("runs", type=click.Path(), nargs=-1, required=True)
+@click.option("--out", type=click.Path(), help="Folder for the report.  [default: the first of RUNS]")
 @click.option(
     "--rank-on",
     type=click.Choice(tuple(RANK_ON)),
@@ -27,15 +28,23 @@ from .options import EnsembleOptions
     type=click.Choice(tuple(RULES)),
     help="With --export: the rule that it chooses and fuses by.  [default: the report's default]",
 )
-def cli(runs: str, rank_on: str | None, baseline: str | None, export: str | None, rule: str | None) -> None:
-    """Choose which of the finished runs in RUNS to fuse, and fuse them.
+def cli(
+    runs: tuple[str, ...],
+    out: str | None,
+    rank_on: str | None,
+    baseline: str | None,
+    export: str | None,
+    rule: str | None,
+) -> None:
+    """Choose which finished runs to fuse, and fuse them.
 
-    ensemble.md, ensemble.json and ensemble.png are written into that folder.
+    RUNS are run folders, and folders of run folders. ensemble.md, ensemble.json and ensemble.png are written into the
+    first of them, or into --out.
     """
     with needs_train_extra():
         from .commands import fuse
 
-        fuse(EnsembleOptions(runs, rank_on, baseline, export, rule))
+        fuse(EnsembleOptions(runs, out, rank_on, baseline, export, rule))
 
 
 def main() -> None:

@@ -131,14 +131,16 @@ class EnsembleOptions:
     """The command line of spectral-ensemble.
 
     Attributes:
-        runs: folder with the run folders of a split's bands.
+        runs: run folders, and folders of run folders.
+        out: folder for the report; None for the first of `runs`.
         rank_on: one of ensemble.rules.RANK_ON; None for the default.
         baseline: run folder of a network that saw the whole images.
         export: file to write the ensemble to as one model.
         rule: one of ensemble.rules.RULES, for the export; None for the default rule.
     """
 
-    runs: str
+    runs: tuple[str, ...]
+    out: str | None
     rank_on: str | None
     baseline: str | None
     export: str | None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shards_manifest.spectral.color import phase_weights, pixel_weights, plane_ranges
-from ...shards_manifest.spectral.transform import band_matrix, band_steps, phase_view, reach
+from ...shards_manifest.spectral.transform import band_matrix, phase_view, reach
 from ..config import SplitConfig
 
 try:
@@ -41,8 +41,7 @@ class Coefficients:
         self._side = config.geometry.plane
         bands = list(config.bands)
         matrix = band_matrix(config.transform, config.factor)[bands]
-        steps = band_steps(config.quant_step, config.dtype, config.color, config.transform, config.factor)[bands]
-        self._weights = phase_weights(matrix, steps)
+        self._weights = phase_weights(matrix, config.band_steps()[bands])
         self._color = pixel_weights(config.color)
         self.counts = np.zeros((3, len(bands), 3), np.int64)
 

@@ -14,7 +14,7 @@ from .orientation import Box
 
 # A JPEG is decoded to a half or a quarter of its sides if that leaves SPARE times the wanted pixels on each side, and
 # resized from there. The result is 46.7 dB from that of the full decode (mean over 250 photographs, 45.2 dB at a
-# quarter; benchmarks/scaled.py), while quantising leaves 41 to 42.
+# quarter; benchmarks/scaled.py), while quantising leaves 41 to 43.
 SPARE = 1.75
 
 

@@ -50,10 +50,15 @@ class SplitIdentity:
         """
         earlier = json.loads(recorded)
         if isinstance(earlier, dict) and isinstance(earlier.get("plan"), dict):
-            earlier["plan"] = {**ADDED_LATER, **earlier["plan"]}
+            earlier["plan"] = _complete(earlier["plan"])
         current = json.loads(self.to_bytes())
-        current["plan"] = {**ADDED_LATER, **current["plan"]}
+        current["plan"] = _complete(current["plan"])
         return list(_differences(earlier, current))
+
+
+def _complete(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a plan with those that it leaves out: chroma has the step of luma there."""
+    return {**ADDED_LATER, "chroma_step": plan.get("step"), **plan}
 
 
 def _differences(earlier: Any, current: Any, name: str = "") -> Iterator[str]:

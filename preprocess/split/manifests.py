@@ -18,7 +18,7 @@ from ...shards_manifest.manifest import (
     dump,
 )
 from ...shards_manifest.shard.index import index_name
-from ...shards_manifest.spectral.transform import band_frequency, band_steps
+from ...shards_manifest.spectral.transform import band_frequency
 from ...shards_manifest.storage.base import Store
 from ..config import SplitConfig
 from ..listing import Listing
@@ -139,7 +139,7 @@ def _band_manifest(
 ) -> BandManifest:
     """Return the manifest of the band at a position in config.bands."""
     band = config.bands[position]
-    steps = band_steps(config.quant_step, config.dtype, config.color, config.transform, config.factor)[band].tolist()
+    steps = config.band_steps()[band].tolist()
     train = [record.bands[position] for row, record in ordered if row.part == "train"]
     mean, std = moments(
         tuple(sum(row.total[c] for row in train) for c in range(3)),

@@ -151,15 +151,19 @@ def inverse(bands: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.floa
     return np.asarray(split.reshape(*lead, height * grid, width * grid), np.float32)
 
 
-def band_steps(step: float, dtype: str, color: str, transform: str, factor: int) -> NDArray[np.float64]:
+def band_steps(
+    step: float, chroma_step: float, dtype: str, color: str, transform: str, factor: int
+) -> NDArray[np.float64]:
     """Return the quantising step of each band and channel.
 
-    It is `step`, but for int8 never so small that the mean band can clip (band 0; without a mean band, every band).
-    Centred luma, R, G, B lie in -128..127, chroma in -127.5..127.5, and the mean band in s times that: a step of s
-    fills int8 exactly for the former, 128/127 of that holds the latter.
+    It is `step` for luma, R, G, B, and for all of the mean band (band 0), whose chroma networks see; chroma of other
+    bands has `chroma_step` (docs/decisions/0019). For int8 it is never so small that the mean band can clip; without a
+    mean band, any band. Centred luma, R, G, B lie in -128..127, chroma in -127.5..127.5, and the mean band in s times
+    that: a step of s fills int8 exactly for the former, 128/127 of that holds the latter.
 
     Args:
         step: In grey levels.
+        chroma_step: In grey levels; without effect unless `color` is ycbcr.
         dtype: int8 or float16, whose step is 1.
         color: ycbcr or rgb.
         transform: A name in TRANSFORMS.
@@ -171,10 +175,14 @@ def band_steps(step: float, dtype: str, color: str, transform: str, factor: int)
     if dtype == "float16":
         return np.ones((factor, 3))
     steps = np.full((factor, 3), step)
-    chroma = 128 / 127 if color == "ycbcr" else 1.0
-    mean, scale = (slice(1), math.isqrt(factor)) if TRANSFORMS[transform].mean_band else (slice(None), 1)
-    steps[mean] = np.maximum(steps[mean], scale * np.array([1.0, chroma, chroma]))
-    return steps
+    least = np.ones(3)
+    if color == "ycbcr":
+        steps[:, 1:] = chroma_step
+        least[1:] = 128 / 127
+    if TRANSFORMS[transform].mean_band:
+        steps[0] = np.maximum(step, math.isqrt(factor) * least)
+        return steps
+    return np.asarray(np.maximum(steps, least), np.float64)
 
 
 def exact_weights(matrix: NDArray[np.float64], peak: int) -> NDArray[np.float32]:

@@ -16,10 +16,32 @@ def test_bands() -> None:
 
 def test_defaults() -> None:
     config = SplitConfig(36).resolved()
-    assert (config.size, config.quant_step, config.geometry.plane, len(config.bands)) == (336, 6.0, 56, 36)
+    assert (config.size, config.quant_step, config.geometry.plane, len(config.bands)) == (336, 3.25, 56, 36)
     assert SplitConfig(16).resolved().geometry.plane == 56
     assert SplitConfig(4, size=224, margin=32).resolved().geometry.plane == 128
     assert SplitConfig(1).resolved().quant_step == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"factor": 4}, (3.25, 9.75)),
+        ({"factor": 16, "transform": "dct2"}, (2.75, 8.25)),
+        ({"factor": 36}, (3.25, 9.75)),
+        ({"factor": 36, "quant_step": 6.0}, (6.0, 18.0)),
+        ({"factor": 36, "quant_step": 100.0}, (100.0, 128.0)),
+        ({"factor": 36, "quant_step": 6.0, "chroma_quant_step": 6.0}, (6.0, 6.0)),
+        ({"factor": 16, "chroma_quant_step": 5.0}, (2.75, 5.0)),
+        ({"factor": 16, "color": "rgb"}, (5.0, 5.0)),
+        ({"factor": 36, "transform": "none"}, (6.0, 6.0)),
+        ({"factor": 16, "dtype": "float16"}, (1.0, 1.0)),
+        ({"factor": 1}, (1.0, 1.0)),
+    ],
+)
+def test_steps(options: dict[str, object], steps: tuple[float, float]) -> None:
+    config = SplitConfig(**options).resolved()  # type: ignore[arg-type]
+    assert (config.quant_step, config.chroma_quant_step) == steps
+    assert config.resolved() == config
 
 
 @pytest.mark.parametrize(
@@ -35,6 +57,9 @@ def test_defaults() -> None:
         ({"factor": 4, "quant_step": 0.1}, "--quant-step 0.1"),
         ({"factor": 4, "quant_step": float("nan")}, "--quant-step nan"),
         ({"factor": 4, "dtype": "float16", "quant_step": 4.0}, "--quant-step does not apply"),
+        ({"factor": 4, "chroma_quant_step": 129.0}, "--chroma-quant-step 129.0: choose a value from 0.25 to 128"),
+        ({"factor": 4, "color": "rgb", "chroma_quant_step": 9.0}, "--chroma-quant-step 9.0 does not apply"),
+        ({"factor": 1, "chroma_quant_step": 9.0}, "--chroma-quant-step 9.0 does not apply"),
         ({"factor": 4, "bands": (0, 4)}, "--bands: choose from 0 to 3"),
         ({"factor": 4, "fit": "pad"}, "--fit pad: choose squash, crop"),
         ({"factor": 4, "transform": "fft"}, "--transform fft: choose dct, dct2, none"),
@@ -51,7 +76,7 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
 
 def test_names_of_options_in_files() -> None:
     """Splits that were written earlier say step."""
-    config = SplitConfig(4).resolved()
+    config = SplitConfig(4, quant_step=5.0, chroma_quant_step=5.0).resolved()
     assert config.to_json() == {
         "factor": 4,
         "size": 224,
@@ -68,6 +93,8 @@ def test_names_of_options_in_files() -> None:
         "seed": 0,
         "limit": 0,
     }
+    assert SplitConfig(4).resolved().to_json() == {**config.to_json(), "step": 3.25, "chroma_step": 9.75}
     assert option_name("step") == "quant-step"
+    assert option_name("chroma_step") == "chroma-quant-step"
     assert option_name("samples_per_block") == "samples-per-block"
     assert set(JSON_NAMES) <= set(vars(config))

@@ -83,7 +83,8 @@ def test_other_options_on_the_same_destination_are_refused_by_name(photos: Path,
     out = make_split(photos, tmp_path / "out", factor=4, size=16)
     before = tree(out)
     for change, message in (
-        ({"quant_step": 4.0}, "quant-step 5.0 there, 4.0 here"),
+        ({"quant_step": 4.0}, "chroma-quant-step 9.75 there, 12.0 here; quant-step 3.25 there, 4.0 here"),
+        ({"chroma_quant_step": 3.25}, "chroma-quant-step 9.75 there, 3.25 here"),
         ({"samples_per_block": 32}, "samples-per-block 64 there, 32 here"),
         ({"bands": (0, 1)}, r"bands \[0, 1, 2, 3\] there, \[0, 1\] here"),
     ):
@@ -221,7 +222,8 @@ def test_bands_alone_are_those_of_the_whole(photos: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("transform", ["dct", "dct2", "none"])
 @pytest.mark.parametrize("factor", [1, 4, 16, 36])
 def test_images_come_back_from_their_bands(factor: int, transform: str, photos: Path, tmp_path: Path) -> None:
-    options = {"factor": factor, "size": 48, "transform": transform, "val_per_class": 0, "quant_step": 2.0}
+    options = {"factor": factor, "size": 48, "transform": transform, "val_per_class": 0}
+    options |= {"quant_step": 2.0, "chroma_quant_step": 2.0}
     out = make_split(photos, tmp_path / "out", **options)  # type: ignore[arg-type]
     store, manifest = open_split(out)
     found = fidelity(out, photos, 100)
@@ -254,3 +256,17 @@ def test_limit_draws_from_all_classes(photos: Path) -> None:
     assert sum(job.samples.values()) == 30
     train = next(row for row in job.rows if row.part == "train")
     assert len(set(job.listing.parts["train"].label[train.indices].tolist())) == 3
+
+
+def test_a_split_from_before_chroma_had_its_own_step_goes_on(photos: Path, tmp_path: Path) -> None:
+    earlier = {"factor": 4, "size": 16, "quant_step": 5.0, "chroma_quant_step": 5.0}
+    out = make_split(photos, tmp_path / "out", **earlier)
+    assert "chroma_step" not in json.loads((out / "rows" / "plan.json").read_text())["plan"]
+    before = tree(out)
+    with pytest.raises(DestinationError, match=r"\(chroma-quant-step 5.0 there, 15.0 here\)"):
+        make_split(photos, out, factor=4, size=16, quant_step=5.0)
+    with pytest.raises(
+        DestinationError, match=r"chroma-quant-step 5.0 there, 9.75 here; quant-step 5.0 there, 3.25 here"
+    ):
+        make_split(photos, out, factor=4, size=16)
+    assert tree(make_split(photos, out, **earlier)) == before

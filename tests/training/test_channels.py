@@ -16,6 +16,7 @@ from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band, open_bands, open_split
 from spectral_shards.shards_manifest.errors import FormatError
+from spectral_shards.shards_manifest.spectral.transform import band_matrix, forward
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.band_sets import BandSet, parse_band_sets
 from spectral_shards.train.data.block_cache import BlockCache
@@ -165,6 +166,7 @@ def test_what_band_sets_mean() -> None:
     def parse(text: str) -> list[tuple[tuple[int, ...], int]]:
         return [(each.bands, each.repeat) for each in parse_band_sets(text, range(16))]
 
+    assert parse("stackx2") == [(tuple(range(16)), 0), (tuple(range(16)), 1)]
     assert parse("all") == [((band,), 0) for band in range(16)]
     assert parse("0+1+6,0+2+12") == [((0, 1, 6), 0), ((0, 2, 12), 0)]
     assert parse("0-3, 7") == [((band,), 0) for band in (0, 1, 2, 3, 7)]
@@ -234,8 +236,8 @@ def test_what_several_networks_cost(sub4: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("cnn on")] == [
-        "cnn on 3x12x12, 3 classes",
         "cnn on 12x12x12, 3 classes",
+        "cnn on 3x12x12, 3 classes",
     ]
     assert "2 such networks" in lines
     assert lines[-1].startswith("3 networks: 0.")
@@ -299,8 +301,30 @@ def test_the_image_that_bands_make_up(
     draw = torch.stack([torch.zeros(12), torch.full((12,), 0.5), torch.full((12,), 0.5)])
     assert torch.equal(augmentation.train()(x, draw), got.flip(-1))
     draw[1] = 0.0
-    moved = augmentation.train()(x, draw)
-    assert torch.equal(moved[:, :, 1:], got.flip(-1)[:, :, :-1])
+    moved, pixels = augmentation.train()(x, draw), side // (48 // int(factor**0.5))  # of the image in one of a plane
+    assert torch.equal(moved[:, :, pixels:], got.flip(-1)[:, :, :-pixels])
+
+
+@pytest.mark.parametrize(("transform", "factor"), [("dct2", 4), ("dct", 16), ("none", 4)])
+def test_all_bands_move_by_pixels_of_the_image(
+    transform: str, factor: int, mirrored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """What is shifted and split again is the split of the shifted image."""
+    grid = int(factor**0.5)
+    options = {"factor": factor, "transform": transform, "dtype": "float16", "val_per_class": 0, "color": "rgb"}
+    split = make_split(mirrored[0], tmp_path / "split", size=48, **options)
+    loader = BandLoader(open_bands(split), batch_size=12)
+    x, _ = next(iter(loader))
+    augmentation = BandAugmentation([replace(band, mean=(0.0,) * 3, std=(1.0,) * 3) for band in loader.bands], False, 1)
+    images = BandAugmentation(loader.bands, inputs="image")
+    whole = images.eval()(x) * images.std + images.mean
+    for row, column in ((0, 0), (grid, grid), (1, 2 * grid), (2 * grid, grid - 1)):
+        place = (torch.tensor([0.0, row, column]) + 0.5) / (2 * grid + 1)
+        got = augmentation.train()(x, place[:, None].expand(3, 12))
+        padded = nn.functional.pad(whole, (grid,) * 4)[:, :, row : row + 48, column : column + 48]
+        wanted = forward(padded.numpy(), band_matrix(transform, factor))  # (N, 3, bands, P, P)
+        assert np.allclose(got.unflatten(1, (factor, 3)).numpy(), wanted.swapaxes(1, 2), atol=0.05)
+    assert torch.allclose(augmentation.eval()(x), x.flatten(1, 2).float() * augmentation.step)
 
 
 def test_a_network_on_the_image_of_its_bands(sub4: Path, tmp_path: Path) -> None:

@@ -302,10 +302,7 @@ def test_the_same_integers_as_a_split(factor: int, transform: str) -> None:
     side = 72 // plan.geometry.grid
     stored = np.empty((factor, 3, side * side), np.int8)
     coefficients(plan)(pixels, stored)
-    from spectral_shards.shards_manifest.spectral.transform import band_steps
-
-    steps = band_steps(plan.quant_step, plan.dtype, plan.color, plan.transform, plan.factor)
-    model = ImageToBands(plan.geometry, plan.bands, steps.tolist())
+    model = ImageToBands(plan.geometry, plan.bands, plan.band_steps().tolist())
     found = model(torch.from_numpy(np.ascontiguousarray(pixels[None, :, :, :3].transpose(0, 3, 1, 2))))
     assert np.array_equal(found.numpy().reshape(factor, 3, -1), stored)
 

@@ -25,6 +25,7 @@ class BandsToImage(nn.Module):
     """
 
     weight: torch.Tensor
+    matrix: torch.Tensor
 
     def __init__(self, bands: Sequence[BandManifest]) -> None:
         super().__init__()
@@ -34,6 +35,8 @@ class BandsToImage(nn.Module):
         steps = np.array([band.step for band in bands])
         weight = torch.tensor(matrix[:, :, None] * steps, dtype=torch.float32)  # (grid * grid, bands, 3)
         self.register_buffer("weight", weight, persistent=False)
+        inverse = torch.tensor(np.linalg.pinv(matrix).T, dtype=torch.float32)  # (grid * grid, bands)
+        self.register_buffer("matrix", inverse, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return images, centred on mid-grey, in grey levels: float32 (N, 3, P * grid, P * grid).
@@ -46,9 +49,20 @@ class BandsToImage(nn.Module):
         phases = torch.einsum("kbc,nbchw->nckhw", self.weight, planes)
         return nn.functional.pixel_shuffle(phases.flatten(1, 2), self.grid)
 
+    def split(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the coefficients of images, in grey levels: float32 (N, 3 * bands, side / grid, side / grid).
 
-def image_moments(bands: Sequence[BandManifest]) -> dict[str, NDArray[np.float64]]:
-    """Return the mean and the standard deviation of the images that some bands make up, for each channel: (3,).
+        Args:
+            images: float32 (N, 3, side, side), centred on mid-grey, in grey levels.
+        """
+        phases = nn.functional.pixel_unshuffle(images, self.grid)
+        count, _, height, width = phases.shape
+        phases = phases.reshape(count, 3, self.grid**2, height, width)
+        return torch.einsum("kb,nckhw->nbchw", self.matrix, phases).flatten(1, 2)
+
+
+def image_moments(bands: Sequence[BandManifest]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean and the standard deviation of the images that some bands make up, for each channel: two (3,).
 
     The columns of the matrix are orthogonal, so the mean square of pixels is a sum over bands.
     """
@@ -57,4 +71,4 @@ def image_moments(bands: Sequence[BandManifest]) -> dict[str, NDArray[np.float64
     means, stds = (np.array([getattr(band, name) for band in bands]) for name in ("mean", "std"))
     mean = matrix.mean(axis=0) @ means
     square = (matrix**2).mean(axis=0) @ (means**2 + stds**2)
-    return {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 1e-12))}
+    return mean, np.sqrt(np.maximum(square - mean**2, 1e-12))

@@ -44,12 +44,16 @@ class BandAugmentation(nn.Module):
     1-D DCT and without a transform if all bands are there. Otherwise planes are flipped alone, which keeps the
     picture's layout but not the order of the phases within it.
 
+    A network that reads all bands of a split moves by single pixels of the image: its planes are made up to the image,
+    which is cropped, and split again. Other planes can move by whole pixels of theirs alone, which are s times larger.
+
     Args:
         bands: The manifest of the band, or of each band.
         flip: Flip half of the samples, in training mode.
-        random_shift: Pad inputs with so many zeros before the random crop, so that those without a margin can move too.
+        random_shift: Pad planes with so many zero coefficients before the random crop, so that planes without a margin
+            can move too.
         inputs: 'planes' as above, or 'image': inputs are the images that the bands make up, float32 (N, 3, S, S), where
-            bands that are not here are zero. They move by their own pixels, which are s times smaller than a plane's.
+            bands that are not here are zero.
     """
 
     step: torch.Tensor
@@ -66,18 +70,21 @@ class BandAugmentation(nn.Module):
     ) -> None:
         super().__init__()
         manifests = [bands] if isinstance(bands, BandManifest) else list(bands)
-        self.flip, self.random_shift = flip, random_shift
-        self.compose = BandsToImage(manifests) if inputs == "image" else None
-        self.crop = manifests[0].geometry.crop * (self.compose.grid if self.compose else 1)
-        values = {name: np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "std")}
-        if self.compose:
-            values = {"step": np.ones((1, 3)), **image_moments(manifests)}
-        for name, value in values.items():
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).view(-1, 1, 1), persistent=False)
-        mirror = np.kron(np.eye(1) if self.compose else _mirror(manifests), np.eye(3))  # of channels
+        geometry = manifests[0].geometry
+        self.crop, self.flip, self.random_shift, self.inputs = geometry.crop, flip, random_shift, inputs
+        moves = bool(random_shift or geometry.margin)
+        complete = 1 < len(manifests) == geometry.factor
+        self.compose = BandsToImage(manifests) if inputs == "image" or (complete and moves) else None
+        steps, means, stds = (np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "std"))
+        if inputs == "image":
+            means, stds = image_moments(manifests)
+        mirror = np.kron(_mirror(manifests), np.eye(3))  # of channels
         self._mixes = bool(np.any(mirror != np.diag(mirror.diagonal())))
-        kept = mirror if self._mixes else mirror.diagonal()[:, None, None]
-        self.register_buffer("mirror", torch.tensor(kept, dtype=torch.float32), persistent=False)
+        for name, values in (("step", steps), ("mean", means), ("std", stds), ("mirror", mirror.diagonal())):
+            tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, tensor, persistent=False)
+        if self._mixes:
+            self.register_buffer("mirror", torch.tensor(mirror, dtype=torch.float32), persistent=False)
 
     def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
         """Return network inputs: float32 (N, 3 * bands, C, C), or (N, 3, S, S) of images.
@@ -87,11 +94,41 @@ class BandAugmentation(nn.Module):
             random: What training mode draws flips and crops from, float32 (3, N) in [0, 1), as `draws` gives it; by
                 default numbers of torch's generator.
         """
-        x = self._channels(x)
-        if not self.training:
-            return self._normalised(self._centre_crop(x).float() * self.step)
-        random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
-        x = self._random_crop(x, random[1:])
+        x = x.flatten(1, -3)
+        if self.training:
+            random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
+            return self._augmented(x, random) if self.compose is None else self._augmented_image(x, random)
+        if self.compose is not None and self.inputs == "image":
+            return self._normalised(centre_crop(self.compose(x), self.crop * self.compose.grid))
+        return self._normalised(centre_crop(x, self.crop).float() * self.step)
+
+    def ten_crops(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield ten network inputs, from the corners and the centre of planes, and of their mirror images.
+
+        Raises:
+            TrainError: The planes have no margin.
+        """
+        x, side = x.flatten(1, -3), self.crop
+        whole = self.compose if self.inputs == "image" else None
+        if whole is not None:
+            x, side = whole(x), side * whole.grid
+        room = x.shape[-1] - side
+        if not room:
+            raise TrainError("--ten-crop needs planes with a margin: split with --margin, or leave it out")
+        middle = room // 2
+        for top, left in ((0, 0), (0, room), (room, 0), (room, room), (middle, middle)):
+            crop = x[..., top : top + side, left : left + side]
+            if whole is not None:
+                yield self._normalised(crop)
+                yield self._normalised(crop.flip(-1))
+            else:
+                coefficients = crop.float() * self.step
+                yield self._normalised(coefficients)
+                yield self._normalised(self._mirrored(coefficients))
+
+    def _augmented(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Return inputs that are cropped and flipped as planes."""
+        x = random_crop(x, random[1:], self.crop, self.random_shift)
         if not self.flip:
             return self._normalised(x.float() * self.step)
         flipped = (random[0] < 0.5).view(-1, 1, 1, 1)
@@ -101,26 +138,14 @@ class BandAugmentation(nn.Module):
         x = torch.where(flipped, x.flip(-1), x)  # as stored, which are fewer bytes
         return self._normalised(x.float() * self.step * torch.where(flipped, self.mirror, 1.0))
 
-    def ten_crops(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield ten network inputs, from the corners and the centre of planes, and of their mirror images.
-
-        Raises:
-            TrainError: The planes have no margin.
-        """
-        x = self._channels(x)
-        room = x.shape[-1] - self.crop
-        if not room:
-            raise TrainError("--ten-crop needs planes with a margin: split with --margin, or leave it out")
-        middle = room // 2
-        for top, left in ((0, 0), (0, room), (room, 0), (room, room), (middle, middle)):
-            crop = x[..., top : top + self.crop, left : left + self.crop].float() * self.step
-            yield self._normalised(crop)
-            yield self._normalised(self._mirrored(crop))
-
-    def _channels(self, x: torch.Tensor) -> torch.Tensor:
-        """Return stored bands as channels one after another, or as the images that they make up."""
-        x = x.flatten(1, -3)
-        return x if self.compose is None else self.compose(x)
+    def _augmented_image(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Return inputs that are cropped and flipped as images."""
+        assert self.compose is not None
+        grid = self.compose.grid
+        image = random_crop(self.compose(x), random[1:], self.crop * grid, self.random_shift * grid)
+        if self.flip:
+            image = torch.where((random[0] < 0.5).view(-1, 1, 1, 1), image.flip(-1), image)
+        return self._normalised(image if self.inputs == "image" else self.compose.split(image))
 
     def _normalised(self, coefficients: torch.Tensor) -> torch.Tensor:
         return (coefficients - self.mean) / self.std
@@ -131,23 +156,34 @@ class BandAugmentation(nn.Module):
             return torch.einsum("ck,nkhw->nchw", self.mirror, coefficients.flip(-1))
         return coefficients.flip(-1) * self.mirror
 
-    def _centre_crop(self, x: torch.Tensor) -> torch.Tensor:
-        top = (x.shape[-1] - self.crop) // 2
-        return x[..., top : top + self.crop, top : top + self.crop]
 
-    def _random_crop(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        if self.random_shift:
-            x = nn.functional.pad(x, (self.random_shift,) * 4)
-        room = x.shape[-1] - self.crop
-        if not room:
-            return x
-        corner = (random * (room + 1)).long()  # 1 - 2**-24 times n rounds below n
-        span = torch.arange(self.crop, device=x.device)
-        rows = (corner[0, :, None] + span)[:, None, :, None]
-        columns = (corner[1, :, None] + span)[:, None, None, :]
-        samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
-        channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
-        return x[samples, channels, rows, columns]
+def centre_crop(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Return the middle of planes: (N, channels, side, side)."""
+    top = (x.shape[-1] - side) // 2
+    return x[..., top : top + side, top : top + side]
+
+
+def random_crop(x: torch.Tensor, random: torch.Tensor, side: int, shift: int) -> torch.Tensor:
+    """Return a part of each sample: (N, channels, side, side).
+
+    Args:
+        x: (N, channels, H, H).
+        random: what its place is drawn from, float32 (2, N) in [0, 1): row, column.
+        side: of the part, in pixels.
+        shift: pixels of zeros that are put around each plane before.
+    """
+    if shift:
+        x = nn.functional.pad(x, (shift,) * 4)
+    room = x.shape[-1] - side
+    if not room:
+        return x
+    corner = (random * (room + 1)).long()  # 1 - 2**-24 times n rounds below n
+    span = torch.arange(side, device=x.device)
+    rows = (corner[0, :, None] + span)[:, None, :, None]
+    columns = (corner[1, :, None] + span)[:, None, None, :]
+    samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+    channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
+    return x[samples, channels, rows, columns]
 
 
 def _mirror(bands: Sequence[BandManifest]) -> NDArray[np.float64]:

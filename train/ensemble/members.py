@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +65,21 @@ class FinishedRun:
         return len(self.classes)
 
 
-def find_runs(root: Path) -> list[FinishedRun]:
-    """Return the finished runs below a folder, by their bands and then by name.
+def find_runs(*folders: Path) -> list[FinishedRun]:
+    """Return finished runs, by their bands and then by name.
+
+    Args:
+        folders: each a run, or a folder of runs.
 
     Raises:
         EnsembleError: if there are none, or they do not belong together.
     """
-    if not root.is_dir():
-        raise EnsembleError(f"{root} is not a folder: name the folder with the runs of a split's bands")
-    runs = sorted((open_run(p.parent) for p in root.glob(f"*/{RUN}")), key=lambda run: (run.bands, run.name))
-    if not runs:
-        raise EnsembleError(f"{root} holds no finished runs: train the bands with spectral-train --shards SPLIT first")
+    found = [path.resolve() for folder in folders for path in _run_folders(folder)]
+    if twice := [path for path in found if found.count(path) > 1]:
+        raise EnsembleError(f"{twice[0]} is named twice: name each run once")
+    names = _names(found)
+    opened = (replace(open_run(path), name=name) for path, name in zip(found, names, strict=True))
+    runs = sorted(opened, key=lambda run: (run.bands, run.name))
     first = runs[0]
     for run in runs[1:]:
         check_same(
@@ -84,6 +88,27 @@ def find_runs(root: Path) -> list[FinishedRun]:
             {"sample_order": "sample order", "geometry": "geometry", "class_count": "number of classes"},
         )
     return runs
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """Return the folder itself if it is a finished run, else the finished runs in it. Raises EnsembleError."""
+    if not folder.is_dir():
+        raise EnsembleError(f"{folder} is not a folder: name the folder with the runs of a split's bands")
+    if (folder / RUN).exists():
+        return [folder]
+    inside = sorted(path.parent for path in folder.glob(f"*/{RUN}"))
+    if not inside:
+        raise EnsembleError(f"{folder} holds no finished runs: train networks with spectral-train --shards SPLIT first")
+    return inside
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return the names of folders, with as many of the folders that they are in as make them differ."""
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def check_same(run: FinishedRun, other: FinishedRun, attributes: Mapping[str, str]) -> None:

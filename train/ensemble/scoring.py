@@ -337,12 +337,12 @@ def _class_gains(run: FinishedRun, best: NDArray[np.bool_], fused: NDArray[np.bo
 
 
 def fuse_runs(
-    folder: str | os.PathLike[str], rank_on: str | None = None, baseline: str | os.PathLike[str] | None = None
+    *folders: str | os.PathLike[str], rank_on: str | None = None, baseline: str | os.PathLike[str] | None = None
 ) -> EnsembleReport:
     """Fuse the finished runs of a split.
 
     Args:
-        folder: The folder with the run folders.
+        folders: Each a run folder, or a folder of run folders.
         rank_on: As in `score_ensemble`.
         baseline: The run folder of a network that saw the whole images, to compare with.
 
@@ -353,4 +353,4 @@ def fuse_runs(
         EnsembleError: There are no runs, or they do not belong together.
         TrainError: A run is damaged.
     """
-    return score_ensemble(find_runs(Path(folder)), rank_on, Path(baseline) if baseline is not None else None)
+    return score_ensemble(find_runs(*map(Path, folders)), rank_on, Path(baseline) if baseline is not None else None)

@@ -76,7 +76,7 @@ class Recipe:
     mixup: float = _field(0.0, _between(0, 1), "Alpha of mixup; 0 for none.")
     cutmix: float = _field(0.0, _between(0, 1), "Alpha of cutmix; 0 for none.")
     flip: bool = _field(True, ANY, "Mirror half of the samples.")
-    random_shift: int = _field(0, _at_least(0), "Largest random shift of a plane, in its pixels.")
+    random_shift: int = _field(0, _at_least(0), "Largest random shift, in pixels of a plane.")
 
     def __str__(self) -> str:
         """Return its name and every field, as options."""

@@ -1,0 +1,124 @@
+"""The experiments of the study, as experiments.toml lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+HERE = Path(__file__).parent
+RECORDS = HERE / "records"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Attributes:
+        name: in records and tables.
+        title: for the tables.
+        source: its folder, below the folder of all data sets.
+        split: options of spectral-prep split.
+        train: options of spectral-train.
+    """
+
+    name: str
+    title: str
+    source: str
+    split: tuple[str, ...]
+    train: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Networks that one command trains.
+
+    Attributes:
+        split: name of the split that they read.
+        bands: as --bands takes it.
+        train: further options of spectral-train.
+    """
+
+    split: str
+    bands: str
+    train: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Networks that are trained, and fused if there are several.
+
+    Attributes:
+        name: of its records.
+        title: for the tables.
+        table: the table that it belongs to.
+        data: names of the data sets that it is done on.
+        seeds: one result for each.
+        groups: the networks.
+    """
+
+    name: str
+    title: str
+    table: str
+    data: tuple[str, ...]
+    seeds: tuple[int, ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The whole file.
+
+    Attributes:
+        data: the data sets, by name.
+        splits: options of spectral-prep split, by the name of the split.
+        train: options that all networks are trained with.
+        experiments: in the order in which they are done.
+    """
+
+    data: Mapping[str, Data]
+    splits: Mapping[str, tuple[str, ...]]
+    train: tuple[str, ...]
+    experiments: tuple[Experiment, ...] = field(default=())
+
+
+def load_study(path: Path = HERE / "experiments.toml") -> Study:
+    """Return the study of a file. Raises KeyError or ValueError where it contradicts itself."""
+    raw = tomllib.loads(path.read_text())
+    study = Study(
+        data={
+            name: Data(name, each["title"], each["source"], _words(each["split"]), _words(each.get("train", "")))
+            for name, each in raw["data"].items()
+        },
+        splits={name: _words(options) for name, options in raw["splits"].items()},
+        train=_words(raw["train"]),
+        experiments=tuple(_experiment(each, tuple(raw["data"])) for each in raw["experiment"]),
+    )
+    names = [experiment.name for experiment in study.experiments]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{path} names {', '.join(sorted(twice))} twice")
+    for experiment in study.experiments:
+        if unknown := {group.split for group in experiment.groups} - set(study.splits):
+            raise ValueError(f"{path}: {experiment.name} names unknown splits: {', '.join(unknown)}")
+        if unknown := set(experiment.data) - set(study.data):
+            raise ValueError(f"{path}: {experiment.name} names unknown data: {', '.join(unknown)}")
+    return study
+
+
+def _experiment(raw: Mapping[str, Any], data: tuple[str, ...]) -> Experiment:
+    groups = raw["groups"]
+    return Experiment(
+        name=raw["name"],
+        title=raw["title"],
+        table=raw.get("table", "cost"),
+        data=tuple(raw.get("data", data)),
+        seeds=tuple(raw.get("seeds", (0,))),
+        groups=tuple(Group(each["split"], each["bands"], _words(each.get("train", ""))) for each in groups),
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())

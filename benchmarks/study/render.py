@@ -1,0 +1,169 @@
+"""Make the tables and the plot of docs/results.md from the records of the study.
+
+    python benchmarks/study/render.py
+
+No figure is typed: what stands between the two marks in docs/results.md is replaced. `--check` ends with exit code 1
+where that is not what the records give.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+from experiments import RECORDS, Data, Experiment, Study, load_study
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
+PLOT = RESULTS.with_name("study.png")
+BEGIN, END = "<!-- study: made by benchmarks/study/render.py -->", "<!-- end of the study -->"
+BASELINE = "baseline"
+EQUAL_WEIGHTS = "mean of log"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment on a data set.
+
+    Attributes:
+        experiment: what was done.
+        records: one for each seed that is done.
+    """
+
+    experiment: Experiment
+    records: tuple[dict[str, Any], ...]
+
+    @property
+    def networks(self) -> int:
+        """How many networks it has."""
+        return len(self.records[0]["networks"])
+
+    def top1(self) -> list[float]:
+        """Return the accuracy of each seed in %: of the chosen and weighted members, or of the only network."""
+        return [100 * (each["fused"] or each["networks"][0])["top1"] for each in self.records]
+
+    def equal_weights(self) -> list[float]:
+        """Return the accuracy of each seed in % with equal weights; empty for one network."""
+        return [100 * each["fused"]["rules"][EQUAL_WEIGHTS] for each in self.records if each["fused"]]
+
+    def single(self) -> float:
+        """Return the mean accuracy of its networks alone, in %."""
+        return float(mean(100 * network["top1"] for each in self.records for network in each["networks"]))
+
+    def total(self, name: str) -> float:
+        """Return the sum of a cost over the networks, the mean over seeds."""
+        return float(mean(sum(network[name] for network in each["networks"]) for each in self.records))
+
+    def longest(self) -> float:
+        """Return the seconds of the network that takes longest, the mean over seeds."""
+        return float(mean(max(network["seconds"] for network in each["networks"]) for each in self.records))
+
+
+def rows_of(study: Study, data: Data, table: str) -> list[Row]:
+    """Return what has been done on a data set, in the order of the study."""
+    found = []
+    for experiment in study.experiments:
+        if experiment.table == table or (table != "cost" and experiment.name in (BASELINE, "channels")):
+            paths = [RECORDS / f"{data.name}-{experiment.name}-{seed}.json" for seed in experiment.seeds]
+            records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
+            if records:
+                found.append(Row(experiment, records))
+    return found
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return a mean with its standard deviation and count."""
+    if not values:
+        return ""
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "") + f" (n = {len(values)})"
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a table. Costs are multiples of the baseline's."""
+    base = next((row for row in rows if row.experiment.name == BASELINE), None)
+    lines = [
+        "| | networks | top-1, % | equal weights | one alone | multiply-adds | longest network | bytes read |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        costs = ["", "", ""]
+        if base is not None:
+            costs = [
+                f"{row.total('multiply_adds') / base.total('multiply_adds'):.2f}",
+                f"{row.longest() / base.longest():.2f}",
+                f"{row.total('bytes') / base.total('bytes'):.2f}",
+            ]
+        alone = f"{row.single():.2f}" if row.networks > 1 else ""
+        cells = [
+            row.experiment.title,
+            str(row.networks),
+            spread(row.top1()),
+            spread(row.equal_weights()),
+            alone,
+            *costs,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def text(study: Study) -> str:
+    """Return what stands between the marks."""
+    lines = [BEGIN]
+    for title, name in (("At equal cost", "cost"), ("What is stored", "stored"), ("Smaller planes", "plane")):
+        for data in study.data.values():
+            rows = rows_of(study, data, name)
+            if any(row.experiment.table == name for row in rows):
+                dates = sorted({record["date"] for row in rows for record in row.records})
+                when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+                lines += ["", f"### {title}: {data.title}", f"{when}", "", *table(rows)]
+    return "\n".join([*lines, "", END])
+
+
+def plot(study: Study) -> bytes:
+    """Return a PNG: accuracy against cost, a panel for each data set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(study.data), figsize=(6 * len(study.data), 4.5), constrained_layout=True)
+    for axis, data in zip(axes, study.data.values(), strict=True):
+        rows = rows_of(study, data, "cost")
+        base = next((row for row in rows if row.experiment.name == BASELINE), None)
+        for row in rows if base is not None else []:
+            assert base is not None
+            cost = row.total("multiply_adds") / base.total("multiply_adds")
+            values = row.top1()
+            error = stdev(values) if len(values) > 1 else 0.0
+            axis.errorbar([cost], [mean(values)], yerr=[error], marker="o", capsize=3, label=row.experiment.title)
+        axis.set(xlabel="multiply-adds of training, baseline = 1", ylabel="top-1, %", title=data.title)
+        axis.legend(fontsize=7, loc="lower right")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    pyplot.close(figure)
+    return buffer.getvalue()
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing: exit code 1 if the tables are not those of the records.")
+def main(check: bool) -> None:
+    """Replace the tables of docs/results.md."""
+    study = load_study()
+    whole = RESULTS.read_text()
+    before, _, rest = whole.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    made = before + text(study) + after
+    if check:
+        sys.exit(made != whole)
+    RESULTS.write_text(made)
+    PLOT.write_bytes(plot(study))
+
+
+if __name__ == "__main__":
+    main()
