@@ -168,6 +168,12 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
 )
 @click.option("--address", default="", help="Address of the cluster, as in tcp://head:8786 (Dask) or auto (Ray).")
 @click.option("--describe", is_flag=True, help="Print what the network costs, and train nothing.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    help="Print which networks to train on a split for so many times the multiply-adds of one network on whole images, "
+    "and train nothing.",
+)
 @click.option("--evaluate", type=click.Path(), help="A checkpoint to evaluate on the val part; nothing is trained.")
 @click.option("--ten-crop", is_flag=True, help="With --evaluate: the mean of ten crops; needs planes with a margin.")
 @click.pass_context

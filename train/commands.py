@@ -33,6 +33,8 @@ from .ensemble.report import markdown, plot
 from .ensemble.rules import RULES, SPACES
 from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
 from .errors import EnsembleError, TrainError
+from .launch.budget import suggestions
+from .launch.budget import text as budget_text
 from .launch.launcher import TrainJob, TrainOutcome, train_networks, train_one
 from .launch.progress import progress_table
 from .networks.profile import describe
@@ -68,6 +70,9 @@ def train(options: TrainOptions) -> None:
     if ranks.is_rank0 and not options.evaluate:
         for note in notes:
             click.echo(note)
+    if options.budget is not None:
+        click.echo(_budget(options.shards, plan, options.budget))
+        return
     networks = _band_sets(options, manifest)
     if options.describe:
         click.echo(_profile(options.shards, networks, plan))
@@ -154,6 +159,17 @@ def _profile(shards: str, networks: Sequence[BandSet], plan: TrainPlan) -> str:
     if len(networks) > 1:
         texts.append(f"{len(networks)} networks: {total / 1e9:.3f} G multiply-adds an image in all")
     return "\n".join(texts)
+
+
+def _budget(shards: str, plan: TrainPlan, budget: float) -> str:
+    """Return which networks to train on a split for a cost."""
+    bands = open_bands(shards).each
+    if len(bands) == 1 or "train" not in bands[0].parts:
+        raise TrainError(f"--budget: {shown(shards)} has to be a split of several bands with a train part")
+    samples = bands[0].parts["train"].samples
+    trained = 1 - min(plan.holdout_samples, samples // 20) / samples
+    found = suggestions(bands, plan.network, plan.recipe, trained, budget)
+    return budget_text(shown(shards), bands, found, budget)
 
 
 def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:

@@ -71,7 +71,8 @@ class TrainOptions:
         run: options of the run.
         reading: how samples are read.
         launch: where bands are trained.
-        describe: print what the network costs, and train nothing.
+        describe: print what the networks cost, and train nothing.
+        budget: print which networks fit this cost, and train nothing; None to train.
         evaluate: checkpoint to evaluate, in place of training.
         ten_crop: evaluate on ten crops.
         given: names of the options that are on the command line, in its order.
@@ -86,6 +87,7 @@ class TrainOptions:
     reading: ReadOptions
     launch: LaunchOptions
     describe: bool
+    budget: float | None
     evaluate: str | None
     ten_crop: bool
     given: tuple[str, ...]
@@ -120,6 +122,7 @@ class TrainOptions:
             ),
             launch=LaunchOptions(values["bands"], values["jobs"], values["backend"], values["address"]),
             describe=values["describe"],
+            budget=values["budget"],
             evaluate=values["evaluate"],
             ten_crop=values["ten_crop"],
             given=given,

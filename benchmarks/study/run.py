@@ -35,7 +35,7 @@ from spectral_shards.train.ensemble.scoring import score_ensemble
 from spectral_shards.train.runs.run_record import RunRecord, read_run
 
 LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # commands of one folder follow one another
-SEEDS_APART = 1000  # networks of one group have seeds that follow one another
+SEED_DISTANCE = 1000  # networks of one group have seeds that follow one another
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def task(study: Study, data: Data, group: Group, seed: int, work: Path) -> Task:
     split = work / data.name / group.split
     slug = "_".join(option.lstrip("-") for option in group.train) or "plain"
     out = work / data.name / "runs" / group.split / slug / f"seed{seed}"
-    options = (*study.train, *data.train, *group.train, "--seed", str(SEEDS_APART * seed))
+    options = (*study.train, *data.train, *group.train, "--seed", str(SEED_DISTANCE * seed))
     command = (program("spectral-train"), "--shards", str(split), "--bands", group.bands, "--out", str(out), *options)
     return Task(split, out, command)
 

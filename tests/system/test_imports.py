@@ -63,8 +63,8 @@ def test_the_public_surface_is_sorted_typed_and_there() -> None:
     for name in names:
         module = f"{OURS}.{spectral_shards._HOME[name]}"
         assert getattr(spectral_shards, name).__module__ == module  # its home, and no way through others
-    with pytest.raises(AttributeError, match="has no attribute 'open_bands'"):
-        spectral_shards.open_bands  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'open_bucket'"):
+        spectral_shards.open_bucket  # noqa: B018
     source = ast.parse(Path(spectral_shards.__file__ or "").read_text())
     typed = {
         alias.name: f"{node.module}"

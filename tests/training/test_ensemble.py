@@ -360,7 +360,7 @@ def test_costs_and_classes_beside_a_baseline(many: Path, with_holdout: Path, tmp
 
 
 def test_runs_of_several_folders(runs: Path, tmp_path: Path) -> None:
-    """Members of any mix: run folders, folders of runs; names tell them apart, and the report goes where it is told."""
+    """Members of any mix: run folders, folders of runs; names differ by folder, and the report goes where it should."""
     other = Path(shutil.copytree(runs, tmp_path / "other"))
     everything = find_runs(runs, other)
     assert [run.name for run in everything][:2] == sorted([f"other/{run}" for run in ("00",)] + [f"{runs.name}/00"])

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import models
 
+from spectral_shards.shards_manifest.dataset import open_bands
 from spectral_shards.train import networks
-from spectral_shards.train.networks.profile import describe
+from spectral_shards.train.band_sets import parse_band_sets
+from spectral_shards.train.errors import TrainError
+from spectral_shards.train.launch.budget import energies, strongest, suggestions, whole_image
+from spectral_shards.train.networks.profile import describe, multiply_adds
 from spectral_shards.train.recipes import load
-from support.programs import program
+from support.programs import fails, program
 
 PLANES = (224, 112, 56, 32, 16, 8)
 
@@ -117,3 +122,81 @@ def test_published_sizes_and_stems() -> None:
     assert small.maxpool(x).shape == (1, 64, 56, 56)
     for plane in (8, 16, 32):
         assert networks.build_network("cnn", plane, 10).eval()(torch.zeros(2, 3, plane, plane)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "budget"), [("cnn", 1.0), ("cnn", 0.25), ("resnet18", 1.0), ("resnet50", 3.0), ("vgg16", 2.0)]
+)
+def test_what_is_suggested_for_a_budget_fits_it(name: str, budget: float, sub4: Path) -> None:
+    bands, recipe = open_bands(sub4).each, load("quick")
+    found = suggestions(bands, networks.NetworkOptions(name), recipe, 0.95, budget)
+    whole = multiply_adds(networks.NetworkOptions(name), whole_image(bands))
+    assert whole_image(bands) == networks.InputShape(24, 3)
+    for each in found:
+        read = parse_band_sets(each.bands, range(4))
+        assert len(read) == each.networks
+        chosen = [bands[band] for band in read[0].bands]
+        cost = 0.95 * each.networks * multiply_adds(each.options, each.options.shape(chosen)) / whole
+        assert each.cost == pytest.approx(cost)
+        assert 0.5 * budget < cost <= budget
+        assert each.energy == pytest.approx(sum(energies(bands)[band] for band in read[0].bands))
+        train = [shard.bytes for band in chosen for shard in band.parts["train"].shards]
+        assert each.epoch_bytes == each.networks * sum(train)
+    assert found[0].bands.startswith("stack")
+    assert found[0].energy == pytest.approx(1)
+
+
+def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
+    bands = open_bands(sub4).each
+    held = energies(bands)
+    assert sum(held) == pytest.approx(1)
+    assert strongest(bands, 0.0) == [held.index(max(held))]
+    assert strongest(bands, 1 - 1e-9) == [0, 1, 2, 3]
+    for share in (0.5, 0.9, 0.99):
+        places = strongest(bands, share)
+        assert sum(held[place] for place in places) >= share
+        assert sum(held[place] for place in places) - min(held[place] for place in places) < share
+
+
+def test_a_budget_from_the_command_line(sub4: Path) -> None:
+    done = program("spectral-train", "--shards", sub4, "--network", "cnn", "--recipe", "quick", "--budget", "1")
+    assert done.returncode == 0, done.stderr
+    command = done.stdout.splitlines()[-1]
+    assert command.startswith(f"spectral-train --shards {sub4} --network cnn --bands stackx")
+    described = program(*command.split(), "--recipe", "quick", "--describe")
+    assert described.returncode == 0, described.stderr
+    said = fails("spectral-train", "--shards", sub4, "--network", "vgg16", "--budget", "0.001")
+    assert said.startswith("Error: --budget 0.001 is too small: the cheapest vgg16 on these planes costs")
+    assert "has to be a split of several bands" in fails("spectral-train", "--shards", sub4 / "00", "--budget", "1")
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50"])
+def test_stems_and_widths(name: str) -> None:
+    shape = networks.InputShape(32, 10, 12)
+    whole = multiply_adds(networks.NetworkOptions(name), shape)
+    costs = [multiply_adds(networks.NetworkOptions(name, stride), shape) for stride in networks.STEM_STRIDES]
+    assert costs[0] == whole > costs[1] > costs[2]
+    assert 3 < costs[0] / costs[1] < 5
+    half = multiply_adds(networks.NetworkOptions(name, width=0.5), shape)
+    assert 3 < whole / half < 4.5
+    for options in (networks.NetworkOptions(name, 2, 1.5), networks.NetworkOptions(name, 4, 0.25)):
+        assert options.build(shape)(torch.zeros(2, 12, 32, 32)).shape == (2, 10)
+    for stride, width, why in ((3, 1.0, "--stem-stride 3: choose 1, 2, 4"), (0, 9.0, "--width 9: choose 0.05 to 8")):
+        with pytest.raises(TrainError, match=why):
+            networks.build_network(name, 32, 10, 3, stride, width)
+
+
+def test_networks_of_one_size_refuse_others() -> None:
+    with pytest.raises(TrainError, match="--width does not go with --network vgg16: choose cnn, resnet18, resnet34"):
+        networks.build_network("vgg16", 32, 10, width=0.5)
+    with pytest.raises(TrainError, match="--stem-stride does not go with --network alexnet"):
+        networks.build_network("alexnet", 32, 10, stem_stride=2)
+
+
+def test_a_narrow_resnet_has_torchvisions_layers() -> None:
+    """Width 1 by our own layers is torchvision's network, name for name."""
+    ours = dict(networks.build_network("resnet50", 56, 10, width=1.0001).named_parameters())
+    theirs = dict(models.resnet50(num_classes=10).named_parameters())
+    assert {name: p.shape for name, p in ours.items() if name != "conv1.weight"} == {
+        name: p.shape for name, p in theirs.items() if name != "conv1.weight"
+    }

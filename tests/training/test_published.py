@@ -10,6 +10,7 @@ import torch
 from spectral_shards.shards_manifest.manifest import MANIFEST, load_band
 from spectral_shards.train import recipes
 from spectral_shards.train.config import TrainPlan
+from spectral_shards.train.networks import NetworkOptions
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -30,7 +31,8 @@ def test_a_step_of_every_row(row: Row, sub4: Path) -> None:
     geometry = replace(manifest.geometry, factor=row.factor, size=row.size, margin=0)
     classes = tuple(map(str, range(row.classes)))
     step = train_step(
-        replace(manifest, geometry=geometry, classes=classes), TrainPlan(row.network, recipes.load(row.recipe))
+        replace(manifest, geometry=geometry, classes=classes),
+        TrainPlan(NetworkOptions(row.network), recipes.load(row.recipe)),
     )
     parameter = next(step.model.network.parameters())
     random = torch.Generator().manual_seed(0)

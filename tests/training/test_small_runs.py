@@ -274,7 +274,7 @@ def test_the_data_of_another_network(runs: Path, sub4: Path, tmp_path: Path) -> 
     other = class_folders(tmp_path / "three", {"ant": 20, "bee": 20, "dog": 20})
     named = make_split(other, tmp_path / "named", factor=4, size=24, transform="dct2")
     large = make_split(other, tmp_path / "large", factor=4, size=32, transform="dct2", fit="crop")
-    end = "name the band that it was trained on"
+    end = "name the bands that it was trained on"
     for shards, said in (
         (classes / "02", "3 classes there, 2 here"),
         (named / "02", "class 2 is cat there, dog here"),
@@ -297,7 +297,7 @@ def test_the_difference_to_other_runs_is_said_in_words(runs: Path, sub4: Path, t
         (other / "00", quick(), "other samples, or the same in another order"),
         (sub4 / "00", plan, "recipe lr 0.1 there, 0.3 here"),
         (sub4 / "00", replace(quick(), holdout_samples=3), "holdout-samples 10000 there, 3 here"),
-        (sub4 / "01", quick(), "band 0 there, 1 here"),
+        (sub4 / "01", quick(), "bands 0 there, 1 here"),
     ):
         with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):
             train_network(str(shards), runs / "00", options, quiet=True)

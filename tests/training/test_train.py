@@ -76,7 +76,7 @@ def test_a_checkpoint_is_evaluated(runs: Path, sub4: Path, photos: Path, tmp_pat
     sentence = fails(*evaluate, sub4 / "01")
     assert sentence == (
         f"Error: {path} was trained on other data than {sub4 / '01'} (band 2 there, 1 here): "
-        "name the band that it was trained on"
+        "name the bands that it was trained on"
     )
     assert "is a whole split, not one band" in fails(*evaluate, sub4)
     assert "--ten-crop needs planes with a margin" in fails(*evaluate, sub4 / "02", "--ten-crop")
@@ -171,7 +171,9 @@ def test_loss_falls_and_bands_differ(sub4: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", sorted(networks.NETWORKS))
 def test_every_network_takes_a_step(network: str, precision: str, sub4: Path) -> None:
     manifest = load_band((sub4 / "00" / MANIFEST).read_bytes(), "m")
-    step = train_step(manifest, TrainPlan(network, recipes.load("imagenet1k"), precision=precision))
+    step = train_step(
+        manifest, TrainPlan(networks.NetworkOptions(network), recipes.load("imagenet1k"), precision=precision)
+    )
     parameters = list(step.model.network.parameters())
     before = [p.detach().clone() for p in parameters]
     x, y = torch.randint(-50, 50, (8, 3, 12, 12), dtype=torch.int8), torch.randint(0, 3, (8,))
