@@ -148,14 +148,14 @@ def test_what_is_suggested_for_a_budget_fits_it(name: str, budget: float, sub4: 
 
 def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
     bands = open_bands(sub4).each
-    held = energies(bands)
-    assert sum(held) == pytest.approx(1)
-    assert strongest(bands, 0.0) == [held.index(max(held))]
+    shares = energies(bands)
+    assert sum(shares) == pytest.approx(1)
+    assert strongest(bands, 0.0) == [shares.index(max(shares))]
     assert strongest(bands, 1 - 1e-9) == [0, 1, 2, 3]
     for share in (0.5, 0.9, 0.99):
         places = strongest(bands, share)
-        assert sum(held[place] for place in places) >= share
-        assert sum(held[place] for place in places) - min(held[place] for place in places) < share
+        assert sum(shares[place] for place in places) >= share
+        assert sum(shares[place] for place in places) - min(shares[place] for place in places) < share
 
 
 def test_a_budget_from_the_command_line(sub4: Path) -> None:

@@ -56,11 +56,11 @@ def energies(bands: Sequence[BandManifest]) -> list[float]:
 
 def strongest(bands: Sequence[BandManifest], share: float) -> list[int]:
     """Return the places of the fewest bands that hold a share of the energy, in ascending order."""
-    held = energies(bands)
+    shares = energies(bands)
     chosen: list[int] = []
-    for place in sorted(range(len(bands)), key=lambda place: -held[place]):
+    for place in sorted(range(len(bands)), key=lambda place: -shares[place]):
         chosen.append(place)
-        if sum(held[each] for each in chosen) >= share:
+        if sum(shares[each] for each in chosen) >= share:
             break
     return sorted(chosen)
 
