@@ -143,7 +143,8 @@ def plot(study: Study) -> bytes:
             error = stdev(values) if len(values) > 1 else 0.0
             axis.errorbar([cost], [mean(values)], yerr=[error], marker="o", capsize=3, label=row.experiment.title)
         axis.set(xlabel="multiply-adds of training, baseline = 1", ylabel="top-1, %", title=data.title)
-        axis.legend(fontsize=7, loc="lower right")
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=7, loc="lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     pyplot.close(figure)
@@ -162,7 +163,8 @@ def main(check: bool) -> None:
     if check:
         sys.exit(made != whole)
     RESULTS.write_text(made)
-    PLOT.write_bytes(plot(study))
+    if any(RECORDS.glob("*.json")):
+        PLOT.write_bytes(plot(study))
 
 
 if __name__ == "__main__":
