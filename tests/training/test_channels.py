@@ -212,9 +212,15 @@ def test_the_command_line(sub4: Path, tmp_path: Path) -> None:
     assert [record.identity.options.seed for record in records] == [0, 0, 0, 1]
     logits = [(tmp_path / "runs" / name / "val-logits.npy").read_bytes() for name in names]
     assert len(set(logits)) == 4
-    again = program(*command, "--bands", "0..2,2x2", "--jobs", "2")
+    again = program(*command, "--bands", "0..2,2x2,1+3x2", "--jobs", "2")
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("is finished: top-1") == 3
+    assert "5 of 5 networks done" in again.stderr
+    alone = program(*command[:3], *QUICK, "--out", tmp_path / "alone", "--bands", "1+3x2")
+    assert alone.returncode == 0, alone.stderr
+    for name in ("01+03", "01+03x2"):
+        logits = [(tmp_path / folder / name / "val-logits.npy").read_bytes() for folder in ("runs", "alone")]
+        assert logits[0] == logits[1]
 
     checkpoint = tmp_path / "runs" / "00+03" / "checkpoint.pt"
     evaluated = program("spectral-train", "--shards", sub4, "--evaluate", checkpoint)
