@@ -83,7 +83,7 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "runs") == wanted
     table = done.stderr.splitlines()
-    assert table[0].split() == ["band", "epoch", "loss", "train", "val", "data_wait", "state"]
+    assert table[0].split() == ["bands", "epoch", "loss", "train", "val", "data_wait", "state"]
     assert [line.split()[0] for line in table[1:5]] == BANDS
     assert all(line.split()[1] == "2/2" and line.endswith("done") for line in table[1:5])
     assert table[5] == "4 of 4 networks done"
