@@ -148,13 +148,20 @@ def record(study: Study, experiment: Experiment, data: Data, seed: int, work: Pa
 
 
 def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, int]]:
-    """Return what has no record yet: one data set after another, the experiments in their order."""
+    """Return what has no record yet, in order.
+
+    One data set follows another; on each the table of costs comes first, the first seed of all its rows before the
+    second one, so that an early end leaves a whole table.
+    """
+    tables = sorted({each.table for each in study.experiments}, key=lambda table: (table != "cost", table))
     found = [
-        (experiment, data, seed)
+        (experiment, data, experiment.seeds[number])
         for data in study.data.values()
+        for table in tables
+        for number in range(max(len(each.seeds) for each in study.experiments))
         for experiment in study.experiments
-        if data.name in experiment.data and (not only or experiment.name in only)
-        for seed in experiment.seeds
+        if experiment.table == table and data.name in experiment.data and number < len(experiment.seeds)
+        if not only or experiment.name in only
     ]
     return [each for each in found if not record_path(each[0].name, each[1].name, each[2]).exists()]
 
