@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from .errors import FormatError
 from .manifest import MANIFEST, BandManifest, SplitManifest, load_band, load_split, manifest_kind
+from .shard.bands_reader import BandsReader, Blocks
+from .shard.reader import BlockReader, Cache
 from .storage.address import shown
 from .storage.base import Store
 from .storage.opening import open_store
@@ -139,7 +141,7 @@ def read_band(store: Store, folder: str) -> BandManifest:
         raise FormatError(f"{store}/{name} is missing: copy the band again") from None
 
 
-def open_bands(data: str | os.PathLike[str] | Band | Split | Bands, bands: Sequence[int] = ()) -> Bands:
+def open_bands(data: str | os.PathLike[str] | Band | Split, bands: Sequence[int] = ()) -> Bands:
     """Open some bands of a split, to be read side by side.
 
     Args:
@@ -150,8 +152,6 @@ def open_bands(data: str | os.PathLike[str] | Band | Split | Bands, bands: Seque
         FormatError: A band is missing or damaged, or the bands do not hold the same images in the same order.
         StoreError: The disk or the server refuses.
     """
-    if isinstance(data, Bands):
-        return data
     opened = data if isinstance(data, (Band, Split)) else open_data(data)
     store = opened.store
     if isinstance(opened, Band):
@@ -170,6 +170,26 @@ def open_bands(data: str | os.PathLike[str] | Band | Split | Bands, bands: Seque
     return Bands(store, found)
 
 
+def open_part(bands: Bands, part: str, cache: Cache | None = None) -> Blocks:
+    """Return the reader of a part of some bands; that of a single band for `open_bands` of a band's own folder.
+
+    Args:
+        bands: From `open_bands`.
+        part: train or val.
+        cache: Where to keep blocks of a server; None for nowhere.
+
+    Raises:
+        FormatError: There is no such part, or the bands have other blocks than each other.
+        ShardError: An index is missing or damaged.
+        StoreError: The disk or the server refuses.
+    """
+    store, count = bands.store, len(bands.manifests)
+    if part not in bands.first.parts:
+        raise FormatError(f"{store} has no {part} part: choose {', '.join(bands.first.parts)}")
+    readers = [BlockReader(store, band, part, cache, folder, count) for folder, band in bands.manifests.items()]
+    return readers[0] if "" in bands.manifests else BandsReader(readers)
+
+
 def _check_alike(store: Store, bands: Mapping[str, BandManifest]) -> None:
     """Raise FormatError if bands do not hold the same images in the same order."""
     folder, first = next(iter(bands.items()))
@@ -177,7 +197,6 @@ def _check_alike(store: Store, bands: Mapping[str, BandManifest]) -> None:
         here, there = f"{store}/{other}", f"{store}/{folder}"
         if (band.geometry, band.classes) != (first.geometry, first.classes):
             raise FormatError(f"{here} has another geometry or other classes than {there}: copy the split again")
-        if {name: part.digest for name, part in band.parts.items()} != {
-            name: part.digest for name, part in first.parts.items()
-        }:
+        orders = [{name: part.digest for name, part in each.parts.items()} for each in (first, band)]
+        if orders[0] != orders[1]:
             raise FormatError(f"{here} has another sample order than {there}: copy the split again")

@@ -128,7 +128,7 @@ class BandManifest:
         block: Samples of every block but the last of a shard.
         step: For each channel; coefficient = stored value * step.
         mean: For each channel, of the coefficients over train.
-        std: For each channel, of the coefficients over train.
+        std: For each channel, of the coefficients over train; 1 where all are equal.
         classes: Their names, in the order of labels.
         parts: train, and val where there is one.
     """
@@ -143,6 +143,11 @@ class BandManifest:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     parts: Mapping[str, Part]
+
+    @property
+    def variance(self) -> tuple[float, ...]:
+        """For each channel, of the coefficients over train: 0 where all are equal, for which `std` is 1."""
+        return tuple(0.0 if std == 1 else std**2 for std in self.std)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ EVALUATE_OPTIONS = {
     "cache_size",
     "on_bad_shard",
 }
+BUDGET_CHOOSES = {"bands", "inputs", "stem_stride", "width", "describe", "evaluate"}
 
 
 def train(options: TrainOptions) -> None:
@@ -86,6 +87,8 @@ def train(options: TrainOptions) -> None:
 
 
 def _check_together(options: TrainOptions) -> None:
+    if options.budget is not None and (given := [name for name in options.given if name in BUDGET_CHOOSES]):
+        raise click.UsageError(f"--{given[0].replace('_', '-')} does not go with --budget: leave it out")
     if not options.evaluate:
         if options.ten_crop:
             raise click.UsageError("--ten-crop belongs to --evaluate")
@@ -150,7 +153,8 @@ def _band_sets(options: TrainOptions, manifest: BandManifest | SplitManifest) ->
 
 def _profile(shards: str, networks: Sequence[BandSet], plan: TrainPlan) -> str:
     """Return what the networks cost, each kind of them once."""
-    kinds = Counter(plan.network.shape(open_bands(shards, each.bands).each) for each in networks or [BandSet(())])
+    sets = [each.bands for each in networks] or [()]  # a single band is all that there is
+    kinds = Counter(plan.network.shape(open_bands(shards, bands).each) for bands in sets)
     texts, total = [], 0
     for shape, several in kinds.items():
         profile = describe(plan.network, shape)
@@ -168,7 +172,7 @@ def _budget(shards: str, plan: TrainPlan, budget: float) -> str:
         raise TrainError(f"--budget: {shown(shards)} has to be a split of several bands with a train part")
     samples = bands[0].parts["train"].samples
     trained = 1 - min(plan.holdout_samples, samples // 20) / samples
-    found = suggestions(bands, plan.network, plan.recipe, trained, budget)
+    found = suggestions(bands, plan.network.name, plan.recipe, trained, budget)
     return budget_text(shown(shards), bands, found, budget)
 
 

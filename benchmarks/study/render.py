@@ -121,7 +121,8 @@ def text(study: Study) -> str:
             if any(row.experiment.table == name for row in rows):
                 dates = sorted({record["date"] for row in rows for record in row.records})
                 when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-                lines += ["", f"### {title}: {data.title}", f"{when}", "", *table(rows)]
+                where = "; ".join(sorted({record["machine"] for row in rows for record in row.records}))
+                lines += ["", f"### {title}: {data.title}", f"{when}; {where}", "", *table(rows)]
     return "\n".join([*lines, "", END])
 
 

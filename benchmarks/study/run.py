@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -142,9 +143,18 @@ def record(study: Study, experiment: Experiment, data: Data, seed: int, work: Pa
         "networks": networks,
         "fused": fused,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": platform.machine(),
+        "machine": machine(),
         "torch": torch.__version__.split("+")[0],
     }
+
+
+def machine() -> str:
+    """Return the GPU, or the model of the CPU and its cores, that this runs on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpu = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*: (.+)", cpu.read_text()) if cpu.exists() else []
+    return f"{len(os.sched_getaffinity(0))} cores of {models[0] if models else platform.processor()}"
 
 
 def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, int]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shards_manifest.dataset import Split, open_split, read_band
+from ...shards_manifest.dataset import Split, open_bands, open_part, open_split
 from ...shards_manifest.errors import FormatError
 from ...shards_manifest.manifest import SplitManifest
-from ...shards_manifest.shard.reader import BlockReader
+from ...shards_manifest.shard.bands_reader import Blocks
 from ...shards_manifest.spectral.color import to_rgb
 from ...shards_manifest.spectral.transform import band_matrix, inverse
 from ...shards_manifest.storage.base import Store
@@ -36,22 +37,18 @@ class SplitBlocks:
             part: train or val.
 
         Raises:
-            FormatError: There are no bands, or the manifest of one is missing or damaged.
+            FormatError: There are no bands, or they do not belong together, or the manifest of one is damaged.
             ShardError: An index is missing or damaged.
         """
         self._factor, self._side = manifest.geometry.factor, manifest.geometry.plane
-        bands = {summary.folder: read_band(store, summary.folder) for summary in manifest.bands}
-        if not bands:
-            raise FormatError(f"{store} has no bands")
-        self._bands = list(bands.values())
-        self._readers = [
-            BlockReader(store, band, part, folder=folder, shared_by=len(bands)) for folder, band in bands.items()
-        ]
-        self.samples = self._readers[0].samples
+        bands = open_bands(Split(store, manifest))
+        self._bands = bands.each
+        self._blocks = open_part(bands, part)
+        self.samples = self._blocks.samples
         self._files = ExitStack()
 
     def __enter__(self) -> SplitBlocks:
-        self._readers = [self._files.enter_context(reader.for_reader(1)) for reader in self._readers]
+        self._blocks = cast("Blocks", self._files.enter_context(self._blocks.for_reader(1)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,8 +60,7 @@ class SplitBlocks:
     def read(self, block: int) -> NDArray[np.float32]:
         """Return one block: float32 (K, n, 3, P, P). Raises ShardError, StoreError."""
         out = np.zeros((self._factor, int(self.samples[block]), 3, self._side, self._side), np.float32)
-        for band, reader in zip(self._bands, self._readers, strict=True):
-            x, _ = reader.read(block)
+        for band, (x, _) in zip(self._bands, self._blocks.each_band(self._blocks.fetch(block)), strict=True):
             out[band.band] = x * np.array(band.step, np.float32)[:, None, None]
         return out
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError
+from ..errors import FormatError, ShardError
 from ..storage.prefetch import ahead
 from .codec import DecodeBuffer
 from .format import Samples
@@ -90,6 +90,9 @@ class BandsReader:
             yield from (((reader, block), int(reader.index.size[block])) for reader in self._readers)
 
     @staticmethod
-    def _attempt(item: tuple[BlockReader, int]) -> Any:
+    def _attempt(item: tuple[BlockReader, int]) -> bytes | ShardError:
         reader, block = item
         return reader.attempt(block)
+
+
+Blocks = BlockReader | BandsReader  # of one band, or of several side by side

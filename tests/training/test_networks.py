@@ -129,7 +129,7 @@ def test_published_sizes_and_stems() -> None:
 )
 def test_what_is_suggested_for_a_budget_fits_it(name: str, budget: float, sub4: Path) -> None:
     bands, recipe = open_bands(sub4).each, load("quick")
-    found = suggestions(bands, networks.NetworkOptions(name), recipe, 0.95, budget)
+    found = suggestions(bands, name, recipe, 0.95, budget)
     whole = multiply_adds(networks.NetworkOptions(name), whole_image(bands))
     assert whole_image(bands) == networks.InputShape(24, 3)
     for each in found:
@@ -144,6 +144,8 @@ def test_what_is_suggested_for_a_budget_fits_it(name: str, budget: float, sub4: 
         assert each.epoch_bytes == each.networks * sum(train)
     assert found[0].bands.startswith("stack")
     assert found[0].energy == pytest.approx(1)
+    if budget >= 1:
+        assert {each.options.inputs for each in found} == {"planes", "image"}
 
 
 def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
@@ -161,10 +163,17 @@ def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
 def test_a_budget_from_the_command_line(sub4: Path) -> None:
     done = program("spectral-train", "--shards", sub4, "--network", "cnn", "--recipe", "quick", "--budget", "1")
     assert done.returncode == 0, done.stderr
-    command = done.stdout.splitlines()[-1]
-    assert command.startswith(f"spectral-train --shards {sub4} --network cnn --bands stackx")
-    described = program(*command.split(), "--recipe", "quick", "--describe")
-    assert described.returncode == 0, described.stderr
+    commands = [line.strip() for line in done.stdout.splitlines() if "spectral-train" in line]
+    assert len(commands) > 1
+    assert commands[0].startswith(f"spectral-train --shards {sub4} --network cnn --bands stackx")
+    assert "--inputs image --width 0.5" in commands[-1]
+    for command in commands:
+        described = program(*command.split(), "--recipe", "quick", "--describe")
+        assert described.returncode == 0, described.stderr
+    for option in (("--bands", "all"), ("--width", "0.5"), ("--stem-stride", "2"), ("--describe",)):
+        both = program("spectral-train", "--shards", sub4, "--budget", "1", *option)
+        assert both.returncode == 2
+        assert f"{option[0]} does not go with --budget" in both.stderr
     said = fails("spectral-train", "--shards", sub4, "--network", "vgg16", "--budget", "0.001")
     assert said.startswith("Error: --budget 0.001 is too small: the cheapest vgg16 on these planes costs")
     assert "has to be a split of several bands" in fails("spectral-train", "--shards", sub4 / "00", "--budget", "1")

@@ -20,7 +20,7 @@ from spectral_shards.train.config import TrainPlan
 from spectral_shards.train.data.sampler import EpochSampler
 from spectral_shards.train.engine.trainer import check_fits
 from spectral_shards.train.errors import TrainError
-from spectral_shards.train.networks import InputShape, NetworkOptions
+from spectral_shards.train.networks import NetworkOptions
 from spectral_shards.train.runs import checkpoint
 from support.buckets import BUCKET, Server, SlowProxy, environment
 from support.programs import fails, program
@@ -153,7 +153,7 @@ def test_batches_are_large_enough_for_the_ranks(
     manifest = replace(manifest, geometry=replace(manifest.geometry, size=2 * side, margin=0))
     plan = TrainPlan(NetworkOptions(network), recipes.load("quick"))
     with nullcontext() if good else pytest.raises(TrainError, match=f"{batch_size} samples a step .* are too few for"):
-        check_fits(InputShape.of([manifest]), plan, batch_size, ranks)
+        check_fits([manifest], plan, batch_size, ranks)
 
 
 def test_a_position_is_of_its_own_batches(sub4: Path) -> None:

@@ -25,7 +25,7 @@ class BandsToImage(nn.Module):
     """
 
     weight: torch.Tensor
-    matrix: torch.Tensor
+    inverse: torch.Tensor
 
     def __init__(self, bands: Sequence[BandManifest]) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class BandsToImage(nn.Module):
         weight = torch.tensor(matrix[:, :, None] * steps, dtype=torch.float32)  # (grid * grid, bands, 3)
         self.register_buffer("weight", weight, persistent=False)
         inverse = torch.tensor(np.linalg.pinv(matrix).T, dtype=torch.float32)  # (grid * grid, bands)
-        self.register_buffer("matrix", inverse, persistent=False)
+        self.register_buffer("inverse", inverse, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return images, centred on mid-grey, in grey levels: float32 (N, 3, P * grid, P * grid).
@@ -49,7 +49,7 @@ class BandsToImage(nn.Module):
         phases = torch.einsum("kbc,nbchw->nckhw", self.weight, planes)
         return nn.functional.pixel_shuffle(phases.flatten(1, 2), self.grid)
 
-    def split(self, images: torch.Tensor) -> torch.Tensor:
+    def to_bands(self, images: torch.Tensor) -> torch.Tensor:
         """Return the coefficients of images, in grey levels: float32 (N, 3 * bands, side / grid, side / grid).
 
         Args:
@@ -58,7 +58,7 @@ class BandsToImage(nn.Module):
         phases = nn.functional.pixel_unshuffle(images, self.grid)
         count, _, height, width = phases.shape
         phases = phases.reshape(count, 3, self.grid**2, height, width)
-        return torch.einsum("kb,nckhw->nbchw", self.matrix, phases).flatten(1, 2)
+        return torch.einsum("kb,nckhw->nbchw", self.inverse, phases).flatten(1, 2)
 
 
 def image_moments(bands: Sequence[BandManifest]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -68,7 +68,7 @@ def image_moments(bands: Sequence[BandManifest]) -> tuple[NDArray[np.float64], N
     """
     geometry, here = bands[0].geometry, [band.band for band in bands]
     matrix = compose_matrix(geometry.transform, geometry.factor, here)
-    means, stds = (np.array([getattr(band, name) for band in bands]) for name in ("mean", "std"))
+    means, variances = (np.array([getattr(band, name) for band in bands]) for name in ("mean", "variance"))
     mean = matrix.mean(axis=0) @ means
-    square = (matrix**2).mean(axis=0) @ (means**2 + stds**2)
+    square = (matrix**2).mean(axis=0) @ (means**2 + variances)
     return mean, np.sqrt(np.maximum(square - mean**2, 1e-12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.spectral.transform import flip_matrix
 from ..errors import TrainError
+from ..networks import check_inputs
 from .compose import BandsToImage, image_moments
 
 DRAWS = 3  # random numbers a sample: flip, row, column
@@ -54,6 +56,9 @@ class BandAugmentation(nn.Module):
             can move too.
         inputs: 'planes' as above, or 'image': inputs are the images that the bands make up, float32 (N, 3, S, S), where
             bands that are not here are zero.
+
+    Raises:
+        TrainError: There are no such inputs, or the bands do not make up an image.
     """
 
     step: torch.Tensor
@@ -69,6 +74,7 @@ class BandAugmentation(nn.Module):
         inputs: str = "planes",
     ) -> None:
         super().__init__()
+        check_inputs(inputs)
         manifests = [bands] if isinstance(bands, BandManifest) else list(bands)
         geometry = manifests[0].geometry
         self.crop, self.flip, self.random_shift, self.inputs = geometry.crop, flip, random_shift, inputs
@@ -80,11 +86,10 @@ class BandAugmentation(nn.Module):
             means, stds = image_moments(manifests)
         mirror = np.kron(_mirror(manifests), np.eye(3))  # of channels
         self._mixes = bool(np.any(mirror != np.diag(mirror.diagonal())))
-        for name, values in (("step", steps), ("mean", means), ("std", stds), ("mirror", mirror.diagonal())):
-            tensor = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer(name, tensor, persistent=False)
-        if self._mixes:
-            self.register_buffer("mirror", torch.tensor(mirror, dtype=torch.float32), persistent=False)
+        for name, values in (("step", steps), ("mean", means), ("std", stds)):
+            self.register_buffer(name, _float32(values).view(-1, 1, 1), persistent=False)
+        kept = mirror if self._mixes else mirror.diagonal()[:, None, None]
+        self.register_buffer("mirror", _float32(kept), persistent=False)
 
     def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
         """Return network inputs: float32 (N, 3 * bands, C, C), or (N, 3, S, S) of images.
@@ -145,7 +150,7 @@ class BandAugmentation(nn.Module):
         image = random_crop(self.compose(x), random[1:], self.crop * grid, self.random_shift * grid)
         if self.flip:
             image = torch.where((random[0] < 0.5).view(-1, 1, 1, 1), image.flip(-1), image)
-        return self._normalised(image if self.inputs == "image" else self.compose.split(image))
+        return self._normalised(image if self.inputs == "image" else self.compose.to_bands(image))
 
     def _normalised(self, coefficients: torch.Tensor) -> torch.Tensor:
         return (coefficients - self.mean) / self.std
@@ -184,6 +189,10 @@ def random_crop(x: torch.Tensor, random: torch.Tensor, side: int, shift: int) ->
     samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
     channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
     return x[samples, channels, rows, columns]
+
+
+def _float32(values: NDArray[Any]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def _mirror(bands: Sequence[BandManifest]) -> NDArray[np.float64]:

@@ -11,14 +11,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ...shards_manifest.dataset import Band, Bands, Split, open_bands
-from ...shards_manifest.errors import FormatError
-from ...shards_manifest.shard.bands_reader import BandsReader
-from ...shards_manifest.shard.reader import BlockReader
+from ...shards_manifest.dataset import Band, Bands, Split, open_bands, open_part
+from ...shards_manifest.shard.bands_reader import Blocks
 from ..errors import TrainError
 from .block_cache import BlockCache
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
-from .stream import Batch, Blocks, EvalStream, Stream, TrainStream
+from .stream import Batch, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
 
 PARTS = ("train", "holdout", "val")
@@ -95,9 +93,9 @@ class BandLoader:
         self._options = options or LoaderOptions()
         self._workers = workers
         _check(part, batch_size, rank, world_size, self._options)
-        opened = open_bands(data)
+        opened = data if isinstance(data, Bands) else open_bands(data)
         self.bands = opened.each
-        self._blocks = _open(opened, "train" if part == "holdout" else part, self._options.cache)
+        self._blocks = open_part(opened, "train" if part == "holdout" else part, self._options.cache)
         blocks = self._blocks.samples
         trained = trained_blocks(blocks, self._options.holdout_samples) if part != "val" else len(blocks)
         chosen = range(trained, len(blocks)) if part == "holdout" else range(trained)
@@ -300,12 +298,3 @@ def _check(part: str, batch_size: int, rank: int, world_size: int, options: Load
         raise TrainError(f"last_batch {options.last_batch!r}: choose {', '.join(LAST_BATCH)}")
     if part == "holdout" and not options.holdout_samples:
         raise TrainError("the part 'holdout' needs holdout_samples, with which 'train' is loaded too")
-
-
-def _open(bands: Bands, part: str, cache: BlockCache | None) -> Blocks:
-    """Return the reader of a part of some bands."""
-    store, count = bands.store, len(bands.manifests)
-    if part not in bands.first.parts:
-        raise FormatError(f"{store} has no {part} part: choose {', '.join(bands.first.parts)}")
-    readers = [BlockReader(store, band, part, cache, folder, count) for folder, band in bands.manifests.items()]
-    return readers[0] if "" in bands.manifests else BandsReader(readers)

@@ -13,13 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from ...shards_manifest.errors import ShardError
-from ...shards_manifest.shard.bands_reader import BandsReader
+from ...shards_manifest.shard.bands_reader import Blocks
 from ...shards_manifest.shard.codec import DecodeBuffer
 from ...shards_manifest.shard.format import Samples
-from ...shards_manifest.shard.reader import BlockReader, Fetched
+from ...shards_manifest.shard.reader import Fetched
 from .sampler import BlockRead, EpochSampler, Span
-
-Blocks = BlockReader | BandsReader  # what batches are made of: of one band, or of several side by side
 
 
 @dataclass(frozen=True)

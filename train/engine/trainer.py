@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from ...shards_manifest.dataset import Bands, open_bands
 from ...shards_manifest.errors import SpectralError
+from ...shards_manifest.manifest import BandManifest
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
-from ..networks import InputShape, parameter_bytes, trains_on_one
+from ..networks import parameter_bytes, trains_on_one
 from ..networks.profile import multiply_adds
 from ..recipes import remarks
 from ..runs.checkpoint import Checkpoint, Progress
@@ -133,7 +134,7 @@ class Trainer:
         loaders = _loaders(bands, plan, ranks)
         self.loader = loaders.pop("train")
         shape = plan.network.shape(self._bands)
-        check_fits(shape, plan, self.loader.batch_size, ranks.world_size)
+        check_fits(self._bands, plan, self.loader.batch_size, ranks.world_size)
         model = Model(self._bands, plan, ranks)
         self._step = TrainStep(model, plan.recipe, plan.seed, self.loader.epoch_sampler.partners)
         self._evaluate = Evaluator(model, loaders, run, shape.classes)
@@ -383,12 +384,12 @@ def _loaders(bands: Bands, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoade
     return {part: loader for part, loader in loaders.items() if loader.samples or part == "train"}
 
 
-def check_fits(shape: InputShape, plan: TrainPlan, batch_size: int, world_size: int) -> None:
+def check_fits(bands: Sequence[BandManifest], plan: TrainPlan, batch_size: int, world_size: int) -> None:
     """Raise TrainError for what could not be trained on these planes, or by so many processes."""
-    side, shift = shape.plane, plan.recipe.random_shift
+    side, shift = bands[0].geometry.crop, plan.recipe.random_shift
     if shift >= side:
         raise TrainError(f"--random-shift {shift} moves planes of {side}x{side} out of sight: choose less")
-    each = 1 if trains_on_one(plan.network, shape) else 2  # samples of a process
+    each = 1 if trains_on_one(plan.network, plan.network.shape(bands)) else 2  # samples of a process
     if batch_size < each * world_size:
         processes = "1 process" if world_size == 1 else f"{world_size} processes"
         few = batch_size < plan.recipe.batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,7 @@ from ..networks import NETWORKS, STEM_STRIDES, InputShape, NetworkOptions
 from ..networks.profile import MIB, describe, multiply_adds
 from ..recipes import Recipe
 
-# Members of a quarter of the cost each were the best use of one whole network's (docs/results.md, The study).
-MEMBERS = 4  # for each whole network of the budget
+MEMBERS = 4  # for each whole network of the budget: the only number that the study has tried (docs/results.md)
 NEARLY_ALL = 0.995  # share of the energy that a smaller set of bands has to hold
 CLOSE = 1.05  # times the budget that a slightly smaller width brings below it
 WIDTHS = tuple(step / 20 for step in range(40, 0, -1))  # 2 to 0.05
@@ -50,7 +50,7 @@ def whole_image(bands: Sequence[BandManifest]) -> InputShape:
 
 def energies(bands: Sequence[BandManifest]) -> list[float]:
     """Return the share of each band in the variance of all their coefficients."""
-    each = [sum(std**2 for std in band.std) for band in bands]
+    each = [sum(band.variance) for band in bands]
     return [value / sum(each) for value in each]
 
 
@@ -66,25 +66,32 @@ def strongest(bands: Sequence[BandManifest], share: float) -> list[int]:
 
 
 def suggestions(
-    bands: Sequence[BandManifest], network: NetworkOptions, recipe: Recipe, trained: float, budget: float
+    bands: Sequence[BandManifest], network: str, recipe: Recipe, trained: float, budget: float
 ) -> list[Suggestion]:
-    """Return networks that read all bands, and ones that read the fewest bands with nearly all of the energy.
+    """Return networks on the planes of all bands, on those of the fewest with nearly all of the energy, and on images.
 
     Args:
         bands: all bands of a split.
-        network: the kind of network; its size is chosen here.
+        network: one of networks.NETWORKS; its size is chosen here.
         recipe: how they are trained, for their memory.
         trained: share of the samples that members are trained on, as some are kept as a holdout; 0 to 1.
         budget: multiply-adds of training all of them, as a multiple of one network on whole images.
 
+    Returns:
+        Those that fit the budget, one or more.
+
     Raises:
-        TrainError: if the budget is too small for any.
+        TrainError: if it is too small for any.
     """
-    found = []
-    few = strongest(bands, NEARLY_ALL)
-    for places in [list(range(len(bands)))] + ([few] if len(few) < len(bands) else []):
+    every, few = list(range(len(bands))), strongest(bands, NEARLY_ALL)
+    kinds = [(every, "planes"), *([(few, "planes")] if few != every else []), (every, "image")]
+    found, cheapest = [], math.inf
+    for places, inputs in kinds:
         chosen = [bands[place] for place in places]
-        count, options, cost = _fit(chosen, network, trained, budget)
+        count, options, cost = _fit(chosen, NetworkOptions(network, inputs=inputs), trained, budget)
+        cheapest = min(cheapest, cost)
+        if not count:
+            continue
         name = STACK if len(chosen) == len(bands) else "+".join(str(band.band) for band in chosen)
         stored = sum(shard.bytes for band in chosen for shard in band.parts["train"].shards)
         found.append(
@@ -93,10 +100,14 @@ def suggestions(
                 energy=sum(energies(bands)[place] for place in places),
                 networks=count,
                 options=options,
-                cost=cost,
+                cost=count * cost,
                 epoch_bytes=count * stored,
                 step_bytes=describe(options, options.shape(chosen)).training_bytes(recipe),
             )
+        )
+    if not found:
+        raise TrainError(
+            f"--budget {budget:g} is too small: the cheapest {network} on these planes costs {cheapest:.3g}"
         )
     return found
 
@@ -104,43 +115,47 @@ def suggestions(
 def _fit(
     bands: Sequence[BandManifest], network: NetworkOptions, trained: float, budget: float
 ) -> tuple[int, NetworkOptions, float]:
-    """Return how many networks fit, of which size, and what they cost together."""
+    """Return how many networks fit, of which size, and what one of them costs."""
     base = multiply_adds(NetworkOptions(network.name), whole_image(bands))
 
     def cost(options: NetworkOptions) -> float:
         return trained * multiply_adds(options, options.shape(bands)) / base
 
-    wanted = max(round(MEMBERS * budget), 1)
-    plain = NetworkOptions(network.name, inputs=network.inputs)
-    sizes = [replace(plain, stem_stride=stride) for stride in STEM_STRIDES] if NETWORKS[network.name].sized else [plain]
-    options = next((each for each in sizes if wanted * cost(each) <= CLOSE * budget), sizes[-1])
-    count = min(max(int(budget / cost(options) + 1e-9), wanted), 2 * wanted)
-    if NETWORKS[network.name].sized:
+    wanted, sized = max(round(MEMBERS * budget), 1), NETWORKS[network.name].sized
+    options = network
+    if sized and network.inputs == "planes":  # on an image a network keeps its own stem, and gets narrower
+        stems = [replace(network, stem_stride=stride) for stride in STEM_STRIDES]
+        stems = [network if cost(each) == cost(network) else each for each in stems]  # its own needs no option
+        options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
+    count = min(max(_times(budget, cost(options)), wanted), 2 * wanted)
+    if sized:
         wide = 2.0 if count == 2 * wanted else 1.0  # where there would be very many, wider ones
         widths = (replace(options, width=width) for width in WIDTHS if width <= wide)
         options = next((each for each in widths if count * cost(each) <= budget), options)
-    count = min(count, int(budget / cost(options) + 1e-9))
-    if not count:
-        raise TrainError(
-            f"--budget {budget:g} is too small: the cheapest {network.name} on these planes costs {cost(options):.3g}"
-        )
-    return count, options, count * cost(options)
+    each = cost(options)
+    return min(count, _times(budget, each)), options, each
+
+
+def _times(budget: float, cost: float) -> int:
+    """Return how often a cost fits into a budget."""
+    return int(budget / cost + 1e-9)
 
 
 def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Suggestion], budget: float) -> str:
-    """Return suggestions in lines for a user, with the command that trains the first of them."""
-    first, side = found[0], bands[0].geometry.size
+    """Return suggestions in lines for a user: what each costs, and the command that trains it."""
+    name, side = found[0].options.name, bands[0].geometry.size
     lines = [
-        f"{first.options.name} for {budget:g} times the multiply-adds of one on whole images of {side}x{side}:",
-        "networks  stem  width  cost   energy   bytes an epoch  memory of a step  bands",
+        f"{name} for {budget:g} times the multiply-adds of one on whole images of {side}x{side}:",
+        "networks   cost   energy   bytes an epoch   memory of a step",
     ]
     for each in found:
-        lines.append(
-            f"{each.networks:8d}  {each.options.stem_stride or '-':>4}  {each.options.width:5g}  {each.cost:4.2g}"
-            f"  {each.energy:7.2%}  {human_bytes(each.epoch_bytes):>14}  {each.step_bytes / MIB:12,.0f} MiB"
-            f"  {each.bands}"
-        )
-    stem = f" --stem-stride {first.options.stem_stride}" if first.options.stem_stride else ""
-    width = f" --width {first.options.width:g}" if first.options.width != 1 else ""
-    command = f"spectral-train --shards {shards} --network {first.options.name} --bands {first.bands}{stem}{width}"
-    return "\n".join([*lines, "the first by:", command])
+        options, size = each.options, ""
+        size += f" --inputs {options.inputs}" if options.inputs != "planes" else ""
+        size += f" --stem-stride {options.stem_stride}" if options.stem_stride else ""
+        size += f" --width {options.width:g}" if options.width != 1 else ""
+        lines += [
+            f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"
+            f"   {each.step_bytes / MIB:12,.0f} MiB",
+            f"    spectral-train --shards {shards} --network {name} --bands {each.bands}{size}",
+        ]
+    return "\n".join(lines)

@@ -44,14 +44,6 @@ class InputShape:
         """Return it in words: 3x56x56, 1000 classes."""
         return f"{self.channels}x{self.plane}x{self.plane}, {self.classes} classes"
 
-    @staticmethod
-    def of(bands: Sequence[BandManifest], inputs: str = "planes") -> InputShape:
-        """Return the shape for the bands that a network reads, all of one split, as one of INPUTS."""
-        plane, classes = bands[0].geometry.crop, len(bands[0].classes)
-        if inputs == "planes":
-            return InputShape(plane, classes, CHANNELS * len(bands))
-        return InputShape(plane * composed_grid(bands), classes)
-
 
 @dataclass(frozen=True)
 class NetworkOptions:
@@ -103,8 +95,12 @@ class NetworkOptions:
         return self.name + stem + (f", width {self.width:g}" if self.width != 1 else "")
 
     def shape(self, bands: Sequence[BandManifest]) -> InputShape:
-        """Return the shape that the network has for some bands."""
-        return InputShape.of(bands, self.inputs)
+        """Return the shape that the network has for the bands that it reads, all of one split. Raises TrainError."""
+        check_inputs(self.inputs)
+        plane, classes = bands[0].geometry.crop, len(bands[0].classes)
+        if self.inputs == "planes":
+            return InputShape(plane, classes, CHANNELS * len(bands))
+        return InputShape(plane * composed_grid(bands), classes)
 
 
 @dataclass(frozen=True)
@@ -166,6 +162,12 @@ def build_network(
     return NetworkOptions(name, stem_stride, width).build(InputShape(plane, classes, channels))
 
 
+def check_inputs(inputs: str) -> None:
+    """Raise TrainError unless this is one of INPUTS."""
+    if inputs not in INPUTS:
+        raise TrainError(f"--inputs {inputs}: choose {', '.join(INPUTS)}")
+
+
 def composed_grid(bands: Sequence[BandManifest]) -> int:
     """Return how many times larger than a plane the image is that some bands make up, on a side.
 
@@ -175,7 +177,8 @@ def composed_grid(bands: Sequence[BandManifest]) -> int:
     geometry, here = bands[0].geometry, [band.band for band in bands]
     if geometry.transform == "none" and len(here) < geometry.factor:
         raise TrainError(
-            f"--inputs image needs all {geometry.factor} bands where there is no transform: it has {len(here)}"
+            f"--inputs image needs all {geometry.factor} bands where there is no transform, and here are {len(here)}: "
+            "name them all, or leave it out"
         )
     return math.isqrt(len(compose_matrix(geometry.transform, geometry.factor, here)))
 
