@@ -18,10 +18,11 @@ from spectral_shards.preprocess.split.shard_row import write_row
 from spectral_shards.shards_manifest.errors import BackendError
 from spectral_shards.shards_manifest.runtime.executors import Backend
 from spectral_shards.shards_manifest.storage.local import LocalStore
-from support.band_runs import fails_alone
+from support.band_runs import fails_alone, results
 from support.clusters import BIN, wait_for
 from support.programs import fails, program
 from support.splits import make_split, tree
+from support.trainings import QUICK
 
 OPTIONS = {"factor": 4, "size": 48, "samples_per_shard": 2, "samples_per_block": 2}
 ARGUMENTS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
@@ -128,7 +129,15 @@ def test_a_cluster_trains_bands_and_one_that_fails_is_that_alone(
     backend: str, sub4: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    fails_alone(sub4, tmp_path, "--backend", backend, "--address", request.getfixturevalue(backend)[0])
+    cluster = ("--backend", backend, "--address", request.getfixturevalue(backend)[0])
+    fails_alone(sub4, tmp_path, *cluster)
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--bands", "0+2x2,3", "--out")
+    done = program(*command, tmp_path / "sets", *cluster)
+    assert done.returncode == 0, done.stderr
+    here = program(*command, tmp_path / "here")
+    assert here.returncode == 0, here.stderr
+    assert results(tmp_path / "sets") == results(tmp_path / "here")
+    assert sorted(results(tmp_path / "here")) == ["00+02", "00+02x2", "03"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,16 @@ from PIL import Image
 from torch import nn
 
 from spectral_shards.shards_manifest.dataset import open_band, open_bands, open_split
-from spectral_shards.shards_manifest.errors import FormatError
+from spectral_shards.shards_manifest.errors import FormatError, ShardError
 from spectral_shards.shards_manifest.spectral.transform import band_matrix, forward
 from spectral_shards.train.augment.planes import BandAugmentation
 from spectral_shards.train.band_sets import BandSet, parse_band_sets
 from spectral_shards.train.data.block_cache import BlockCache
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.engine.evaluate import evaluate_checkpoint
+from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.errors import TrainError
+from spectral_shards.train.networks import INPUTS, NetworkOptions
 from spectral_shards.train.runs.checkpoint import load_checkpoint
 from spectral_shards.train.runs.run_record import read_run
 from support.buckets import BUCKET, Server, environment
@@ -79,6 +82,39 @@ def test_bands_that_cannot_be_read_together(sub4: Path, tmp_path: Path) -> None:
         open_bands(sub4 / "00", (0,))
     with pytest.raises(FormatError, match="is one band"):
         open_bands(open_band(sub4 / "00"), (0,))
+
+
+def test_what_is_lost_of_val_is_left_out_in_all_bands(sub4: Path, tmp_path: Path) -> None:
+    whole = Path(shutil.copytree(sub4, tmp_path / "whole"))
+    (whole / "01" / "val-000000.tar").unlink()
+    with pytest.raises(ShardError, match=r"01/val-000000\.tar is missing"):
+        list(BandLoader(whole, "val", 4))
+    skipping = LoaderOptions(skip_bad_shards=True)
+    loader = BandLoader(whole, "val", 4, options=skipping)
+    got = list(loader)
+    samples = open_band(sub4 / "01").manifest.parts["val"].shards[0].samples
+    assert loader.lost == samples
+    assert sum(len(y) for _, y in got) == loader.samples - samples
+    for band in ("00", "02", "03"):
+        (whole / band / "val-000000.tar").unlink()
+    assert same(got, stacked(whole, (0, 1, 2, 3), "val", 4, options=skipping))
+
+
+def test_inputs_that_there_are_not(sub4: Path, mirrored: tuple[Path, Path], tmp_path: Path) -> None:
+    bands = open_bands(sub4).each
+    with pytest.raises(TrainError, match="--inputs images: choose planes, image"):
+        BandAugmentation(bands, inputs="images")
+    with pytest.raises(TrainError, match="--inputs images: choose planes, image"):
+        NetworkOptions("cnn", inputs="images").shape(bands)
+    split = make_split(mirrored[0], tmp_path / "none", factor=4, size=48, transform="none", val_per_class=0)
+    command = ("spectral-train", "--shards", split, *QUICK, "--inputs", "image", "--out", tmp_path / "runs")
+    said = fails(*command, "--bands", "0+1", "--describe")
+    why = "all 4 bands where there is no transform, and here are 2: name them all, or leave it out"
+    assert said == f"Error: --inputs image needs {why}"
+    assert "here are 2: name them all" in fails(*command, "--bands", "0+1")
+    moved = replace(quick(random_shift=12), network=NetworkOptions("cnn", inputs="image"))
+    with pytest.raises(TrainError, match="--random-shift 12 moves planes of 12x12 out of sight"):
+        train_network(str(sub4), tmp_path / "far", moved, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -261,9 +297,11 @@ def test_killed_and_gone_on_with_in_two_ranks(sub4: Path, tmp_path: Path) -> Non
     close(tmp_path / "two" / "00+01+02", tmp_path / "whole" / "00+01+02", exactly=False)
 
 
-def test_ten_crops_of_several_bands(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("inputs", INPUTS)
+def test_ten_crops_of_several_bands(inputs: str, photos: Path, tmp_path: Path) -> None:
     split = make_split(photos, tmp_path / "wide", **{**SUB4, "size": 16, "margin": 8})
     command = ("spectral-train", "--shards", split, *QUICK, "--out", tmp_path / "runs", "--bands", "1+2")
+    command += ("--inputs", inputs)
     done = program(*command)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "runs" / "01+02" / "checkpoint.pt"

@@ -101,7 +101,7 @@ def test_the_holdout_is_what_train_leaves(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(random.integers(0, 256, (16, 16, 3), np.uint8), "PNG"))
     out = make_split(
-        tmp_path / "images", tmp_path / "sub4", factor=4, size=16, samples_per_block=8, val_per_class=1, bands=(0,)
+        tmp_path / "images", tmp_path / "sub4", factor=4, size=16, samples_per_block=8, val_per_class=1, bands=(0, 1)
     )
     options = LoaderOptions(holdout_samples=1000)
     parts = {part: BandLoader(out / "00", part, 16, options=options) for part in ("train", "holdout")}
@@ -111,6 +111,10 @@ def test_the_holdout_is_what_train_leaves(tmp_path: Path) -> None:
     seen = {part: [row.numpy().tobytes() for x, _ in loader for row in x] for part, loader in parts.items()}
     assert len(seen["holdout"]) == parts["holdout"].samples
     assert not set(seen["train"]) & set(seen["holdout"])
+    for part in ("train", "holdout"):  # of several bands as of one
+        split, *bands = (list(BandLoader(data, part, 16, options=options)) for data in (out, out / "00", out / "01"))
+        for number, band in enumerate(bands):
+            assert same([(x[:, number], y) for x, y in split], band)
 
 
 def test_all_bands_of_a_split_at_once(sub4: Path) -> None:
