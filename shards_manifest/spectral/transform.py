@@ -99,9 +99,9 @@ def flip_matrix(transform: str, factor: int) -> NDArray[np.float64]:
 
 
 def compose_matrix(transform: str, factor: int, bands: Sequence[int]) -> NDArray[np.float64]:
-    """Return how some bands make up an image again, whose other bands are zero.
+    """Return how some bands are put together to an image whose other bands are zero.
 
-    With dct2, bands of low frequencies alone make up a smaller image: those with v and u below g are the g x g DCT of
+    With dct2, bands of low frequencies alone give a smaller image: those with v and u below g are the g x g DCT of
     an image of P*g pixels. Otherwise the image has the size of the whole one.
 
     Args:

@@ -1,4 +1,4 @@
-"""Images made up from stored bands, on the training device: the inverse transform, of all bands or of some."""
+"""Puts stored bands together to images on the training device: the inverse transform, of all bands or of some."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..networks import composed_grid
 
 
 class BandsToImage(nn.Module):
-    """Makes up images from stored bands, as if those that are not here were zero.
+    """Puts bands together to images, as if those that are not here were zero.
 
     Args:
         bands: The manifest of each band.
@@ -62,7 +62,7 @@ class BandsToImage(nn.Module):
 
 
 def image_moments(bands: Sequence[BandManifest]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean and the standard deviation of the images that some bands make up, for each channel: two (3,).
+    """Return the mean and the standard deviation of the images of some bands, for each channel: two (3,).
 
     The columns of the matrix are orthogonal, so the mean square of pixels is a sum over bands.
     """

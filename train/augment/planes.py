@@ -41,24 +41,25 @@ class BandAugmentation(nn.Module):
     channels one band after another. Inputs are float32 (N, 3 * bands, C, C), where C = size / s and
     P = (size + margin) / s. A margin is used up by random crops in training mode, and by the centre crop otherwise.
 
-    The mirror image of an image has the mirrored planes of its bands, mixed by `flip_matrix`. That is what is done
-    where the bands at hand are all that it needs: always with the separable DCT (a sign for each band), and with the
-    1-D DCT and without a transform if all bands are there. Otherwise planes are flipped alone, which keeps the
-    picture's layout but not the order of the phases within it.
+    The bands of a mirrored image are the mirrored planes of its bands, mixed by `flip_matrix`. So are flips made where
+    the bands at hand suffice: always with the separable DCT (a sign for each band), and with the 1-D DCT and without a
+    transform if all bands are there. Otherwise planes are only mirrored, which keeps the picture's layout but not the
+    order of the phases within it.
 
-    A network that reads all bands of a split moves by single pixels of the image: its planes are made up to the image,
-    which is cropped, and split again. Other planes can move by whole pixels of theirs alone, which are s times larger.
+    Where all bands of a split are read, samples move by single pixels of the image: their planes are put together to
+    the image, which is cropped and taken apart again. Other planes move by whole pixels of their own, which are s times
+    larger.
 
     Args:
         bands: The manifest of the band, or of each band.
         flip: Flip half of the samples, in training mode.
         random_shift: Pad planes with so many zero coefficients before the random crop, so that planes without a margin
             can move too.
-        inputs: 'planes' as above, or 'image': inputs are the images that the bands make up, float32 (N, 3, S, S), where
+        inputs: 'planes' as above, or 'image': inputs are the images that the bands give together, float32 (N, 3, S, S), where
             bands that are not here are zero.
 
     Raises:
-        TrainError: There are no such inputs, or the bands do not make up an image.
+        TrainError: There are no such inputs, or the bands do not give an image.
     """
 
     step: torch.Tensor

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STEM_STRIDES = (1, 2, 4)
 INPUTS: Mapping[str, str] = {
     "planes": "the planes of its bands as channels",
-    "image": "the image that its bands make up",
+    "image": "the image that its bands give together",
 }
 CHANNELS = 3  # of one band
 
@@ -169,10 +169,10 @@ def check_inputs(inputs: str) -> None:
 
 
 def composed_grid(bands: Sequence[BandManifest]) -> int:
-    """Return how many times larger than a plane the image is that some bands make up, on a side.
+    """Return how many times larger than a plane the image of some bands is, on a side.
 
     Raises:
-        TrainError: if they do not make up any.
+        TrainError: if they do not give one.
     """
     geometry, here = bands[0].geometry, [band.band for band in bands]
     if geometry.transform == "none" and len(here) < geometry.factor:
