@@ -55,8 +55,8 @@ class BandAugmentation(nn.Module):
         flip: Flip half of the samples, in training mode.
         random_shift: Pad planes with so many zero coefficients before the random crop, so that planes without a margin
             can move too.
-        inputs: 'planes' as above, or 'image': inputs are the images that the bands give together, float32 (N, 3, S, S), where
-            bands that are not here are zero.
+        inputs: 'planes' as above, or 'image': inputs are the images that the bands give together, float32
+            (N, 3, S, S), where bands that are not here are zero.
 
     Raises:
         TrainError: There are no such inputs, or the bands do not give an image.
