@@ -47,7 +47,7 @@ class BandAugmentation(nn.Module):
     order of the phases within it.
 
     Where all bands of a split are read, samples move by single pixels of the image: their planes are put together to
-    the image, which is cropped and taken apart again. Other planes move by whole pixels of their own, which are s times
+    the image, which is cropped and split again. Other planes move by whole pixels of their own, which are s times
     larger.
 
     Args:
