@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -96,7 +97,8 @@ def runs_of(each: Task, group: Group) -> list[Path]:
 def network_record(split: Path, run: Path, record: RunRecord) -> dict[str, Any]:
     """Return what is recorded of a network: what it reached, and what its training cost."""
     options, result, bands = record.identity.options, record.result, record.identity.data.bands
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    samples = epochs[-1]["samples"]
     parts = [band.parts["train"] for band in open_bands(split, bands).each]
     return {
         "name": run.name,
@@ -107,10 +109,10 @@ def network_record(split: Path, run: Path, record: RunRecord) -> dict[str, Any]:
         "top1": result.top1,
         "top5": result.top5,
         "train_top1": result.train_top1,
-        "samples": last["samples"],
-        "multiply_adds": result.multiply_adds * last["samples"],
+        "samples": samples,
+        "multiply_adds": result.multiply_adds * samples,
         "bytes": options.recipe.epochs * sum(shard.bytes for part in parts for shard in part.shards),
-        "seconds": result.seconds,
+        "seconds": len(epochs) * median(epoch["train_seconds"] for epoch in epochs),  # other work disturbs some
         "parameters": result.parameter_bytes // 4,
         "precision": options.precision,
     }
@@ -160,20 +162,22 @@ def machine() -> str:
 def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, int]]:
     """Return what has no record yet, in order.
 
-    One data set follows another; on each the table of costs comes first, the first seed of all its rows before the
-    second one, so that an early end leaves a whole table.
+    What has several seeds comes first, the first seed of all of it on all data before the second one, so that an early
+    end leaves whole tables; the other tables come last.
     """
-    tables = sorted({each.table for each in study.experiments}, key=lambda table: (table != "cost", table))
     found = [
-        (experiment, data, experiment.seeds[number])
+        ((experiment.table != "cost", len(experiment.seeds) == 1, number), experiment, data, seed)
         for data in study.data.values()
-        for table in tables
-        for number in range(max(len(each.seeds) for each in study.experiments))
         for experiment in study.experiments
-        if experiment.table == table and data.name in experiment.data and number < len(experiment.seeds)
-        if not only or experiment.name in only
+        for number, seed in enumerate(experiment.seeds)
+        if data.name in experiment.data and (not only or experiment.name in only)
     ]
-    return [each for each in found if not record_path(each[0].name, each[1].name, each[2]).exists()]
+    found.sort(key=lambda each: each[0])
+    return [
+        (experiment, data, seed)
+        for _, experiment, data, seed in found
+        if not record_path(experiment.name, data.name, seed).exists()
+    ]
 
 
 def record_path(experiment: str, data: str, seed: int) -> Path:
