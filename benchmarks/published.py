@@ -39,7 +39,8 @@ class Row:
     def command(self) -> str:
         """What trains it."""
         where = f"--shards {self.split} --out runs/{self.network}-{self.split}"
-        return f"spectral-train {where} --network {self.network} --recipe {self.recipe}"
+        bands = "" if self.factor == 1 else " --bands all"
+        return f"spectral-train {where}{bands} --network {self.network} --recipe {self.recipe}"
 
 
 def _imagenet(name: str, network: str, factor: int, size: float, hours: float | None, buffers: bool = False) -> Row:

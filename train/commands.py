@@ -22,7 +22,7 @@ from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import joined, shown
 from ..shards_manifest.storage.local import LocalStore
 from . import recipes
-from .band_sets import EACH, BandSet, parse_band_sets
+from .band_sets import BandSet, parse_band_sets
 from .config import TrainPlan
 from .data.sampler import LEAST_HOLDOUT
 from .distributed import Ranks
@@ -37,6 +37,7 @@ from .launch.budget import suggestions
 from .launch.budget import text as budget_text
 from .launch.launcher import TrainJob, TrainOutcome, train_networks, train_one
 from .launch.progress import progress_table
+from .launch.recommended import recommended
 from .networks.profile import describe
 from .options import EnsembleOptions, LaunchOptions, TrainOptions
 from .runs.run_folder import local_folder, run_path, split_runs_path
@@ -66,10 +67,11 @@ def train(options: TrainOptions) -> None:
     """
     _check_together(options)
     _, manifest = open_data(options.shards)
+    options, more = _choose_networks(options, manifest)
     plan, notes = _make_plan(options, manifest)
     ranks = Ranks.from_environment()
     if ranks.is_rank0 and not options.evaluate:
-        for note in notes:
+        for note in (*notes, *([] if options.budget else more)):
             click.echo(note)
     if options.budget is not None:
         click.echo(_budget(options.shards, plan, options.budget))
@@ -95,6 +97,14 @@ def _check_together(options: TrainOptions) -> None:
         return
     if unused := [name for name in options.given if name not in EVALUATE_OPTIONS]:
         raise click.UsageError(f"--{unused[0].replace('_', '-')} does not go with --evaluate: leave it out")
+
+
+def _choose_networks(options: TrainOptions, manifest: BandManifest | SplitManifest) -> tuple[TrainOptions, list[str]]:
+    """Return the options with the default networks of a split filled in, and a sentence about these."""
+    if not isinstance(manifest, SplitManifest):
+        return options, []
+    bands, network, note = recommended(options.launch.bands, options.network, options.given, manifest)
+    return replace(options, launch=replace(options.launch, bands=bands), network=network), [note] if note else []
 
 
 def _make_plan(options: TrainOptions, manifest: BandManifest | SplitManifest) -> tuple[TrainPlan, list[str]]:
@@ -143,9 +153,9 @@ def _holdout_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[s
 
 def _band_sets(options: TrainOptions, manifest: BandManifest | SplitManifest) -> list[BandSet]:
     """Return the networks to train by the bands that they read; none where a single band is trained."""
-    text = options.launch.bands
+    text = options.launch.bands or ""
     if isinstance(manifest, SplitManifest):
-        return parse_band_sets(text or EACH, [band.band for band in manifest.bands])
+        return parse_band_sets(text, [band.band for band in manifest.bands])
     if text:
         raise TrainError(f"--bands {text}: {shown(options.shards)} is one band: name the folder of the whole split")
     return []

@@ -41,7 +41,7 @@ class LaunchOptions:
     """Which networks are trained, and where.
 
     Attributes:
-        bands: which bands each network reads, as band_sets.parse_band_sets takes it; None for one network a band.
+        bands: which bands each network reads, as band_sets.parse_band_sets takes it; None for the default.
         jobs: networks at once, on each GPU of this machine or in all; None for one here, or all that a cluster has.
         backend: one of executors.BACKENDS.
         address: of the cluster; empty for what its library finds.

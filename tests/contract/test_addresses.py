@@ -332,7 +332,9 @@ def test_training_from_a_signed_split(sub4: Path, tmp_path: Path) -> None:
         for number, shards in enumerate((f"{sub4}", f"{url}?{SIGNATURE}")):
             cwd = tmp_path / str(number)
             cwd.mkdir()
-            done = program("spectral-train", "--shards", shards, *tiny, "--workers", str(number), cwd=cwd)
+            done = program(
+                "spectral-train", "--shards", shards, "--bands", "all", *tiny, "--workers", str(number), cwd=cwd
+            )
             assert done.returncode == 0, done.stderr
             metrics.append(json.loads((cwd / "runs" / "sub4" / "01" / "metrics.jsonl").read_text())["val_loss"])
         assert metrics[0] == metrics[1]

@@ -29,6 +29,7 @@ from support.splits import tree
 from support.trainings import quick
 
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--batch-size", "16", "--workers", "0")
+EACH = ("--bands", "all")
 QUICK = (*OPTIONS, "--epochs", "2")
 LONG = (*OPTIONS, "--epochs", "400", "--save-every", "60")  # much longer than a test looks at it
 
@@ -37,7 +38,7 @@ LONG = (*OPTIONS, "--epochs", "400", "--save-every", "60")  # much longer than a
 def wanted(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What the bands give when they are trained in turn."""
     runs = tmp_path_factory.mktemp("in-turn") / "runs"
-    done = program("spectral-train", "--shards", sub4, *QUICK, "--out", runs)
+    done = program("spectral-train", "--shards", sub4, *EACH, *QUICK, "--out", runs)
     assert done.returncode == 0, done.stderr
     assert sorted(results(runs)) == BANDS
     return results(runs)
@@ -46,7 +47,15 @@ def wanted(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 @contextmanager
 def under_way(shards: Path, runs: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Two bands at once, in a process group of its own, once both have made steps."""
-    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(shards), "--out", str(runs)]
+    command = [
+        str(Path(sys.executable).with_name("spectral-train")),
+        "--shards",
+        str(shards),
+        "--bands",
+        "all",
+        "--out",
+        str(runs),
+    ]
     process = subprocess.Popen(
         [*command, *options, "--jobs", "2"],
         stdout=subprocess.PIPE,
@@ -79,7 +88,19 @@ def trainers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
     readers = ("--workers", "1")  # processes of the processes that train
-    done = program("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2", *readers)
+    done = program(
+        "spectral-train",
+        "--shards",
+        sub4,
+        "--bands",
+        "all",
+        *QUICK,
+        "--out",
+        tmp_path / "runs",
+        "--jobs",
+        "2",
+        *readers,
+    )
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "runs") == wanted
     table = done.stderr.splitlines()
@@ -87,7 +108,7 @@ def test_bands_at_once_are_what_they_are_in_turn(sub4: Path, wanted: dict[str, b
     assert [line.split()[0] for line in table[1:5]] == BANDS
     assert all(line.split()[1] == "2/2" and line.endswith("done") for line in table[1:5])
     assert table[5] == "4 of 4 networks done"
-    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--jobs", "2")
+    command = ("spectral-train", "--shards", sub4, *EACH, *QUICK, "--out", tmp_path / "runs", "--jobs", "2")
     again = program(*command)
     assert again.stdout.count("is finished: top-1 ") == 4
     assert f"{sub4}/00 and 3 more: cnn on 3x12x12" in again.stdout
@@ -101,14 +122,26 @@ def test_a_run_to_restart_stays_until_a_worker_takes_it(backend: str, runs: Path
     pytest.importorskip({"dask": "distributed"}.get(backend, backend))
     copy = Path(shutil.copytree(runs, tmp_path / "runs"))
     where = ("--backend", backend, "--address", "127.0.0.1:1")
-    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", copy, "--no-resume", *where)
+    command = ("spectral-train", "--shards", sub4, *EACH, *QUICK, "--out", copy, "--no-resume", *where)
     assert "cannot reach the " in fails(*command)
     assert tree(copy) == tree(runs)
 
 
 @pytest.mark.slow
 def test_a_busy_band_is_not_restarted(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
-    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path, "--no-resume", "--jobs", "2")
+    command = (
+        "spectral-train",
+        "--shards",
+        sub4,
+        "--bands",
+        "all",
+        *QUICK,
+        "--out",
+        tmp_path,
+        "--no-resume",
+        "--jobs",
+        "2",
+    )
     assert program(*command).returncode == 0
     before = tree(tmp_path / "02")
     with LocalStore(tmp_path / "02").locked("", exclusive=True):
@@ -233,7 +266,7 @@ def test_a_run_has_one_process(sub4: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_begun_is_one_sentence(sub4: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    train = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "file" / "runs")
+    train = ("spectral-train", "--shards", sub4, *EACH, *QUICK, "--out", tmp_path / "file" / "runs")
     assert "cannot write to" in fails(*train, "--jobs", "2")
     assert "--address names a cluster" in fails(*train, "--address", "tcp://127.0.0.1:9")
 
@@ -253,8 +286,8 @@ def test_a_process_for_bands_leaves_ctrl_c_to_its_parent(tmp_path: Path) -> None
 @pytest.mark.parametrize("bands", [["00"], BANDS])
 def test_a_reader_that_ends_ends_the_command(bands: list[str], sub4: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    shards = sub4 / "00" if bands == ["00"] else sub4
-    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", str(shards), *QUICK]
+    shards = (sub4 / "00",) if bands == ["00"] else (sub4, "--bands", "all")
+    command = [str(Path(sys.executable).with_name("spectral-train")), "--shards", *map(str, shards), *QUICK]
     process = subprocess.Popen(
         [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )

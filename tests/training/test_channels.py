@@ -25,7 +25,9 @@ from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.engine.evaluate import evaluate_checkpoint
 from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.errors import TrainError
-from spectral_shards.train.networks import INPUTS, NetworkOptions
+from spectral_shards.train.launch.recommended import WIDTH
+from spectral_shards.train.networks import INPUTS, NETWORKS, InputShape, NetworkOptions
+from spectral_shards.train.networks.profile import multiply_adds
 from spectral_shards.train.runs.checkpoint import load_checkpoint
 from spectral_shards.train.runs.run_record import read_run
 from support.buckets import BUCKET, Server, environment
@@ -271,6 +273,37 @@ def test_the_command_line(sub4: Path, tmp_path: Path) -> None:
     assert said.startswith("Error: --bands 0: ")
     assert "is one band: name the folder of the whole split" in said
     assert "there is no band 4" in fails(*command, "--bands", "0+4")
+
+
+def test_the_default_is_what_the_study_recommends(sub4: Path, tmp_path: Path) -> None:
+    """Four networks half as wide on the image of all bands, and no more than one network on whole images costs."""
+    said = "--bands stackx4 --inputs image --width 0.5: four networks for the multiply-adds of one on whole images"
+    command = ("spectral-train", "--shards", sub4)
+    done = program(*command, *QUICK, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    every = "00+01+02+03"
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [every, *(f"{every}x{n}" for n in (2, 3, 4))]
+    identity = read_run(tmp_path / "runs" / every).identity
+    assert identity.options.network == NetworkOptions("cnn", width=0.5, inputs="image")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in NETWORKS.items() if entry.sized])
+def test_the_default_costs_what_one_network_costs(name: str) -> None:
+    for side in (32, 224):
+        shape = InputShape(side, 100)
+        one, half = (multiply_adds(NetworkOptions(name, width=width), shape) for width in (1, WIDTH))
+        assert 0.9 < 0.95 * 4 * half / one < 1.02  # a twentieth of the samples is a holdout
+
+
+def test_the_default_gives_way(sub4: Path) -> None:
+    command = ("spectral-train", "--shards", sub4, "--describe", "--network")
+    assert "vgg16 has one width: a network for each band, --bands all" in program(*command, "vgg16").stdout
+    for option in (("--bands", "all"), ("--inputs", "planes"), ("--width", "1"), ("--stem-stride", "2")):
+        done = program(*command, "resnet18", *option)
+        assert "4 such networks" in done.stdout
+        assert "resnet18" in done.stdout.splitlines()[0]
+    assert "stackx4" not in program("spectral-train", "--shards", sub4 / "01", "--describe", "--network", "cnn").stdout
 
 
 def test_what_several_networks_cost(sub4: Path) -> None:

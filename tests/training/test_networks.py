@@ -100,8 +100,8 @@ def test_a_profile_counts_what_a_step_keeps() -> None:
 
 
 def test_the_profile_is_printed(sub4: Path) -> None:
-    for shards in (sub4, sub4 / "01"):
-        done = program("spectral-train", "--shards", shards, "--network", "resnet34", "--describe")
+    for shards, more in ((sub4, ("--bands", "all")), (sub4 / "01", ())):
+        done = program("spectral-train", "--shards", shards, *more, "--network", "resnet34", "--describe")
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert lines[0] == "resnet34 on 3x12x12, 3 classes"
