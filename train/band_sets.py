@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..shards_manifest.manifest import band_folder
 from .errors import TrainError
+from .networks import PLANES
 
 EACH = "all"  # one network for each band
 STACK = "stack"  # one network with all bands as channels
@@ -24,19 +25,21 @@ class BandSet:
     Attributes:
         bands: their numbers, ascending.
         repeat: how many networks before this one read the same bands; each has a seed of its own.
+        inputs: one of networks.INPUTS: what the network sees of them.
     """
 
     bands: tuple[int, ...]
     repeat: int = 0
+    inputs: str = PLANES
 
     @property
     def name(self) -> str:
-        """The name of its run folder: 00+01+06, and 00+01+06x2 for the second network on these bands."""
+        """The name of its run folder: 00+01+06, 00+01+06x2 for the second network on these bands, 00+01+06-image."""
         again = f"x{self.repeat + 1}" if self.repeat else ""
-        return "+".join(map(band_folder, self.bands)) + again
+        return "+".join(map(band_folder, self.bands)) + ("" if self.inputs == PLANES else f"-{self.inputs}") + again
 
 
-def parse_band_sets(text: str, available: Sequence[int]) -> list[BandSet]:
+def parse_band_sets(text: str, available: Sequence[int], inputs: str = PLANES) -> list[BandSet]:
     """Return the networks that a text asks for, each once.
 
     Items are separated by commas. `7` is a network on band 7, `0-3` are four networks, `0+1+6` and `0..3` are one
@@ -46,19 +49,20 @@ def parse_band_sets(text: str, available: Sequence[int]) -> list[BandSet]:
     Args:
         text: what the user wrote.
         available: the numbers of the bands that there are.
+        inputs: one of networks.INPUTS: what all these networks see of their bands.
 
     Raises:
         TrainError: if it cannot be read, names a band that is not there, or names networks twice.
     """
     if text.strip() == EACH:
-        return [BandSet((band,)) for band in available]
+        return [BandSet((band,), 0, inputs) for band in available]
     found: list[BandSet] = []
     for item in text.split(","):
         for bands, repeats in _parse_item(text, item.strip(), available):
             if missing := [band for band in bands if band not in available]:
                 there = ", ".join(map(str, available))
                 raise TrainError(f"--bands {text}: there is no band {missing[0]}: choose from {there}")
-            found += [BandSet(bands, repeat) for repeat in range(repeats)]
+            found += [BandSet(bands, repeat, inputs) for repeat in range(repeats)]
     names = [each.name for each in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise TrainError(f"--bands {text} names {twice[0]} twice: write {found[names.index(twice[0])].name}x2 for two")

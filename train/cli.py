@@ -54,7 +54,7 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     metavar="SETS",
     help="Which bands of a split each network reads: 0-3,7 are five networks, 0+1+6 is one with three bands as "
     "channels, 0..3 one with bands 0 to 3, stack one with all; 0+1x3 are three that differ in their seeds; all is one "
-    "network a band.  [default: stackx4 --inputs image --width 0.5; all for networks without widths]",
+    "network a band.  [default: stackx2, and stackx2 --inputs image --width 0.5; all for networks of one width]",
 )
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
 @click.option(

@@ -67,8 +67,8 @@ def train(options: TrainOptions) -> None:
     """
     _check_together(options)
     _, manifest = open_data(options.shards)
-    options, more = _choose_networks(options, manifest)
     plan, notes = _make_plan(options, manifest)
+    jobs, more = _jobs(options, plan, manifest)
     ranks = Ranks.from_environment()
     if ranks.is_rank0 and not options.evaluate:
         for note in (*notes, *([] if options.budget else more)):
@@ -76,16 +76,15 @@ def train(options: TrainOptions) -> None:
     if options.budget is not None:
         click.echo(_budget(options.shards, plan, options.budget))
         return
-    networks = _band_sets(options, manifest)
     if options.describe:
-        click.echo(_profile(options.shards, networks, plan))
+        click.echo(_profile(jobs))
         return
     here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
     with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
         if options.evaluate:
             _evaluate(options.shards, Path(options.evaluate), plan, options.ten_crop, ranks)
         else:
-            _train(options, networks, plan, ranks)
+            _train(jobs, plan, ranks, options.launch)
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -97,14 +96,6 @@ def _check_together(options: TrainOptions) -> None:
         return
     if unused := [name for name in options.given if name not in EVALUATE_OPTIONS]:
         raise click.UsageError(f"--{unused[0].replace('_', '-')} does not go with --evaluate: leave it out")
-
-
-def _choose_networks(options: TrainOptions, manifest: BandManifest | SplitManifest) -> tuple[TrainOptions, list[str]]:
-    """Return the options with the default networks of a split filled in, and a sentence about these."""
-    if not isinstance(manifest, SplitManifest):
-        return options, []
-    bands, network, note = recommended(options.launch.bands, options.network, options.given, manifest)
-    return replace(options, launch=replace(options.launch, bands=bands), network=network), [note] if note else []
 
 
 def _make_plan(options: TrainOptions, manifest: BandManifest | SplitManifest) -> tuple[TrainPlan, list[str]]:
@@ -151,27 +142,47 @@ def _holdout_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[s
     return []
 
 
-def _band_sets(options: TrainOptions, manifest: BandManifest | SplitManifest) -> list[BandSet]:
-    """Return the networks to train by the bands that they read; none where a single band is trained."""
-    text = options.launch.bands or ""
-    if isinstance(manifest, SplitManifest):
-        return parse_band_sets(text, [band.band for band in manifest.bands])
-    if text:
-        raise TrainError(f"--bands {text}: {shown(options.shards)} is one band: name the folder of the whole split")
-    return []
+def _jobs(
+    options: TrainOptions, plan: TrainPlan, manifest: BandManifest | SplitManifest
+) -> tuple[list[TrainJob], list[str]]:
+    """Return a job for each network on the band or the split, and a sentence about what the user did not ask for."""
+    shards, out, bands = options.shards, options.out, options.launch.bands
+    if not isinstance(manifest, SplitManifest):
+        if bands:
+            raise TrainError(f"--bands {bands}: {shown(shards)} is one band: name the folder of the whole split")
+        run = local_folder(out) if out else run_path(shards)
+        return [TrainJob(run.name, shards, run, plan)], []
+    root = local_folder(out) if out else split_runs_path(shards)
+    available = [band.band for band in manifest.bands]
+    kinds, note = recommended(bands, options.network, options.given, manifest)
+    jobs = [
+        _job(shards, each, root / each.name, replace(plan, network=network))
+        for text, network in kinds
+        for each in parse_band_sets(text, available, network.inputs)
+    ]
+    return jobs, [note] if note else []
 
 
-def _profile(shards: str, networks: Sequence[BandSet], plan: TrainPlan) -> str:
+def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob:
+    """Return the job of one network. One that reads a single band needs nothing of the split but that band."""
+    plan = replace(plan, seed=plan.seed + networks.repeat)
+    if len(networks.bands) == 1:
+        return TrainJob(networks.name, joined(shards, band_folder(networks.bands[0])), out, plan)
+    return TrainJob(networks.name, shards, out, plan, networks.bands)
+
+
+def _profile(jobs: Sequence[TrainJob]) -> str:
     """Return what the networks cost, each kind of them once."""
-    sets = [each.bands for each in networks] or [()]  # a single band is all that there is
-    kinds = Counter(plan.network.shape(open_bands(shards, bands).each) for bands in sets)
+    kinds = Counter(
+        (each.plan.network, each.plan.network.shape(open_bands(each.shards, each.bands).each)) for each in jobs
+    )
     texts, total = [], 0
-    for shape, several in kinds.items():
-        profile = describe(plan.network, shape)
+    for (network, shape), several in kinds.items():
+        profile = describe(network, shape)
         total += several * profile.multiply_adds
-        texts.append(profile.text(plan.recipe) + (f"\n{several} such networks" if several > 1 else ""))
-    if len(networks) > 1:
-        texts.append(f"{len(networks)} networks: {total / 1e9:.3f} G multiply-adds an image in all")
+        texts.append(profile.text(jobs[0].plan.recipe) + (f"\n{several} such networks" if several > 1 else ""))
+    if len(jobs) > 1:
+        texts.append(f"{len(jobs)} networks: {total / 1e9:.3f} G multiply-adds an image in all")
     return "\n".join(texts)
 
 
@@ -194,29 +205,7 @@ def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: R
         click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
 
 
-def _train(options: TrainOptions, networks: Sequence[BandSet], plan: TrainPlan, ranks: Ranks) -> None:
-    """Train a network on the band, or networks on bands of the split, that the options name."""
-    shards, out = options.shards, options.out
-    if not networks:
-        run = local_folder(out) if out else run_path(shards)
-        _train_jobs([TrainJob(run.name, shards, run, plan)], plan, ranks, options.launch)
-        return
-    root = local_folder(out) if out else split_runs_path(shards)
-    jobs = [_job(shards, each, root / each.name, plan) for each in networks]
-    _train_jobs(jobs, plan, ranks, options.launch)
-    if ranks.is_rank0:
-        click.echo(f"all {len(jobs)} networks are in {root}: fuse them with spectral-ensemble {root}")
-
-
-def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob:
-    """Return the job of one network. One that reads a single band needs nothing of the split but that band."""
-    plan = replace(plan, seed=plan.seed + networks.repeat)
-    if len(networks.bands) == 1:
-        return TrainJob(networks.name, joined(shards, band_folder(networks.bands[0])), out, plan)
-    return TrainJob(networks.name, shards, out, plan, networks.bands)
-
-
-def _train_jobs(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOptions) -> None:
+def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOptions) -> None:
     """Train networks.
 
     Raises:
@@ -262,6 +251,9 @@ def _train_jobs(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: Lau
         what = f"{len(failed)} of {len(jobs)} networks failed ({', '.join(failed)})"
         how = "run the same command again" + (", without --no-resume," if plan.restart else "")
         raise TrainError(f"{what}: see above, and {how} to train what is missing")
+    if len(jobs) > 1 and ranks.is_rank0:
+        root = jobs[0].out.parent
+        click.echo(f"all {len(jobs)} networks are in {root}: fuse them with spectral-ensemble {root}")
 
 
 def _backend(plan: TrainPlan, networks: int, launch: LaunchOptions) -> Backend | None:

@@ -15,6 +15,7 @@ else:
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
+MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Data:
         source: its folder, below the folder of all data sets.
         split: options of spectral-prep split.
         train: options of spectral-train.
+        seeds: how many of an experiment's seeds are done on it.
+        only: names of the experiments that are done on it; empty for all that name it, or name none.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Data:
     source: str
     split: tuple[str, ...]
     train: tuple[str, ...]
+    seeds: int
+    only: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Experiment:
         data: names of the data sets that it is done on.
         seeds: one result for each.
         groups: the networks.
+        headline: what the README calls it; empty if it is not there.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Experiment:
     data: tuple[str, ...]
     seeds: tuple[int, ...]
     groups: tuple[Group, ...]
+    headline: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ class Study:
         data: the data sets, by name.
         splits: options of spectral-prep split, by the name of the split.
         train: options that all networks are trained with.
-        experiments: in the order in which they are done.
+        experiments: in the order of the tables.
     """
 
     data: Mapping[str, Data]
@@ -88,13 +95,26 @@ class Study:
     train: tuple[str, ...]
     experiments: tuple[Experiment, ...] = field(default=())
 
+    def seeds(self, experiment: Experiment, data: Data) -> tuple[int, ...]:
+        """Return the seeds that an experiment is done with on a data set."""
+        wanted = data.name in experiment.data and (not data.only or experiment.name in data.only)
+        return experiment.seeds[: data.seeds] if wanted else ()
+
 
 def load_study(path: Path = HERE / "experiments.toml") -> Study:
     """Return the study of a file. Raises KeyError or ValueError where it contradicts itself."""
     raw = tomllib.loads(path.read_text())
     study = Study(
         data={
-            name: Data(name, each["title"], each["source"], _words(each["split"]), _words(each.get("train", "")))
+            name: Data(
+                name=name,
+                title=each["title"],
+                source=each["source"],
+                split=_words(each["split"]),
+                train=_words(each["train"]),
+                seeds=each.get("seeds", MOST_SEEDS),
+                only=tuple(each.get("only", ())),
+            )
             for name, each in raw["data"].items()
         },
         splits={name: _words(options) for name, options in raw["splits"].items()},
@@ -104,6 +124,9 @@ def load_study(path: Path = HERE / "experiments.toml") -> Study:
     names = [experiment.name for experiment in study.experiments]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{path} names {', '.join(sorted(twice))} twice")
+    for data in study.data.values():
+        if unknown := set(data.only) - set(names):
+            raise ValueError(f"{path}: {data.name} names unknown experiments: {', '.join(unknown)}")
     for experiment in study.experiments:
         if unknown := {group.split for group in experiment.groups} - set(study.splits):
             raise ValueError(f"{path}: {experiment.name} names unknown splits: {', '.join(unknown)}")
@@ -121,6 +144,7 @@ def _experiment(raw: Mapping[str, Any], data: tuple[str, ...]) -> Experiment:
         data=tuple(raw.get("data", data)),
         seeds=tuple(raw.get("seeds", (0,))),
         groups=tuple(Group(each["split"], each["bands"], _words(each.get("train", ""))) for each in groups),
+        headline=raw.get("headline", ""),
     )
 
 

@@ -1,9 +1,9 @@
-"""Make the tables and the plot of docs/results.md from the records of the study.
+"""Make the tables and the plot of docs/results.md, and the README's first table, from the records of the study.
 
     python benchmarks/study/render.py
 
-No figure is typed: what stands between the two marks in docs/results.md is replaced. `--check` ends with exit code 1
-where that is not what the records give.
+No figure is typed: what stands between the two marks in each file is replaced. `--check` ends with exit code 1 where
+that is not what the records give.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import click
 from experiments import RECORDS, Data, Experiment, Study, load_study
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
+ROOT = Path(__file__).parents[2]
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 PLOT = RESULTS.with_name("study.png")
 BEGIN, END = "<!-- study: made by benchmarks/study/render.py -->", "<!-- end of the study -->"
 BASELINE = "baseline"
@@ -70,7 +71,7 @@ def rows_of(study: Study, data: Data, table: str) -> list[Row]:
     found = []
     for experiment in study.experiments:
         if experiment.table == table or (table != "cost" and experiment.name in (BASELINE, "channels")):
-            paths = [RECORDS / f"{data.name}-{experiment.name}-{seed}.json" for seed in experiment.seeds]
+            paths = [RECORDS / f"{data.name}-{experiment.name}-{seed}.json" for seed in study.seeds(experiment, data)]
             records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
             if records:
                 found.append(Row(experiment, records))
@@ -112,9 +113,31 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def text(study: Study) -> str:
-    """Return what stands between the marks."""
-    lines = [BEGIN]
+def headline(study: Study) -> str:
+    """Return the README's table."""
+    titles = [data.title for data in study.data.values()]
+    lines = ["", f"| trained | multiply-adds | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
+    for experiment in study.experiments:
+        if experiment.headline:
+            found = [_headline_cell(study, data, experiment) for data in study.data.values()]
+            costs = sorted({cost for cost, _ in found if cost})
+            lines.append(f"| {experiment.headline} | {' to '.join(costs)} | {' | '.join(text for _, text in found)} |")
+    return "\n".join([*lines, ""])
+
+
+def _headline_cell(study: Study, data: Data, experiment: Experiment) -> tuple[str, str]:
+    """Return the cost and the accuracy of an experiment on a data set; empty where there is none."""
+    rows = {row.experiment.name: row for row in rows_of(study, data, "cost")}
+    if experiment.name not in rows or BASELINE not in rows:
+        return "", ""
+    row = rows[experiment.name]
+    cost = row.total("multiply_adds") / rows[BASELINE].total("multiply_adds")
+    return f"{cost:.2f}", spread(row.top1())
+
+
+def tables(study: Study) -> str:
+    """Return the tables of docs/results.md."""
+    lines = []
     for title, name in (("At equal cost", "cost"), ("What is stored", "stored"), ("Smaller planes", "plane")):
         for data in study.data.values():
             rows = rows_of(study, data, name)
@@ -123,7 +146,7 @@ def text(study: Study) -> str:
                 when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
                 where = "; ".join(sorted({record["machine"] for row in rows for record in row.records}))
                 lines += ["", f"### {title}: {data.title}", f"{when}; {where}", "", *table(rows)]
-    return "\n".join([*lines, "", END])
+    return "\n".join([*lines, ""])
 
 
 def plot(study: Study) -> bytes:
@@ -155,17 +178,26 @@ def plot(study: Study) -> bytes:
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing: exit code 1 if the tables are not those of the records.")
 def main(check: bool) -> None:
-    """Replace the tables of docs/results.md."""
+    """Replace the tables of the README and of docs/results.md."""
     study = load_study()
-    whole = RESULTS.read_text()
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    made = before + text(study) + after
+    same = [replaced(README, headline(study), check), replaced(RESULTS, tables(study), check)]
     if check:
-        sys.exit(made != whole)
-    RESULTS.write_text(made)
+        sys.exit(not all(same))
     if any(RECORDS.glob("*.json")):
         PLOT.write_bytes(plot(study))
+
+
+def replaced(path: Path, text: str, check: bool) -> bool:
+    """Put a text between the marks of a file, unless this is a check. Returns whether it stood there."""
+    whole = path.read_text()
+    before, begin, rest = whole.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise click.ClickException(f"{path} lacks the marks {BEGIN} and {END}: put them where the table has to stand")
+    made = f"{before}{begin}\n{text}\n{end}{after}"
+    if not check:
+        path.write_text(made)
+    return made == whole
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from spectral_shards.shards_manifest.manifest import canonical_json
 from spectral_shards.train.band_sets import parse_band_sets
 from spectral_shards.train.ensemble.members import find_runs
 from spectral_shards.train.ensemble.scoring import score_ensemble
+from spectral_shards.train.networks import PLANES
 from spectral_shards.train.runs.run_record import RunRecord, read_run
 
 LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # commands of one folder follow one another
@@ -91,7 +92,8 @@ def train(each: Task, threads: int) -> None:
 def runs_of(each: Task, group: Group) -> list[Path]:
     """Return the run folders of a task."""
     available = [band.band for band in open_bands(each.split).each]
-    return [each.out / networks.name for networks in parse_band_sets(group.bands, available)]
+    inputs = group.train[group.train.index("--inputs") + 1] if "--inputs" in group.train else PLANES
+    return [each.out / networks.name for networks in parse_band_sets(group.bands, available, inputs)]
 
 
 def network_record(split: Path, run: Path, record: RunRecord) -> dict[str, Any]:
@@ -166,11 +168,11 @@ def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, i
     end leaves whole tables; the other tables come last.
     """
     found = [
-        ((experiment.table != "cost", len(experiment.seeds) == 1, number), experiment, data, seed)
+        ((experiment.table != "cost", len(study.seeds(experiment, data)) == 1, number), experiment, data, seed)
         for data in study.data.values()
         for experiment in study.experiments
-        for number, seed in enumerate(experiment.seeds)
-        if data.name in experiment.data and (not only or experiment.name in only)
+        for number, seed in enumerate(study.seeds(experiment, data))
+        if not only or experiment.name in only
     ]
     found.sort(key=lambda each: each[0])
     return [

@@ -23,10 +23,10 @@ def test_the_tables_are_those_of_the_records() -> None:
 def test_every_record_belongs_to_an_experiment() -> None:
     study = load_study()
     names = {
-        f"{data}-{experiment.name}-{seed}.json"
+        f"{data.name}-{experiment.name}-{seed}.json"
         for experiment in study.experiments
-        for data in experiment.data
-        for seed in experiment.seeds
+        for data in study.data.values()
+        for seed in study.seeds(experiment, data)
     }
     assert {path.name for path in (STUDY / "records").glob("*")} <= names
 
@@ -36,6 +36,7 @@ def test_a_list_that_contradicts_itself(tmp_path: Path) -> None:
     for before, after, why in (
         ('split = "sub16"', 'split = "sub9"', "names unknown splits: sub9"),
         ('name = "published"', 'name = "channels"', "names channels twice"),
+        ('only = ["baseline"', 'only = ["basis"', "tiny-all names unknown experiments: basis"),
     ):
         path = tmp_path / "experiments.toml"
         path.write_text(text.replace(before, after))

@@ -25,7 +25,7 @@ from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.engine.evaluate import evaluate_checkpoint
 from spectral_shards.train.engine.trainer import train_network
 from spectral_shards.train.errors import TrainError
-from spectral_shards.train.launch.recommended import WIDTH
+from spectral_shards.train.launch.recommended import HALF
 from spectral_shards.train.networks import INPUTS, NETWORKS, InputShape, NetworkOptions
 from spectral_shards.train.networks.profile import multiply_adds
 from spectral_shards.train.runs.checkpoint import load_checkpoint
@@ -276,24 +276,41 @@ def test_the_command_line(sub4: Path, tmp_path: Path) -> None:
 
 
 def test_the_default_is_what_the_study_recommends(sub4: Path, tmp_path: Path) -> None:
-    """Four networks half as wide on the image of all bands, and no more than one network on whole images costs."""
-    said = "--bands stackx4 --inputs image --width 0.5: four networks for the multiply-adds of one on whole images"
-    command = ("spectral-train", "--shards", sub4)
-    done = program(*command, *QUICK, "--out", tmp_path / "runs")
+    command = ("spectral-train", "--shards", sub4, *QUICK)
+    done = program(*command, "--out", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    assert (
+        "two networks on the planes of all bands (--bands stackx2) and two half as wide on their image" in done.stdout
+    )
     every = "00+01+02+03"
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [every, *(f"{every}x{n}" for n in (2, 3, 4))]
-    identity = read_run(tmp_path / "runs" / every).identity
-    assert identity.options.network == NetworkOptions("cnn", width=0.5, inputs="image")
+    names = [every, f"{every}-image", f"{every}-imagex2", f"{every}x2"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == names
+    kinds = [read_run(tmp_path / "runs" / name).identity.options for name in names]
+    planes, image = NetworkOptions("cnn"), NetworkOptions("cnn", width=0.5, inputs="image")
+    assert [kind.network for kind in kinds] == [planes, image, image, planes]
+    assert [kind.seed for kind in kinds] == [0, 0, 1, 1]
+    for options in ((), ("--inputs", "image", "--width", "0.5")):  # the same, asked for in two commands
+        again = program(*command, "--out", tmp_path / "runs", "--bands", "stackx2", *options)
+        assert again.stdout.count("is finished: top-1") == 2
+    both = program(*command, "--out", tmp_path / "both", "--jobs", "2")
+    assert both.returncode == 0, both.stderr
+    for name in names:
+        logits = [(tmp_path / folder / name / "val-logits.npy").read_bytes() for folder in ("runs", "both")]
+        assert logits[0] == logits[1]
 
 
 @pytest.mark.parametrize("name", [name for name, entry in NETWORKS.items() if entry.sized])
 def test_the_default_costs_what_one_network_costs(name: str) -> None:
-    for side in (32, 224):
-        shape = InputShape(side, 100)
-        one, half = (multiply_adds(NetworkOptions(name, width=width), shape) for width in (1, WIDTH))
-        assert 0.9 < 0.95 * 4 * half / one < 1.02  # a twentieth of the samples is a holdout
+    for side, factor in ((32, 4), (224, 4)):
+        whole, half, planes = (
+            multiply_adds(NetworkOptions(name, width=width), shape)
+            for width, shape in (
+                (1, InputShape(side, 100)),
+                (HALF, InputShape(side, 100)),
+                (1, InputShape(side // 2, 100, 3 * factor)),
+            )
+        )
+        assert 0.9 < 0.95 * 2 * (planes + half) / whole < 1.02  # a twentieth of the samples is a holdout
 
 
 def test_the_default_gives_way(sub4: Path) -> None:

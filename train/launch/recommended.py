@@ -7,17 +7,16 @@ from dataclasses import replace
 
 from ...shards_manifest.manifest import SplitManifest
 from ..band_sets import EACH, STACK
-from ..networks import NETWORKS, NetworkOptions
+from ..networks import IMAGE, NETWORKS, PLANES, NetworkOptions
 
 CHOICES = ("bands", "inputs", "stem_stride", "width")  # options that say what is trained
-BANDS = f"{STACK}x4"
-WIDTH = 0.5  # four such networks cost the multiply-adds of one on whole images
-INPUTS = "image"
+TWICE = f"{STACK}x2"
+HALF = 0.5  # on the image a network half as wide costs what it costs on planes, a quarter of one on whole images
 
 
 def recommended(
     bands: str | None, network: NetworkOptions, given: Sequence[str], split: SplitManifest
-) -> tuple[str, NetworkOptions, str]:
+) -> tuple[list[tuple[str, NetworkOptions]], str]:
     """Return which bands are read by which networks.
 
     Args:
@@ -27,14 +26,16 @@ def recommended(
         split: what is trained on.
 
     Returns:
-        The bands, the network, and a sentence about what the user did not ask for, or nothing.
+        Bands, as parse_band_sets takes them, with the network that reads them; and a sentence about what the user did
+        not ask for, or nothing.
     """
-    if any(name in given for name in CHOICES) or len(split.bands) < split.geometry.factor or len(split.bands) == 1:
-        return bands or EACH, network, ""
+    if any(name in given for name in CHOICES) or not 1 < len(split.bands) == split.geometry.factor:
+        return [(bands or EACH, network)], ""
     if not NETWORKS[network.name].sized:
-        return EACH, network, f"{network.name} has one width: a network for each band, --bands {EACH}"
+        return [(EACH, network)], f"{network.name} has one width: one network for each band (--bands {EACH})"
+    kinds = [(TWICE, replace(network, inputs=PLANES)), (TWICE, replace(network, inputs=IMAGE, width=HALF))]
     note = (
-        f"--bands {BANDS} --inputs {INPUTS} --width {WIDTH:g}: four networks for the multiply-adds of one on whole "
-        f"images; --bands {EACH} trains one for each band"
+        f"two networks on the planes of all bands (--bands {TWICE}) and two half as wide on their image "
+        f"(--bands {TWICE} --inputs {IMAGE} --width {HALF:g}); --bands {EACH} trains one for each band"
     )
-    return BANDS, replace(network, inputs=INPUTS, width=WIDTH), note
+    return kinds, note

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 STEM_STRIDES = (1, 2, 4)
+PLANES, IMAGE = "planes", "image"
 INPUTS: Mapping[str, str] = {
-    "planes": "the planes of its bands as channels",
-    "image": "the image that its bands give together",
+    PLANES: "the planes of its bands as channels",
+    IMAGE: "the image that its bands give together",
 }
 CHANNELS = 3  # of one band
 
@@ -60,7 +61,7 @@ class NetworkOptions:
     name: str
     stem_stride: int = 0
     width: float = 1.0
-    inputs: str = "planes"
+    inputs: str = PLANES
 
     def build(self, shape: InputShape) -> nn.Module:
         """Build the network, with random weights.
@@ -98,7 +99,7 @@ class NetworkOptions:
         """Return the shape that the network has for the bands that it reads, all of one split. Raises TrainError."""
         check_inputs(self.inputs)
         plane, classes = bands[0].geometry.crop, len(bands[0].classes)
-        if self.inputs == "planes":
+        if self.inputs == PLANES:
             return InputShape(plane, classes, CHANNELS * len(bands))
         return InputShape(plane * composed_grid(bands), classes)
 
