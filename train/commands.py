@@ -22,7 +22,7 @@ from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import joined, shown
 from ..shards_manifest.storage.local import LocalStore
 from . import recipes
-from .band_sets import BandSet, parse_band_sets
+from .band_sets import EACH, BandSet, parse_band_sets
 from .config import TrainPlan
 from .data.sampler import LEAST_HOLDOUT
 from .distributed import Ranks
@@ -33,11 +33,11 @@ from .ensemble.report import markdown, plot
 from .ensemble.rules import RULES, SPACES
 from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
 from .errors import EnsembleError, TrainError
-from .launch.budget import suggestions
+from .launch.budget import DEFAULT_BUDGET, Cost, suggestions, two_kinds
 from .launch.budget import text as budget_text
 from .launch.launcher import TrainJob, TrainOutcome, train_networks, train_one
 from .launch.progress import progress_table
-from .launch.recommended import recommended
+from .networks import NetworkOptions
 from .networks.profile import describe
 from .options import EnsembleOptions, LaunchOptions, TrainOptions
 from .runs.run_folder import local_folder, run_path, split_runs_path
@@ -55,7 +55,7 @@ EVALUATE_OPTIONS = {
     "cache_size",
     "on_bad_shard",
 }
-BUDGET_CHOOSES = {"bands", "inputs", "stem_stride", "width", "describe", "evaluate"}
+CHOOSE_NETWORKS = {"bands", "inputs", "stem_stride", "width"}  # options that say which networks are trained
 
 
 def train(options: TrainOptions) -> None:
@@ -88,7 +88,9 @@ def train(options: TrainOptions) -> None:
 
 
 def _check_together(options: TrainOptions) -> None:
-    if options.budget is not None and (given := [name for name in options.given if name in BUDGET_CHOOSES]):
+    if options.budget is not None and (
+        given := [name for name in options.given if name in {*CHOOSE_NETWORKS, "describe", "evaluate"}]
+    ):
         raise click.UsageError(f"--{given[0].replace('_', '-')} does not go with --budget: leave it out")
     if not options.evaluate:
         if options.ten_crop:
@@ -154,13 +156,34 @@ def _jobs(
         return [TrainJob(run.name, shards, run, plan)], []
     root = local_folder(out) if out else split_runs_path(shards)
     available = [band.band for band in manifest.bands]
-    kinds, note = recommended(bands, options.network, options.given, manifest)
+    kinds, notes = _kinds(options, plan, manifest)
     jobs = [
         _job(shards, each, root / each.name, replace(plan, network=network))
         for text, network in kinds
         for each in parse_band_sets(text, available, network.inputs)
     ]
-    return jobs, [note] if note else []
+    return jobs, notes
+
+
+def _kinds(
+    options: TrainOptions, plan: TrainPlan, split: SplitManifest
+) -> tuple[list[tuple[str, NetworkOptions]], list[str]]:
+    """Return which bands are read by which networks, and a sentence about what the user did not ask for."""
+    named = any(name in options.given for name in CHOOSE_NETWORKS)
+    if named or options.evaluate or len(split.bands) == 1:
+        return [(options.launch.bands or EACH, options.network)], []
+    found = (
+        two_kinds(*_costed(options.shards, plan), DEFAULT_BUDGET) if len(split.bands) == split.geometry.factor else ()
+    )
+    if not found:
+        return [(EACH, options.network)], [
+            f"{options.network.name} has one size: a network for each band (--bands {EACH})"
+        ]
+    cost, asked = sum(each.cost for each in found), ", and ".join(each.command_options for each in found)
+    return [(each.bands, each.options) for each in found], [
+        f"by default {asked}: {cost:.2f} times the multiply-adds of one network on whole images; "
+        f"--bands {EACH} trains one for each band"
+    ]
 
 
 def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob:
@@ -188,13 +211,18 @@ def _profile(jobs: Sequence[TrainJob]) -> str:
 
 def _budget(shards: str, plan: TrainPlan, budget: float) -> str:
     """Return which networks to train on a split for a cost."""
-    bands = open_bands(shards).each
+    bands, cost = _costed(shards, plan)
     if len(bands) == 1 or "train" not in bands[0].parts:
         raise TrainError(f"--budget: {shown(shards)} has to be a split of several bands with a train part")
-    samples = bands[0].parts["train"].samples
-    trained = 1 - min(plan.holdout_samples, samples // 20) / samples
-    found = suggestions(bands, plan.network.name, plan.recipe, trained, budget)
-    return budget_text(shown(shards), bands, found, budget)
+    return budget_text(shown(shards), bands, suggestions(bands, cost, budget), budget)
+
+
+def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]:
+    """Return the bands of a split, and what the costs of networks on them are computed from."""
+    bands = open_bands(shards).each
+    samples = bands[0].parts["train"].samples if "train" in bands[0].parts else 0
+    held = min(plan.holdout_samples, samples // 20) / max(samples, 1)
+    return bands, Cost(plan.network.name, plan.recipe, 1 - held)
 
 
 def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:

@@ -1,8 +1,11 @@
-"""Which networks to train on a split for a given cost (--budget): all from the manifests, nothing is trained."""
+"""Which networks to train on a split for a given cost (--budget), and by default: all from the manifests.
+
+The form that the study found best, half of the cost for each of two kinds of networks, is the first that is suggested
+(docs/decisions/0022-default-networks.md).
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,13 +13,14 @@ from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.runtime.cli_runner import human_bytes
 from ..band_sets import STACK
 from ..errors import TrainError
-from ..networks import NETWORKS, STEM_STRIDES, InputShape, NetworkOptions
+from ..networks import IMAGE, NETWORKS, PLANES, STEM_STRIDES, InputShape, NetworkOptions
 from ..networks.profile import MIB, describe, multiply_adds
 from ..recipes import Recipe
 
 MEMBERS = 4  # for each whole network of the budget: the only number that the study has tried (docs/results.md)
 NEARLY_ALL = 0.995  # share of the energy that a smaller set of bands has to hold
 CLOSE = 1.05  # times the budget that a slightly smaller width brings below it
+DEFAULT_BUDGET = 1.0
 WIDTHS = tuple(step / 20 for step in range(40, 0, -1))  # 2 to 0.05
 
 
@@ -42,6 +46,14 @@ class Suggestion:
     epoch_bytes: int
     step_bytes: int
 
+    @property
+    def command_options(self) -> str:
+        """The options of spectral-train that ask for them, but for the network's name."""
+        size = f" --inputs {self.options.inputs}" if self.options.inputs != PLANES else ""
+        size += f" --stem-stride {self.options.stem_stride}" if self.options.stem_stride else ""
+        size += f" --width {self.options.width:g}" if self.options.width != 1 else ""
+        return f"--bands {self.bands}{size}"
+
 
 def whole_image(bands: Sequence[BandManifest]) -> InputShape:
     """Return the shape of the network of whole images that budgets are measured by."""
@@ -65,65 +77,101 @@ def strongest(bands: Sequence[BandManifest], share: float) -> list[int]:
     return sorted(chosen)
 
 
-def suggestions(
-    bands: Sequence[BandManifest], network: str, recipe: Recipe, trained: float, budget: float
-) -> list[Suggestion]:
-    """Return networks on the planes of all bands, on those of the fewest with nearly all of the energy, and on images.
+@dataclass(frozen=True)
+class Cost:
+    """What a choice of networks may cost.
 
-    Args:
-        bands: all bands of a split.
+    Attributes:
         network: one of networks.NETWORKS; its size is chosen here.
         recipe: how they are trained, for their memory.
         trained: share of the samples that members are trained on, as some are kept as a holdout; 0 to 1.
+    """
+
+    network: str
+    recipe: Recipe
+    trained: float
+
+
+def suggestions(bands: Sequence[BandManifest], cost: Cost, budget: float) -> list[tuple[Suggestion, ...]]:
+    """Return ways to spend a budget, the default one first.
+
+    Args:
+        bands: all bands of a split.
+        cost: what networks they are.
         budget: multiply-adds of training all of them, as a multiple of one network on whole images.
 
     Returns:
-        Those that fit the budget, one or more.
+        Those that fit the budget, one or more: two kinds of networks, on the planes of all bands and on their image; or
+        one kind: on the planes of all, on those of the fewest with nearly all of the energy, or on the image.
 
     Raises:
         TrainError: if it is too small for any.
     """
     every, few = list(range(len(bands))), strongest(bands, NEARLY_ALL)
-    kinds = [(every, "planes"), *([(few, "planes")] if few != every else []), (every, "image")]
-    found, cheapest = [], math.inf
-    for places, inputs in kinds:
-        chosen = [bands[place] for place in places]
-        count, options, cost = _fit(chosen, NetworkOptions(network, inputs=inputs), trained, budget)
-        cheapest = min(cheapest, cost)
-        if not count:
-            continue
-        name = STACK if len(chosen) == len(bands) else "+".join(str(band.band) for band in chosen)
-        stored = sum(shard.bytes for band in chosen for shard in band.parts["train"].shards)
-        found.append(
-            Suggestion(
-                bands=name + (f"x{count}" if count > 1 else ""),
-                energy=sum(energies(bands)[place] for place in places),
-                networks=count,
-                options=options,
-                cost=count * cost,
-                epoch_bytes=count * stored,
-                step_bytes=describe(options, options.shape(chosen)).training_bytes(recipe),
-            )
+    kinds = [(every, PLANES), *([(few, PLANES)] if few != every else []), (every, IMAGE)]
+    alone = [each for kind in kinds if (each := _suggestion(bands, *kind, cost, budget))]
+    if not alone:
+        cheapest = min(
+            _fit([bands[place] for place in places], _network(cost, inputs), cost, budget)[2]
+            for places, inputs in kinds
         )
-    if not found:
         raise TrainError(
-            f"--budget {budget:g} is too small: the cheapest {network} on these planes costs {cheapest:.3g}"
+            f"--budget {budget:g} is too small: the cheapest {cost.network} on these planes costs {cheapest:.3g}"
         )
-    return found
+    both = two_kinds(bands, cost, budget)
+    return [*([both] if both else []), *((each,) for each in alone)]
+
+
+def two_kinds(bands: Sequence[BandManifest], cost: Cost, budget: float) -> tuple[Suggestion, ...]:
+    """Return networks on the planes of all bands, and on their image, for half of a budget each; none if it is small.
+
+    Args:
+        bands: all bands of a split.
+        cost: what networks they are.
+        budget: as for `suggestions`.
+    """
+    every = list(range(len(bands)))
+    found = [_suggestion(bands, every, inputs, cost, budget / 2) for inputs in (PLANES, IMAGE)]
+    return tuple(each for each in found if each) if all(found) else ()
+
+
+def _network(cost: Cost, inputs: str) -> NetworkOptions:
+    return NetworkOptions(cost.network, inputs=inputs)
+
+
+def _suggestion(
+    bands: Sequence[BandManifest], places: Sequence[int], inputs: str, cost: Cost, budget: float
+) -> Suggestion | None:
+    """Return networks of one kind on some of the bands; None if the budget is too small for one."""
+    chosen = [bands[place] for place in places]
+    count, options, each = _fit(chosen, _network(cost, inputs), cost, budget)
+    if not count:
+        return None
+    name = STACK if len(chosen) == len(bands) else "+".join(str(band.band) for band in chosen)
+    stored = sum(shard.bytes for band in chosen for shard in band.parts["train"].shards)
+    return Suggestion(
+        bands=name + (f"x{count}" if count > 1 else ""),
+        energy=sum(energies(bands)[place] for place in places),
+        networks=count,
+        options=options,
+        cost=count * each,
+        epoch_bytes=count * stored,
+        step_bytes=describe(options, options.shape(chosen)).training_bytes(cost.recipe),
+    )
 
 
 def _fit(
-    bands: Sequence[BandManifest], network: NetworkOptions, trained: float, budget: float
+    bands: Sequence[BandManifest], network: NetworkOptions, of: Cost, budget: float
 ) -> tuple[int, NetworkOptions, float]:
     """Return how many networks fit, of which size, and what one of them costs."""
     base = multiply_adds(NetworkOptions(network.name), whole_image(bands))
 
     def cost(options: NetworkOptions) -> float:
-        return trained * multiply_adds(options, options.shape(bands)) / base
+        return of.trained * multiply_adds(options, options.shape(bands)) / base
 
     wanted, sized = max(round(MEMBERS * budget), 1), NETWORKS[network.name].sized
     options = network
-    if sized and network.inputs == "planes":  # on an image a network keeps its own stem, and gets narrower
+    if sized and network.inputs == PLANES:  # on an image a network keeps its own stem, and gets narrower
         stems = [replace(network, stem_stride=stride) for stride in STEM_STRIDES]
         stems = [network if cost(each) == cost(network) else each for each in stems]  # its own needs no option
         options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
@@ -141,21 +189,22 @@ def _times(budget: float, cost: float) -> int:
     return int(budget / cost + 1e-9)
 
 
-def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Suggestion], budget: float) -> str:
-    """Return suggestions in lines for a user: what each costs, and the command that trains it."""
-    name, side = found[0].options.name, bands[0].geometry.size
+def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Suggestion]], budget: float) -> str:
+    """Return suggestions in lines for a user: what each costs, and the commands that train it."""
+    name, side = found[0][0].options.name, bands[0].geometry.size
     lines = [
         f"{name} for {budget:g} times the multiply-adds of one on whole images of {side}x{side}:",
         "networks   cost   energy   bytes an epoch   memory of a step",
     ]
-    for each in found:
-        options, size = each.options, ""
-        size += f" --inputs {options.inputs}" if options.inputs != "planes" else ""
-        size += f" --stem-stride {options.stem_stride}" if options.stem_stride else ""
-        size += f" --width {options.width:g}" if options.width != 1 else ""
-        lines += [
-            f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"
-            f"   {each.step_bytes / MIB:12,.0f} MiB",
-            f"    spectral-train --shards {shards} --network {name} --bands {each.bands}{size}",
-        ]
+    for way in found:
+        if len(way) > 1:
+            lines.append(f"two kinds of networks{', the default:' if budget == DEFAULT_BUDGET else ':'}")
+        for each in way:
+            lines += [
+                f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"
+                f"   {each.step_bytes / MIB:12,.0f} MiB",
+                f"    spectral-train --shards {shards} --network {name} {each.command_options}",
+            ]
+        if len(way) > 1:
+            lines.append("or one kind:")
     return "\n".join(lines)
