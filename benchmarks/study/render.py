@@ -115,11 +115,12 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def headline(study: Study) -> str:
     """Return the README's table."""
-    titles = [data.title for data in study.data.values()]
+    shown = [data for data in study.data.values() if data.seeds > 1]
+    titles = [data.title for data in shown]
     lines = ["", f"| trained | multiply-adds | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
     for experiment in study.experiments:
         if experiment.headline:
-            found = [_headline_cell(study, data, experiment) for data in study.data.values()]
+            found = [_headline_cell(study, data, experiment) for data in shown]
             costs = sorted({cost for cost, _ in found if cost})
             lines.append(f"| {experiment.headline} | {' to '.join(costs)} | {' | '.join(text for _, text in found)} |")
     return "\n".join([*lines, ""])
