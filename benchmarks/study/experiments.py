@@ -40,6 +40,11 @@ class Data:
     seeds: int
     only: tuple[str, ...]
 
+    @property
+    def size(self) -> int:
+        """The side of its images, in pixels."""
+        return int(self.split[self.split.index("--size") + 1])
+
 
 @dataclass(frozen=True)
 class Group:

@@ -26,6 +26,18 @@ PLOT = RESULTS.with_name("study.png")
 BEGIN, END = "<!-- study: made by benchmarks/study/render.py -->", "<!-- end of the study -->"
 BASELINE = "baseline"
 EQUAL_WEIGHTS = "mean of log"
+COMPARED = {  # rows of the table of costs that stand in others too
+    "recipe": (BASELINE, "channels", "image-half", "published"),
+    "stored": (BASELINE, "channels"),
+    "plane": (BASELINE, "channels"),
+}
+TITLES = {
+    "cost": "At equal cost",
+    "recipe": "How members are trained",
+    "stored": "What is stored",
+    "plane": "Smaller planes",
+}
+DEFAULT = "channels-x2-image-half-x2"  # what spectral-train does by itself
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ def rows_of(study: Study, data: Data, table: str) -> list[Row]:
     """Return what has been done on a data set, in the order of the study."""
     found = []
     for experiment in study.experiments:
-        if experiment.table == table or (table != "cost" and experiment.name in (BASELINE, "channels")):
+        if experiment.table == table or experiment.name in COMPARED.get(table, ()):
             paths = [RECORDS / f"{data.name}-{experiment.name}-{seed}.json" for seed in study.seeds(experiment, data)]
             records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
             if records:
@@ -139,7 +151,7 @@ def _headline_cell(study: Study, data: Data, experiment: Experiment) -> tuple[st
 def tables(study: Study) -> str:
     """Return the tables of docs/results.md."""
     lines = []
-    for title, name in (("At equal cost", "cost"), ("What is stored", "stored"), ("Smaller planes", "plane")):
+    for name, title in TITLES.items():
         for data in study.data.values():
             rows = rows_of(study, data, name)
             if any(row.experiment.table == name for row in rows):
@@ -147,7 +159,20 @@ def tables(study: Study) -> str:
                 when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
                 where = "; ".join(sorted({record["machine"] for row in rows for record in row.records}))
                 lines += ["", f"### {title}: {data.title}", f"{when}; {where}", "", *table(rows)]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *sizes(study), ""])
+
+
+def sizes(study: Study) -> list[str]:
+    """Return the lines of the table of the default and the baseline against the size of the images."""
+    lines = ["", "### Against the size of the images", "", "| images | planes | | baseline | default | difference |"]
+    lines.append("|---|---|---|---|---|---|")
+    for data in sorted(study.data.values(), key=lambda each: each.size):
+        rows = {row.experiment.name: row for row in rows_of(study, data, "cost")}
+        if BASELINE in rows and DEFAULT in rows:
+            one, four = rows[BASELINE].top1(), rows[DEFAULT].top1()
+            size = f"{data.size} | {data.size // 2} | {data.title}"
+            lines.append(f"| {size} | {spread(one)} | {spread(four)} | {mean(four) - mean(one):+.2f} |")
+    return lines
 
 
 def plot(study: Study) -> bytes:

@@ -66,7 +66,7 @@ def task(study: Study, data: Data, group: Group, seed: int, work: Path) -> Task:
     split = work / data.name / group.split
     slug = "_".join(option.lstrip("-") for option in group.train) or "plain"
     out = work / data.name / "runs" / group.split / slug / f"seed{seed}"
-    options = (*study.train, *data.train, *group.train, "--seed", str(SEED_DISTANCE * seed))
+    options = (*study.train, *data.train, "--seed", str(SEED_DISTANCE * seed), *group.train)  # the last one counts
     command = (program("spectral-train"), "--shards", str(split), "--bands", group.bands, "--out", str(out), *options)
     return Task(split, out, command)
 
@@ -161,7 +161,7 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores of {models[0] if models else platform.processor()}"
 
 
-def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, int]]:
+def missing(study: Study, only: Sequence[str], on: Sequence[str]) -> list[tuple[Experiment, Data, int]]:
     """Return what has no record yet, in order.
 
     What has several seeds comes first, the first seed of all of it on all data before the second one, so that an early
@@ -172,7 +172,7 @@ def missing(study: Study, only: Sequence[str]) -> list[tuple[Experiment, Data, i
         for data in study.data.values()
         for experiment in study.experiments
         for number, seed in enumerate(study.seeds(experiment, data))
-        if not only or experiment.name in only
+        if (not only or experiment.name in only) and (not on or data.name in on)
     ]
     found.sort(key=lambda each: each[0])
     return [
@@ -191,13 +191,16 @@ def record_path(experiment: str, data: str, seed: int) -> Path:
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--work", type=click.Path(path_type=Path), default=Path("build/study"), show_default=True)
 @click.option("--only", multiple=True, help="Do only this experiment; may be repeated.")
+@click.option("--data", "on", multiple=True, help="Do only what is on this data; may be repeated.")
 @click.option("--jobs", default=2, show_default=True, help="Commands at once.")
 @click.option("--threads", default=1, show_default=True, help="Threads of a command.")
 @click.option("--dry-run", is_flag=True, help="Print what is missing.")
-def main(source: Path, work: Path, only: tuple[str, ...], jobs: int, threads: int, dry_run: bool) -> None:
+def main(
+    source: Path, work: Path, only: tuple[str, ...], on: tuple[str, ...], jobs: int, threads: int, dry_run: bool
+) -> None:
     """Train what the study lacks on the data sets in SOURCE."""
     study = load_study()
-    todo = missing(study, only)
+    todo = missing(study, only, on)
     for experiment, data, seed in todo:
         if dry_run:
             click.echo(f"{data.name} {experiment.name} seed {seed}")
