@@ -169,21 +169,19 @@ def _kinds(
     options: TrainOptions, plan: TrainPlan, split: SplitManifest
 ) -> tuple[list[tuple[str, NetworkOptions]], list[str]]:
     """Return which bands are read by which networks, and a sentence about what the user did not ask for."""
-    named = any(name in options.given for name in CHOOSE_NETWORKS)
-    if named or options.evaluate or len(split.bands) == 1:
+    whole = 1 < len(split.bands) == split.geometry.factor and "train" in split.parts
+    if options.evaluate or not whole or any(name in options.given for name in CHOOSE_NETWORKS):
         return [(options.launch.bands or EACH, options.network)], []
-    found = (
-        two_kinds(*_costed(options.shards, plan), DEFAULT_BUDGET) if len(split.bands) == split.geometry.factor else ()
-    )
+    found = two_kinds(*_costed(options.shards, plan), DEFAULT_BUDGET)
     if not found:
-        return [(EACH, options.network)], [
-            f"{options.network.name} has one size: a network for each band (--bands {EACH})"
-        ]
+        note = f"{options.network.name} has one size, so by default each band gets a network (--bands {EACH})"
+        return [(EACH, options.network)], [note]
     cost, asked = sum(each.cost for each in found), ", and ".join(each.command_options for each in found)
-    return [(each.bands, each.options) for each in found], [
+    note = (
         f"by default {asked}: {cost:.2f} times the multiply-adds of one network on whole images; "
         f"--bands {EACH} trains one for each band"
-    ]
+    )
+    return [(each.bands, each.options) for each in found], [note]
 
 
 def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob:

@@ -296,14 +296,18 @@ def test_the_default_is_what_the_study_recommends(sub4: Path, tmp_path: Path) ->
         assert logits[0] == logits[1]
 
 
-def test_the_default_gives_way(sub4: Path) -> None:
-    command = ("spectral-train", "--shards", sub4, "--describe", "--network")
-    assert "vgg16 has one size: a network for each band (--bands all)" in program(*command, "vgg16").stdout
+def test_the_default_gives_way(sub4: Path, photos: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--describe", "--shards")
+    one_size = "vgg16 has one size, so by default each band gets a network (--bands all)"
+    assert one_size in program(*command, sub4, "--network", "vgg16").stdout
     for option in (("--bands", "all"), ("--inputs", "planes"), ("--width", "1"), ("--stem-stride", "2")):
-        done = program(*command, "resnet18", *option)
+        done = program(*command, sub4, "--network", "resnet18", *option)
         assert "4 such networks" in done.stdout
         assert "resnet18" in done.stdout.splitlines()[0]
-    assert "stackx4" not in program("spectral-train", "--shards", sub4 / "01", "--describe", "--network", "cnn").stdout
+    some = make_split(photos, tmp_path / "some", factor=4, size=16, bands=(0, 2))
+    assert "2 such networks" in program(*command, some, "--network", "cnn").stdout
+    for where in (some, sub4 / "01"):
+        assert "by default" not in program(*command, where, "--network", "cnn").stdout
 
 
 def test_what_several_networks_cost(sub4: Path) -> None:
