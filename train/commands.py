@@ -219,8 +219,8 @@ def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]
     """Return the bands of a split, and what the costs of networks on them are computed from."""
     bands = open_bands(shards).each
     samples = bands[0].parts["train"].samples if "train" in bands[0].parts else 0
-    held = min(plan.holdout_samples, samples // 20) / max(samples, 1)
-    return bands, Cost(plan.network.name, plan.recipe, 1 - held)
+    kept = min(plan.holdout_samples, samples // 20) / max(samples, 1)
+    return bands, Cost(plan.network.name, plan.recipe, 1 - kept)
 
 
 def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
