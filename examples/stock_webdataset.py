@@ -19,7 +19,7 @@ def main(band: str) -> None:
     dataset = (
         wds.WebDataset(urls, shardshuffle=len(urls), seed=0)
         .decode()
-        .to_tuple("x.npy.gz", "y.npy")
+        .to_tuple("x.npy.gz;x.npy", "y.npy")  # the second where blocks are not compressed
         .unbatched()
         .shuffle(1000)
         .batched(64)

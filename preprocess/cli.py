@@ -13,7 +13,7 @@ import click
 from ..shards_manifest.manifest import FACTORS, KNOWN
 from ..shards_manifest.runtime import cli_runner
 from ..shards_manifest.runtime.executors import BACKENDS
-from .config import ORIENTATIONS, SourceOptions, SplitConfig, WorkerOptions, parse_bands
+from .config import COMPRESSION_CHOICES, ORIENTATIONS, SourceOptions, SplitConfig, WorkerOptions, parse_bands
 from .source_kinds import KINDS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -129,6 +129,12 @@ Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, 
     _choice("transform", KNOWN["transform"], "DCT over the phases in raster order, separable DCT, or none."),
     _choice("color", KNOWN["color"], "Stored channels."),
     _choice("dtype", KNOWN["dtype"], "Stored type."),
+    _choice(
+        "compression",
+        COMPRESSION_CHOICES,
+        "Compress blocks, or store them as they are, which is larger and read faster; auto compresses the bands that "
+        "get a quarter smaller.",
+    ),
     _number(
         "quant_step",
         float,

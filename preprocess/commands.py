@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..shards_manifest.runtime.cli_runner import counted, human_bytes
 from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import is_url, shown
+from ..shards_manifest.storage.opening import open_store
 from .config import DEFAULT_BLOCK, SourceOptions, SplitConfig, WorkerOptions
 from .errors import DestinationError
 from .inspection.fidelity import fidelity
@@ -23,7 +24,7 @@ from .inspection.verify import verify as verify_data
 from .sources import scratch_folder
 from .split.class_filter import class_note, read_class_list
 from .split.estimate import estimate
-from .split.job import Job, check_outside, prepare
+from .split.job import Job, check_outside, choose, prepare
 from .split.job import split as run_split
 from .split.progress import INTERVAL, SplitProgress
 from .split.summary import summary
@@ -72,6 +73,9 @@ def split(
     for line in (*summary(job), *job.listing.notes, class_note(resolved, len(job.listing.classes))):
         if line:
             click.echo(line)
+    job, note = choose(job, open_store(out))
+    if note:
+        click.echo(note)
     if dry_run:
         _print_estimate(job, out)
     else:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..shards_manifest.manifest import FACTORS, KNOWN, Geometry
+from ..shards_manifest.manifest import COMPRESSIONS, FACTORS, KNOWN, Geometry
 from ..shards_manifest.runtime.cli_runner import human_bytes
 from .errors import ConfigError
 
@@ -32,7 +33,8 @@ LARGEST_BLOCKS = 1_000_000_000  # bytes of memory for the blocks that are being 
 # names in plan.json and manifest.json that differ from those of the fields
 JSON_NAMES = {"quant_step": "step", "chroma_quant_step": "chroma_step"}
 # options that older splits do not record, with the value that these splits were made with
-ADDED_LATER = {"min_class_images": 0, "orientation": "stored"}
+ADDED_LATER: Mapping[str, Any] = {"min_class_images": 0, "orientation": "stored", "uncompressed": []}
+COMPRESSION_CHOICES = (*COMPRESSIONS, "auto")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class SplitConfig:
         min_class_images: Classes with fewer images in train are dropped.
         classes: The only classes to take, in the order of their labels; empty for all, sorted.
         orientation: 'stored' takes images as they are stored, 'exif' turns them as their EXIF says.
+        compression: 'gzip', 'none', or 'auto', which leaves bands as they are that gzip makes little smaller
+            (split/compression.py).
+        uncompressed: The bands that are stored as they are, which is what `compression` comes to; None for those that
+            have to be chosen yet.
     """
 
     factor: int
@@ -79,6 +85,8 @@ class SplitConfig:
     min_class_images: int = 0
     classes: tuple[str, ...] = ()
     orientation: str = "stored"
+    compression: str = "gzip"
+    uncompressed: tuple[int, ...] | None = None
 
     def resolved(self) -> SplitConfig:
         """Return the options with their defaults filled in, checked.
@@ -109,12 +117,14 @@ class SplitConfig:
             chroma_quant_step=chroma_quant_step,
             bands=bands,
             samples_per_block=block,
+            uncompressed={"gzip": (), "none": bands}.get(self.compression, self.uncompressed),
         )
 
     def _check_names(self) -> None:
         choices = {
             **{name: KNOWN[name] for name in ("fit", "transform", "color", "dtype")},
             "orientation": ORIENTATIONS,
+            "compression": COMPRESSION_CHOICES,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -188,6 +198,10 @@ class SplitConfig:
         """What the manifests say of a stored coefficient."""
         return Geometry(self.factor, self.size, self.margin, self.fit, self.transform, self.color, self.dtype)
 
+    def compression_of(self, band: int) -> str:
+        """Return how a band is stored, one of COMPRESSIONS."""
+        return "none" if band in (self.uncompressed or ()) else "gzip"
+
     @property
     def upright(self) -> bool:
         """True if images are turned as their EXIF says."""
@@ -203,8 +217,10 @@ class SplitConfig:
 
         from ..shards_manifest.tables import escape  # loads NumPy
 
-        values = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items() if name != "classes"}
-        values["bands"] = list(self.bands)
+        values = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        for name in ("classes", "compression"):
+            del values[name]
+        values["bands"], values["uncompressed"] = list(self.bands), list(self.uncompressed or ())
         if self.classes:
             digest = hashlib.sha256("\n".join(map(escape, self.classes)).encode()).hexdigest()
             values["classes"] = f"{len(self.classes)} listed, SHA-256 {digest}"

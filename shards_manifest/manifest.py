@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from .spectral.color import COLORS
 from .spectral.transform import TRANSFORMS, band_frequency
 
 FORMAT = "spectral-shards"
-VERSION = 1
+VERSIONS = (1, 2)  # the second has bands without compression
 MANIFEST = "manifest.json"
 PARTS = ("train", "val")
 
@@ -30,6 +30,7 @@ FITS: Mapping[str, str] = {
     "squash": "scale both axes to the size",
     "crop": "scale the centred largest square",
 }
+COMPRESSIONS = ("gzip", "none")  # of a block's samples
 DTYPES: Mapping[str, np.dtype[Any]] = {"int8": np.dtype("|i1"), "float16": np.dtype("<f2")}
 KNOWN: Mapping[str, tuple[Any, ...]] = {
     "factor": FACTORS,
@@ -131,6 +132,7 @@ class BandManifest:
         std: For each channel, of the coefficients over train; 1 where all are equal.
         classes: Their names, in the order of labels.
         parts: train, and val where there is one.
+        compression: One of COMPRESSIONS.
     """
 
     dataset: str
@@ -143,6 +145,7 @@ class BandManifest:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     parts: Mapping[str, Part]
+    compression: str = "gzip"
 
     @property
     def variance(self) -> tuple[float, ...]:
@@ -161,6 +164,7 @@ class BandSummary:
         step: As in BandManifest.
         bytes: Of all its shards.
         clipped: For each channel, how many coefficients were cut to the range of the stored type.
+        compression: One of COMPRESSIONS.
     """
 
     band: int
@@ -169,6 +173,7 @@ class BandSummary:
     step: tuple[float, ...]
     bytes: int
     clipped: tuple[int, ...]
+    compression: str = "gzip"
 
 
 @dataclass(frozen=True)
@@ -222,8 +227,22 @@ def canonical_json(value: Any) -> bytes:
 
 def dump(manifest: BandManifest | SplitManifest) -> bytes:
     """Return a manifest as the bytes of its file."""
-    kind = "band" if isinstance(manifest, BandManifest) else "split"
-    return canonical_json({"format": FORMAT, "version": VERSION, "kind": kind, **vars(manifest)})
+    if isinstance(manifest, BandManifest):
+        kind, values, compressions = "band", _fields(manifest), [manifest.compression]
+    else:
+        kind, values = "split", {**vars(manifest), "bands": [_fields(band) for band in manifest.bands]}
+        compressions = [band.compression for band in manifest.bands]
+    return canonical_json({"format": FORMAT, "version": version_of(compressions), "kind": kind, **values})
+
+
+def version_of(compressions: Iterable[str]) -> int:
+    """Return the version of the format that bands with these compressions need: the lowest one."""
+    return 1 if set(compressions) <= {"gzip"} else 2
+
+
+def _fields(band: BandManifest | BandSummary) -> dict[str, Any]:
+    """Return what a manifest says of a band: its compression only where that is not gzip."""
+    return {name: value for name, value in vars(band).items() if (name, value) != ("compression", "gzip")}
 
 
 def load_band(data: bytes, where: str) -> BandManifest:
@@ -241,6 +260,7 @@ def load_band(data: bytes, where: str) -> BandManifest:
             std=_floats(raw["std"]),
             classes=tuple(str(name) for name in raw["classes"]),
             parts={name: _part(part, int(raw["block"])) for name, part in raw["parts"].items()},
+            compression=_compression(raw),
         )
         _check_band(found)
         return found
@@ -260,6 +280,7 @@ def load_split(data: bytes, where: str) -> SplitManifest:
                 step=_floats(b["step"]),
                 bytes=int(b["bytes"]),
                 clipped=tuple(int(c) for c in b["clipped"]),
+                compression=_compression(b),
             )
             for b in raw["bands"]
         )
@@ -291,10 +312,10 @@ def _header(data: bytes, where: str) -> dict[str, Any]:
         raise FormatError(f"{where} is not valid JSON ({error}): the file is damaged") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise FormatError(f"{where} is not a manifest of Spectral Shards")
-    if raw.get("version") != VERSION:
+    if raw.get("version") not in VERSIONS:
         raise FormatError(
-            f"{where} has format version {raw.get('version')!r}, this release knows version {VERSION}: "
-            "install the release that wrote it, or split again"
+            f"{where} has format version {raw.get('version')!r}, "
+            f"this release knows versions {' and '.join(map(str, VERSIONS))}: install the release that wrote it, or split again"
         )
     if raw.get("kind") not in ("band", "split"):
         raise FormatError(f"{where} has the unknown kind {raw.get('kind')!r}")
@@ -311,6 +332,13 @@ def _load(data: bytes, where: str, kind: str, build: Callable[[dict[str, Any]], 
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
         raise FormatError(f"{where} {what}: the file is damaged") from None
+
+
+def _compression(raw: Mapping[str, Any]) -> str:
+    found = str(raw.get("compression", "gzip"))
+    if found not in COMPRESSIONS:
+        raise ValueError(f"unknown compression {found!r}")
+    return found
 
 
 def _geometry(raw: Mapping[str, Any]) -> Geometry:

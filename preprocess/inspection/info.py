@@ -51,11 +51,12 @@ def _split(manifest: SplitManifest, classes: dict[str, int]) -> list[str]:
         lines.append(f"{name}: {images}, {part.shards} shards a band, order {part.digest[:12]}")
     tools = manifest.provenance.get("tools", {})
     lines.append("made with " + ", ".join(str(tools[key]) for key in sorted(tools)))
-    lines.append("band  frequency   step      size  clipped")
+    lines.append("band  frequency   step      size  compression  clipped")
     for band in manifest.bands:
         frequency = ",".join(map(str, band.frequency))
         lines.append(
-            f"{band.band:4d}  {frequency:>9}  {band.step[0]:5.2f}  {human_bytes(band.bytes):>8}  {sum(band.clipped)}"
+            f"{band.band:4d}  {frequency:>9}  {band.step[0]:5.2f}  {human_bytes(band.bytes):>8}  "
+            f"{band.compression:>11}  {sum(band.clipped)}"
         )
     return lines
 
@@ -65,7 +66,7 @@ def _band(manifest: BandManifest) -> list[str]:
     lines = [
         f"band {manifest.band} (frequency {frequency}) of {manifest.dataset}, factor {manifest.geometry.factor}",
         _geometry(manifest.geometry),
-        f"{len(manifest.classes)} classes",
+        f"{len(manifest.classes)} classes, compression {manifest.compression}",
     ]
     for name, part in sorted(manifest.parts.items()):
         size = human_bytes(sum(shard.bytes for shard in part.shards))

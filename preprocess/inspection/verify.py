@@ -139,7 +139,7 @@ def _check_shard(
     try:
         view = store.view(name)
         check_bytes(view, shard, where)
-        blocks = index_shard(view, where)
+        blocks = index_shard(view, where, block_format.compression)
         if index is not None and not np.array_equal(block_entries(view, blocks), index):
             raise ShardError(f"{where} is not what its index says: the index is damaged")
         if len(blocks) != shard.blocks:

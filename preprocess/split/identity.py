@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...shards_manifest.manifest import VERSION, canonical_json
+from ...shards_manifest.manifest import canonical_json, version_of
 from ..config import ADDED_LATER, SplitConfig, option_name
 
 LIST_CHANGED = "the source's list of images has changed"
@@ -32,7 +32,8 @@ class SplitIdentity:
     @staticmethod
     def of(config: SplitConfig, source: dict[str, str], digest: str, tools: dict[str, str]) -> SplitIdentity:
         """Return the identity of a split of a source with this listing's digest."""
-        return SplitIdentity(VERSION, config.to_json(), {**source, "digest": digest}, tools)
+        version = version_of(map(config.compression_of, config.bands))
+        return SplitIdentity(version, config.to_json(), {**source, "digest": digest}, tools)
 
     def to_json(self) -> dict[str, Any]:
         """Return the identity as JSON values."""

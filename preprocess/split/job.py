@@ -22,6 +22,7 @@ from ..pipeline.images import EncodedImages
 from ..sources import OnProgress, Source, find_source, no_progress
 from . import scan_cache
 from .class_filter import choose_classes
+from .compression import choose_compression
 from .identity import SplitIdentity
 from .manifests import write_manifests
 from .shard_row import RECORDS, RowRecord, RowTask, record_name, shard_names, tool_versions, write_row
@@ -156,6 +157,7 @@ def split(
         SourceError, StoreError, BackendError
     """
     store = open_store(out)
+    job, _ = choose(job, store)
     with _owned(store):
         _claim(store, job.identity())
         scan_cache.save(store, job.listing, job.stamp)
@@ -189,6 +191,15 @@ def split(
         earlier=earlier,
         turned=sum(record.turned for _, record in ordered),
     )
+
+
+def choose(job: Job, store: Store) -> tuple[Job, str]:
+    """Return the job with what `--compression auto` comes to in a destination, and a sentence on it, or nothing."""
+    try:
+        plan = store.read(PLAN)
+    except FileNotFoundError:
+        plan = None
+    return choose_compression(job, plan)
 
 
 def _committed_rows(store: Store, job: Job) -> dict[str, RowRecord]:

@@ -109,6 +109,7 @@ def _band_summary(manifest: BandManifest, rows: list[BandRow]) -> BandSummary:
         step=manifest.step,
         bytes=sum(row.shard.bytes for row in rows),
         clipped=tuple(sum(row.clipped[c] for row in rows) for c in range(3)),
+        compression=manifest.compression,
     )
 
 
@@ -166,6 +167,7 @@ def _band_manifest(
             )
             for part, summary in parts.items()
         },
+        compression=config.compression_of(band),
     )
 
 

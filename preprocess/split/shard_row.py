@@ -178,7 +178,8 @@ def _write_shards(
     Returns:
         For each band the shard and its index.
     """
-    writers = [ShardWriter(file) for file in files]
+    kinds = [task.config.compression_of(band) for band in task.config.bands]
+    writers = [ShardWriter(file, kind) for file, kind in zip(files, kinds, strict=True)]
     labels: list[int] = []
     for i, data in enumerate(task.images):
         try:
@@ -209,7 +210,7 @@ def _split(decoder: Decoder, labels: list[int], blocks: BandBlocks, writers: lis
 def _flush(blocks: BandBlocks, writers: list[ShardWriter]) -> None:
     arrays, labels = blocks.take()
     for writer, array in zip(writers, arrays, strict=True):
-        writer.add(compress_block(array, blocks.plane), labels)
+        writer.add(array if writer.compression == "none" else compress_block(array, blocks.plane), labels)
 
 
 def _ints(values: NDArray[np.int64]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""One shard: a ustar tar of block pairs `000000.x.npy.gz` and `000000.y.npy`.
+"""One shard: a ustar tar of block pairs `000000.x.npy.gz`, or `000000.x.npy`, and `000000.y.npy`.
 
 A block holds n samples: x is int8 or float16 of shape (n, 3, H, W), y int64 of shape (n,). Any tar tool
 opens a shard and stock webdataset reads it. The bytes written here depend on the arguments alone.
@@ -28,6 +28,8 @@ _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
 _LABEL = np.dtype("<i8")
 _NPY_MAGIC = b"\x93NUMPY\x01\x00"
 
+SUFFIXES = {"gzip": "x.npy.gz", "none": "x.npy"}  # of the samples of a block, by the band's compression
+
 Samples = tuple[NDArray[Any], NDArray[np.int64]]
 
 
@@ -42,24 +44,30 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 class ShardWriter:
     """Appends blocks to an open file, and counts and hashes what it writes.
 
+    Args:
+        file: An empty file.
+        compression: Of the band, a name in SUFFIXES.
+
     Attributes:
+        compression: As given.
         index: (bytes, CRC-32) of the pair of members of every block, as `index.py` has them.
         samples: How many were written.
         bytes: How many were written.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, compression: str = "gzip") -> None:
         self._file = file
+        self.compression = compression
         self._hash = hashlib.sha256()
         self.index: list[tuple[int, int]] = []
         self.samples = 0
         self.bytes = 0
 
-    def add(self, x: bytes, labels: NDArray[np.int64]) -> None:
-        """Append one block: x as `compress_block` made it, labels int64 of shape (n,)."""
+    def add(self, x: bytes | memoryview, labels: NDArray[np.int64]) -> None:
+        """Append one block: x as `compress_block` made it, or the .npy file; labels int64 of shape (n,)."""
         y = npy_header(_LABEL, labels.shape) + labels.astype(_LABEL).tobytes()
         number = len(self.index)
-        pair = b"".join((*_member(f"{number:06d}.x.npy.gz", x), *_member(f"{number:06d}.y.npy", y)))
+        pair = b"".join((*_member(f"{number:06d}.{SUFFIXES[self.compression]}", x), *_member(f"{number:06d}.y.npy", y)))
         self._put(pair)
         self.index.append((len(pair), isal_zlib.crc32(pair)))
         self.samples += len(labels)
@@ -75,7 +83,7 @@ class ShardWriter:
         self.bytes += len(data)
 
 
-def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+def _member(name: str, data: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
     """Return header, data and padding of a member. tarfile takes ten times as long for a header: 1 % of a split."""
     start = b"%s%011o\0%s" % (name.encode("ascii").ljust(100, b"\0") + _HEADER[100:124], len(data), _HEADER[136:148])
     checksum = sum(start) + 8 * 0x20 + sum(_HEADER[156:])
@@ -87,7 +95,7 @@ class BlockSpan:
     """Where a block is within some bytes of its shard.
 
     Attributes:
-        x: The bytes of its samples, compressed.
+        x: The bytes of its samples, as they are stored.
         y: The bytes of its labels.
     """
 
@@ -95,15 +103,15 @@ class BlockSpan:
     y: slice
 
 
-def index_shard(view: memoryview, where: str) -> list[BlockSpan]:
-    """Return the blocks of a shard, from its tar headers alone.
+def index_shard(view: memoryview, where: str, compression: str = "gzip") -> list[BlockSpan]:
+    """Return the blocks of a shard of a band with this compression, from its tar headers alone.
 
     Raises ShardError, naming `where`, for anything but pairs x, y in order and a complete archive.
     """
     blocks: list[BlockSpan] = []
     pending: slice | None = None
     for name, span in _members(view, where):
-        wanted = f"{len(blocks):06d}." + ("x.npy.gz" if pending is None else "y.npy")
+        wanted = f"{len(blocks):06d}." + (SUFFIXES[compression] if pending is None else "y.npy")
         if name != wanted:
             raise ShardError(f"{where} holds {name!r} where {wanted!r} should be: it is not a shard, or damaged")
         if pending is None:
@@ -147,23 +155,26 @@ def read_labels(view: memoryview, block: BlockSpan, where: str) -> NDArray[np.in
     return _array(view[block.y], where)
 
 
-def read_block(view: memoryview, block: BlockSpan, where: str, buffer: DecodeBuffer | None = None) -> Samples:
-    """Decompress one block.
+def read_block(
+    view: memoryview, block: BlockSpan, where: str, buffer: DecodeBuffer | None = None, compression: str = "gzip"
+) -> Samples:
+    """Return the samples of one block, decompressed if they are not stored as they are.
 
     Args:
         view: The bytes of the shard, or of the block.
         block: Where the block is in them.
         where: The name of the shard, for messages.
         buffer: Where x may lie until the next block takes its place; None for memory of its own.
+        compression: Of the band, a name in SUFFIXES.
 
     Returns:
-        x of shape (n, 3, H, W), read-only, and y int64 of shape (n,).
+        x of shape (n, 3, H, W), read-only, and y int64 of shape (n,). Without compression x is a view of `view`.
 
     Raises:
         ShardError: It does not decode, or x and y differ in length.
     """
     try:
-        npy = decompress_block(view[block.x], buffer)
+        npy = view[block.x].toreadonly() if compression == "none" else decompress_block(view[block.x], buffer)
     except ValueError as error:
         raise ShardError(f"{where} does not decompress at byte {block.x.start} ({error}): copy it again") from None
     x, y = _array(npy, where), read_labels(view, block, where)
@@ -180,22 +191,25 @@ class BlockFormat:
         shape: Of a sample, (3, P, P).
         dtype: Of a sample.
         classes: How many there are: labels are below that.
+        compression: Of the samples of a block, a name in SUFFIXES.
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     classes: int
+    compression: str = "gzip"
 
     @staticmethod
     def of(manifest: BandManifest) -> BlockFormat:
         """Return the format of the blocks of a band."""
         side = manifest.geometry.plane
-        return BlockFormat((3, side, side), DTYPES[manifest.geometry.dtype], len(manifest.classes))
+        dtype = DTYPES[manifest.geometry.dtype]
+        return BlockFormat((3, side, side), dtype, len(manifest.classes), manifest.compression)
 
     def read(
         self, view: memoryview, block: BlockSpan, samples: int, where: str, buffer: DecodeBuffer | None = None
     ) -> Samples:
-        """Decompress one block and check that it is what the manifest says.
+        """Read one block and check that it is what the manifest says.
 
         Args:
             view: The bytes of the shard, or of the block.
@@ -210,7 +224,7 @@ class BlockFormat:
         Raises:
             ShardError: It does not decode, or holds other samples or labels than it should.
         """
-        x, y = read_block(view, block, where, buffer)
+        x, y = read_block(view, block, where, buffer, self.compression)
         if x.shape != (samples, *self.shape) or x.dtype != self.dtype:
             raise ShardError(f"{where} holds a block of {x.dtype} {x.shape}, not what its manifest says")
         if len(y) and not 0 <= y.min() <= y.max() < self.classes:

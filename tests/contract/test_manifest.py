@@ -37,8 +37,8 @@ def test_canonical(sub4: Path) -> None:
 
 def test_unknown_version_is_refused_in_one_sentence(sub4: Path) -> None:
     raw = json.loads((sub4 / MANIFEST).read_bytes())
-    raw["version"] = 2
-    with pytest.raises(FormatError, match=r"^here has format version 2, this release knows version 1: "):
+    raw["version"] = 3
+    with pytest.raises(FormatError, match=r"^here has format version 3, this release knows versions 1 and 2: "):
         load_split(json.dumps(raw).encode(), "here")
 
 

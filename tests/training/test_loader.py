@@ -22,6 +22,7 @@ from spectral_shards.train.errors import TrainError
 from support.pictures import encode
 from support.programs import program
 from support.splits import ROOT, SUB4, make_split
+from support.trainings import QUICK
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -254,3 +255,26 @@ def test_examples_run_beside_the_users_own_train_py(
     assert float(last.split("top-1 ")[1].rstrip("%")) > 50  # of three classes
     for name in ("spectral-prep", "spectral-train", "spectral-ensemble"):
         assert program(name, "--help", cwd=tmp_path).returncode == 0
+
+
+def test_blocks_as_they_are_give_the_same_batches_and_losses(sub4: Path, photos: Path, tmp_path: Path) -> None:
+    plain = make_split(photos, tmp_path / "sub4", **SUB4, compression="none")
+    for data, workers in (("01", 0), ("", 2)):
+        for part in ("train", "val"):
+            here, there = (
+                list(BandLoader(split / data, part, batch_size=20, seed=3, workers=workers)) for split in (plain, sub4)
+            )
+            assert same(here, there)
+    logits = []
+    for split in (plain, sub4):
+        run = tmp_path / split.parent.name / "run"
+        done = program("spectral-train", "--shards", split / "01", *QUICK, "--out", run)
+        assert done.returncode == 0, done.stderr
+        logits.append((run / "val-logits.npy").read_bytes())
+    assert logits[0] == logits[1]
+    damaged = next((plain / "01").glob("train-000001.tar"))
+    data = bytearray(damaged.read_bytes())
+    data[1000] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(ShardError, match=r"train-000001\.tar was altered"):
+        list(BandLoader(plain / "01", batch_size=20))
