@@ -314,8 +314,8 @@ def _header(data: bytes, where: str) -> dict[str, Any]:
         raise FormatError(f"{where} is not a manifest of Spectral Shards")
     if raw.get("version") not in VERSIONS:
         raise FormatError(
-            f"{where} has format version {raw.get('version')!r}, "
-            f"this release knows versions {' and '.join(map(str, VERSIONS))}: install the release that wrote it, or split again"
+            f"{where} has format version {raw.get('version')!r}, this release knows versions "
+            f"{' and '.join(map(str, VERSIONS))}: install the release that wrote it, or split again"
         )
     if raw.get("kind") not in ("band", "split"):
         raise FormatError(f"{where} has the unknown kind {raw.get('kind')!r}")
