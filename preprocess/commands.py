@@ -24,7 +24,7 @@ from .inspection.verify import verify as verify_data
 from .sources import scratch_folder
 from .split.class_filter import class_note, read_class_list
 from .split.estimate import estimate
-from .split.job import Job, check_outside, choose, prepare
+from .split.job import Job, check_outside, choose_compression, prepare
 from .split.job import split as run_split
 from .split.progress import INTERVAL, SplitProgress
 from .split.summary import summary
@@ -73,7 +73,7 @@ def split(
     for line in (*summary(job), *job.listing.notes, class_note(resolved, len(job.listing.classes))):
         if line:
             click.echo(line)
-    job, note = choose(job, open_store(out))
+    job, note = choose_compression(job, open_store(out))
     if note:
         click.echo(note)
     if dry_run:

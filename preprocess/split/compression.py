@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...shards_manifest.shard.codec import compress_block
 from ..errors import RejectedImage
 from ..pipeline.band_blocks import BandBlocks
 from ..pipeline.decode import Decoder
-
-if TYPE_CHECKING:
-    from .job import Job
+from .shard_row import RowTask
 
 SAMPLE = 64
 LEAST_SAVED = 0.25  # of a band's bytes, for `--compression auto` to compress it
@@ -35,50 +33,9 @@ class Measured:
     blocks: int
 
 
-def choose_compression(job: Job, plan: bytes | None) -> tuple[Job, str]:
-    """Return the job with `--compression auto` resolved, by what `measure` finds, and a sentence on it.
-
-    The images are the first of a seeded order, so that the choice depends on the input and the options alone.
-
-    Args:
-        job: What to split.
-        plan: The plan.json of an earlier run with the same destination, which has chosen already; None for none.
-    """
-    if job.config.uncompressed is not None:
-        return job, ""
-    chosen = _earlier_choice(plan) if plan else None
-    if chosen is None:
-        found, bands = measure(job), job.config.bands
-        sizes = zip(bands, found.compressed, found.stored, strict=True)
-        chosen = tuple(band for band, compressed, stored in sizes if compressed > (1 - LEAST_SAVED) * stored)
-    job = replace(job, config=replace(job.config, uncompressed=chosen))
-    return job, f"bands without compression, because gzip saves less than {LEAST_SAVED:.0%} there: {_ranges(chosen)}"
-
-
-def _earlier_choice(plan: bytes) -> tuple[int, ...] | None:
-    """Return the bands that a plan.json stores as they are; None if it is damaged, which is found out later."""
-    try:
-        return tuple(int(band) for band in json.loads(plan)["plan"].get("uncompressed", []))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _ranges(bands: tuple[int, ...]) -> str:
-    """Return the numbers of bands as --bands takes them: 0-3,7."""
-    pieces: list[list[int]] = []
-    for band in bands:
-        if pieces and pieces[-1][-1] == band - 1:
-            pieces[-1][1:] = [band]
-        else:
-            pieces.append([band])
-    return ",".join("-".join(map(str, piece)) for piece in pieces) or "none"
-
-
-def measure(job: Job) -> Measured:
-    """Split and compress up to 64 images of the first row."""
-    config = job.config
-    job.source.stage()
-    task = job.task(job.rows[0] if job.rows[0].part == "train" else job.rows[-1])
+def measure(task: RowTask) -> Measured:
+    """Split and compress up to 64 images of a row."""
+    config = task.config
     decoder = Decoder(config.size + config.margin, config.fit, config.geometry.grid, upright=config.upright)
     blocks = BandBlocks(config)
     compressed, stored = [0] * len(config.bands), [0] * len(config.bands)
@@ -103,3 +60,33 @@ def measure(job: Job) -> Measured:
     if blocks.count:
         flush()
     return Measured(images, tuple(compressed), tuple(stored), count)
+
+
+def hardly_compressed(found: Measured, bands: Sequence[int]) -> tuple[int, ...]:
+    """Return the bands that `--compression auto` stores as they are, of those that were measured."""
+    sizes = zip(bands, found.compressed, found.stored, strict=True)
+    return tuple(band for band, compressed, stored in sizes if compressed > (1 - LEAST_SAVED) * stored)
+
+
+def earlier_choice(plan: bytes) -> tuple[int, ...] | None:
+    """Return the bands that a plan.json stores as they are; None if it is damaged, which is found out later."""
+    try:
+        return tuple(int(band) for band in json.loads(plan)["plan"].get("uncompressed", []))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def sentence(bands: Sequence[int]) -> str:
+    """Return what `--compression auto` came to."""
+    return f"bands without compression, because gzip saves less than {LEAST_SAVED:.0%} there: {_ranges(bands)}"
+
+
+def _ranges(bands: Sequence[int]) -> str:
+    """Return the numbers of bands as --bands takes them: 0-3,7."""
+    pieces: list[list[int]] = []
+    for band in bands:
+        if pieces and pieces[-1][-1] == band - 1:
+            pieces[-1][1:] = [band]
+        else:
+            pieces.append([band])
+    return ",".join("-".join(map(str, piece)) for piece in pieces) or "none"

@@ -34,7 +34,7 @@ class Estimate:
 
 def estimate(job: Job) -> Estimate:
     """Compress up to 64 images of the first row and estimate the size of the whole split."""
-    config, found = job.config, measure(job)
+    config, found = job.config, measure(job.first_task())
     sizes = [
         (stored if config.compression_of(band) == "none" else compressed) + found.blocks * BLOCK_OVERHEAD
         for band, stored, compressed in zip(config.bands, found.stored, found.compressed, strict=True)

@@ -22,7 +22,7 @@ from ..pipeline.images import EncodedImages
 from ..sources import OnProgress, Source, find_source, no_progress
 from . import scan_cache
 from .class_filter import choose_classes
-from .compression import choose_compression
+from .compression import earlier_choice, hardly_compressed, measure, sentence
 from .identity import SplitIdentity
 from .manifests import write_manifests
 from .shard_row import RECORDS, RowRecord, RowTask, record_name, shard_names, tool_versions, write_row
@@ -72,6 +72,11 @@ class Job:
         origin, entries = part_entries(self.listing, row.part)
         images = EncodedImages(self.source, origin, self.listing.names_in(origin), entries.take(row.indices))
         return RowTask(row.name, self.config, images, tool_versions())
+
+    def first_task(self) -> RowTask:
+        """Return the task of a first row, of train where there is one, whose images can be read now."""
+        self.source.stage()
+        return self.task(self.rows[0] if self.rows[0].part == "train" else self.rows[-1])
 
     def identity(self) -> SplitIdentity:
         """Return what determines the bytes of the split."""
@@ -157,7 +162,7 @@ def split(
         SourceError, StoreError, BackendError
     """
     store = open_store(out)
-    job, _ = choose(job, store)
+    job, _ = choose_compression(job, store)
     with _owned(store):
         _claim(store, job.identity())
         scan_cache.save(store, job.listing, job.stamp)
@@ -193,13 +198,21 @@ def split(
     )
 
 
-def choose(job: Job, store: Store) -> tuple[Job, str]:
-    """Return the job with what `--compression auto` comes to in a destination, and a sentence on it, or nothing."""
+def choose_compression(job: Job, store: Store) -> tuple[Job, str]:
+    """Return the job with `--compression auto` resolved, and a sentence on it; nothing where that is not needed.
+
+    It is measured on the first images of a seeded order, so that the choice depends on the input and the options alone.
+    An earlier run with the same destination has chosen already.
+    """
+    if job.config.uncompressed is not None:
+        return job, ""
     try:
-        plan = store.read(PLAN)
+        chosen = earlier_choice(store.read(PLAN))
     except FileNotFoundError:
-        plan = None
-    return choose_compression(job, plan)
+        chosen = None
+    if chosen is None:
+        chosen = hardly_compressed(measure(job.first_task()), job.config.bands)
+    return replace(job, config=replace(job.config, uncompressed=chosen)), sentence(chosen)
 
 
 def _committed_rows(store: Store, job: Job) -> dict[str, RowRecord]:

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectral_shards.train.data import philox, sampler
 from spectral_shards.train.data.sampler import (
     LEAST_HOLDOUT,
     EpochSampler,
@@ -50,6 +51,39 @@ def dealt(plan: EpochSampler, epoch: int, span: Span, first_batch: int = 0) -> l
                     batches[batch][position - span.first] = read.block, row
         assert placed == len(rows)
     return batches
+
+
+@settings(max_examples=150, deadline=None)
+@given(plans(), st.integers(0, 50), st.data())
+def test_samples_by_their_numbers_are_those_of_the_blocks(plan: EpochSampler, epoch: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 5))
+    span = Span(0, plan.batch_size).share(data.draw(st.integers(0, count - 1)), count)
+    first = data.draw(st.integers(0, plan.batches))
+    starts = np.cumsum(plan.samples) - plan.samples
+    wanted = [
+        [int(starts[sample[0]]) + sample[1] for sample in batch if sample is not None]
+        for batch in dealt(plan, epoch, span, first)[first:]
+    ]
+    at_once = sampler.CHUNK
+    try:
+        sampler.CHUNK = data.draw(st.sampled_from([1, 20, at_once]))
+        assert [batch.tolist() for batch in plan.sample_batches(epoch, span, first)] == wanted
+    finally:
+        sampler.CHUNK = at_once
+
+
+@given(
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+    st.integers(0, 3),
+    st.lists(st.integers(0, 2**40), max_size=5),
+    st.integers(0, 70),
+)
+def test_philox_is_that_of_numpy(key: tuple[int, int], third: int, fourth: list[int], count: int) -> None:
+    found = philox.raw(key, (third, np.array(fourth, np.uint64)), count)
+    assert found.shape == (len(fourth), count)
+    for row, number in zip(found, fourth, strict=True):
+        bits = np.random.Philox(key=np.array(key, np.uint64), counter=np.array([0, 0, third, number], np.uint64))
+        assert row.tolist() == bits.random_raw(count).tolist()
 
 
 @settings(max_examples=150, deadline=None)

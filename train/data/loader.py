@@ -15,6 +15,7 @@ from ...shards_manifest.dataset import Band, Bands, Split, open_bands, open_part
 from ...shards_manifest.shard.bands_reader import Blocks
 from ..errors import TrainError
 from .block_cache import BlockCache
+from .resident import ResidentEvalStream, ResidentPart, ResidentTrainStream
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
 from .stream import Batch, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
@@ -36,6 +37,7 @@ class LoaderOptions:
         cache: Keeps the blocks of a band in a bucket on a local disk.
         skip_bad_shards: Go on without shards that are missing or damaged, and count what is lost.
         pin_memory: Put batches into page-locked memory; None does so where there is a GPU.
+        resident: Keep the part in memory, decompressed, from its first epoch on.
     """
 
     last_batch: str = "drop"
@@ -44,6 +46,7 @@ class LoaderOptions:
     cache: BlockCache | None = None
     skip_bad_shards: bool = False
     pin_memory: bool | None = None
+    resident: bool = False
 
 
 class BandLoader:
@@ -110,6 +113,7 @@ class BandLoader:
         else:
             self.batch_size = batch_size
             self._order = _EvalOrder(blocks, chosen, batch_size, (rank, world_size))
+        self._resident = ResidentPart(self._blocks) if self._options.resident else None
         self._progress = _Progress()
         self._running: Generator[Batch, None, None] | None = None
         self._said: set[str] = set()
@@ -213,7 +217,10 @@ class BandLoader:
         """Return what reads from a batch on, and by how many threads."""
         epochs = self._epochs_from(epoch)
         workers = self._workers if self._order.continues else min(self._workers, 1)
-        return self._order.stream(self._blocks, epochs, number, self._options.skip_bad_shards), workers
+        skip = self._options.skip_bad_shards
+        if self._resident is not None:
+            return self._order.resident_stream(self._blocks, self._resident, epochs, number, skip), workers
+        return self._order.stream(self._blocks, epochs, number, skip), workers
 
     def _epochs_from(self, epoch: int) -> range:
         """Return the epochs that are read one after another, from this one on."""
@@ -259,6 +266,11 @@ class _TrainOrder:
     def stream(self, blocks: Blocks, epochs: range, first: int, skip: bool) -> TrainStream:
         return TrainStream(blocks, self.sampler, self.span, epochs, first, skip)
 
+    def resident_stream(
+        self, blocks: Blocks, part: ResidentPart, epochs: range, first: int, skip: bool
+    ) -> ResidentTrainStream:
+        return ResidentTrainStream(blocks, part, self.sampler, self.span, epochs, first, skip)
+
     def state_dict(self, epoch: int, batch: int) -> dict[str, int]:
         return self.sampler.state_dict(epoch, batch)
 
@@ -279,6 +291,11 @@ class _EvalOrder:
 
     def stream(self, blocks: Blocks, epochs: range, first: int, skip: bool) -> EvalStream:
         return EvalStream(blocks, self._batches[first:], skip)
+
+    def resident_stream(
+        self, blocks: Blocks, part: ResidentPart, epochs: range, first: int, skip: bool
+    ) -> ResidentEvalStream:
+        return ResidentEvalStream(blocks, part, self._batches[first:], skip)
 
     def state_dict(self, epoch: int, batch: int) -> dict[str, int]:
         return {"epoch": epoch, "batch": batch}

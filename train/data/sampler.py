@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TrainError
+from . import philox
 
 SLOTS = 32  # blocks that a batch draws on: 2,048 samples are mixed; 64 read a tenth slower
 POOL = 128 << 20  # bytes of decompressed blocks that the slots may take, with large planes
+CHUNK = 1 << 16  # samples whose order is computed at once
 LEAST_HOLDOUT = 50  # samples of a holdout: fewer would rank bands by chance
 LAST_BATCH = ("drop", "wrap")  # what becomes of samples that do not fill a batch
 
@@ -135,6 +137,63 @@ class EpochSampler:
     def rows(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Return the order of the samples of a block: int64 (samples,), a permutation."""
         return np.argsort(self._bits(epoch, 0, block).random_raw(int(self.samples[block])), kind="stable")
+
+    def samples_of(self, epoch: int, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the samples of blocks, each block's in its random order (`rows`), by their number in stored order.
+
+        Args:
+            epoch: The epoch.
+            blocks: int64 (n,), numbers of blocks.
+
+        Returns:
+            int64 (samples of all these blocks,).
+        """
+        sizes = self.samples[blocks]
+        places = np.cumsum(sizes) - sizes
+        found = np.empty(int(sizes.sum()), np.int64)
+        for size in np.unique(sizes):  # nearly all blocks are full
+            chosen = np.flatnonzero(sizes == size)
+            words = philox.raw((self.seed, epoch), (0, blocks[chosen].astype(np.uint64)), int(size))
+            rows = np.argsort(words, axis=1, kind="stable") + self._starts[blocks[chosen], None]
+            found[places[chosen, None] + np.arange(size)] = rows
+        return found
+
+    def sample_batches(self, epoch: int, span: Span, first_batch: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Yield the samples of each batch from `first_batch` on, by their number in stored order.
+
+        These are the samples that `block_reads`, `placements` and `rows` put together block by block.
+
+        Yields:
+            int64 (positions of the span,).
+        """
+        order, edges, slots = self.block_order(epoch), self.edges, slots_of(self.edges, span)
+        ends = np.cumsum(self.samples[order])
+        begins = ends - self.samples[order]
+        size = span.last - span.first
+        at_once = max(CHUNK // max(size, 1), 1)
+        for start in range(first_batch, self.batches, at_once):
+            count = min(at_once, self.batches - start)
+            found = np.empty((count, size), np.int64)
+            pieces = []
+            for slot in slots:
+                width = int(edges[slot + 1] - edges[slot])
+                begin = self.batches * int(edges[slot]) + start * width  # in the order of all samples
+                low, high = np.searchsorted(ends, [begin, begin + count * width - 1], side="right")
+                pieces.append((slot, width, order[low : high + 1], begin - int(begins[low])))
+            samples = self.samples_of(epoch, np.concatenate([piece[2] for piece in pieces])) if pieces else found
+            place = 0
+            for slot, width, blocks, skipped in pieces:
+                rows = samples[place + skipped : place + skipped + count * width].reshape(count, width)
+                edge, first, last = int(edges[slot]), span.first, span.last
+                inside = slice(max(first - edge, 0), min(last - edge, width))
+                found[:, edge + inside.start - first : edge + inside.stop - first] = rows[:, inside]
+                place += int(self.samples[blocks].sum())
+            yield from found
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """The first sample of each block, in stored order."""
+        return np.cumsum(self.samples) - self.samples
 
     def substitutes(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Return the blocks to try, in order, in place of one that cannot be read: int64 (blocks,)."""

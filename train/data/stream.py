@@ -145,7 +145,7 @@ class _BatchAssembler:
         x, y = self._open.get(batch) or self._opened(batch)  # an empty span gets no samples
         del self._open[batch]
         lost, self._lost = tuple(self._lost), []
-        return Batch(_in_rows(x, self._blocks), torch.from_numpy(y), lost)
+        return Batch(in_rows(x, self._blocks), torch.from_numpy(y), lost)
 
     def _places(self, read: BlockRead) -> Iterator[tuple[int, slice, slice]]:
         """Yield where samples of a read go: the batch, the places in this span of it, and which samples of the read."""
@@ -162,7 +162,7 @@ class _BatchAssembler:
         chosen = rows[read.first : read.last]
         if len(chosen) < wanted:  # of a smaller block in the place of another
             chosen = np.resize(rows, wanted)
-        for band, (x, y) in enumerate(_aligned(self._blocks, fetched, self._buffer)):
+        for band, (x, y) in enumerate(aligned(self._blocks, fetched, self._buffer)):
             for batch, to, some in places:
                 x_out, y_out = self._open.get(batch) or self._opened(batch)
                 x.take(chosen[some], 0, x_out[band, to], "clip")  # never clips; checking would copy twice
@@ -183,7 +183,7 @@ class _BatchAssembler:
 
     def _opened(self, batch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         size = self._span.last - self._span.first
-        made = _empty(self._blocks, size), np.empty(size, np.int64)
+        made = empty(self._blocks, size), np.empty(size, np.int64)
         self._open[batch] = made
         return made
 
@@ -219,13 +219,13 @@ class EvalStream:
         with self._blocks.for_reader(1) as blocks, closing(blocks.stream(self._wanted())) as fetched:
             for chosen in self._batches:
                 samples = blocks.samples[chosen.start : chosen.stop]
-                x, y = _empty(blocks, int(samples.sum())), np.empty(samples.sum(), np.int64)
+                x, y = empty(blocks, int(samples.sum())), np.empty(samples.sum(), np.int64)
                 lost: list[tuple[str, int]] = []
                 filled = 0  # what is lost leaves a batch smaller, or empty
                 for block_samples in samples.tolist():
                     to = slice(filled, filled + block_samples)
                     try:
-                        for band, (planes, labels) in enumerate(_aligned(blocks, next(fetched), buffer)):
+                        for band, (planes, labels) in enumerate(aligned(blocks, next(fetched), buffer)):
                             x[band, to], y[to] = planes, labels
                     except ShardError as error:
                         if not self._skip:
@@ -233,13 +233,13 @@ class EvalStream:
                         lost.append((str(error), block_samples))
                         continue
                     filled += block_samples
-                yield Batch(_in_rows(x[:, :filled], blocks), torch.from_numpy(y[:filled]), tuple(lost))
+                yield Batch(in_rows(x[:, :filled], blocks), torch.from_numpy(y[:filled]), tuple(lost))
 
     def _wanted(self) -> Iterator[int]:
         return (block for chosen in self._batches for block in chosen)
 
 
-def _aligned(blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> Iterator[Samples]:
+def aligned(blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> Iterator[Samples]:
     """Yield a block of every band. Raises ShardError, also where the bands have other labels than each other."""
     first: NDArray[np.int64] | None = None
     for x, y in blocks.each_band(fetched, buffer):
@@ -250,12 +250,12 @@ def _aligned(blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> Iterator
         yield x, y
 
 
-def _empty(blocks: Blocks, samples: int) -> NDArray[Any]:
+def empty(blocks: Blocks, samples: int) -> NDArray[Any]:
     """Return room for samples, band after band: (bands, samples, 3, P, P)."""
     *bands, channels, height, width = blocks.shape
     return np.empty((*(bands or [1]), samples, channels, height, width), blocks.dtype)
 
 
-def _in_rows(x: NDArray[Any], blocks: Blocks) -> torch.Tensor:
+def in_rows(x: NDArray[Any], blocks: Blocks) -> torch.Tensor:
     """Return (bands, n, 3, P, P) as (n, bands, 3, P, P), a view; as (n, 3, P, P) from the reader of a single band."""
     return torch.from_numpy(x[0] if len(blocks.shape) == 3 else x.swapaxes(0, 1))

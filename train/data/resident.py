@@ -1,0 +1,168 @@
+"""One part in memory: blocks are decompressed once, as they arrive, and batches are gathered by sample."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...shards_manifest.errors import ShardError
+from ...shards_manifest.shard.bands_reader import Blocks
+from ...shards_manifest.shard.codec import DecodeBuffer
+from ...shards_manifest.shard.reader import Fetched
+from .sampler import EpochSampler, Span
+from .stream import Batch, EvalStream, TrainStream, aligned, empty, in_rows
+
+
+class ResidentPart:
+    """The samples of a part, as far as its blocks have arrived. Threads may share it.
+
+    Memory is taken as it is filled: blocks that never arrive cost nothing.
+
+    Args:
+        blocks: The blocks of the part.
+
+    Attributes:
+        present: bool (blocks,), which have arrived.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        samples = int(blocks.samples.sum())
+        self._x, self._y = empty(blocks, samples), np.empty(samples, np.int64)
+        self._ends = np.cumsum(blocks.samples)
+        self.present = np.zeros(len(blocks.samples), bool)
+
+    def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
+        """Keep the samples of a block. Raises ShardError."""
+        end = int(self._ends[fetched.block])
+        at = slice(end - int(blocks.samples[fetched.block]), end)
+        for band, (x, y) in enumerate(aligned(blocks, fetched, buffer)):
+            self._x[band, at], self._y[at] = x, y
+        self.present[fetched.block] = True  # last: another thread may be waiting to take them
+
+    def take(self, blocks: Blocks, samples: NDArray[np.int64]) -> Batch:
+        """Return samples by their numbers in stored order, all of blocks that are present."""
+        x = empty(blocks, len(samples))
+        for band, out in enumerate(x):
+            self._x[band].take(samples, 0, out, "clip")  # never clips; checking would copy twice
+        return Batch(in_rows(x, blocks), torch.from_numpy(self._y[samples]))
+
+    def copy(self, blocks: Blocks, chosen: range) -> Batch:
+        """Return the samples of neighbouring blocks, which are present, in stored order."""
+        end = int(self._ends[chosen[-1]])
+        at = slice(end - int(blocks.samples[chosen.start : chosen.stop].sum()), end)
+        return Batch(in_rows(self._x[:, at].copy(), blocks), torch.from_numpy(self._y[at].copy()))
+
+
+class ResidentTrainStream:
+    """The batches of a `TrainStream`, from a part in memory that it fills as it goes.
+
+    Where a block is lost and may be skipped, a `TrainStream` goes on: it knows what takes the place of which samples.
+
+    Args:
+        blocks: The blocks of the part.
+        part: Where they are kept.
+        sampler: Which samples come in which batch.
+        span: Positions of every batch.
+        epochs: The epochs to read.
+        first_batch: Batch of the first epoch to begin with.
+        skip: As for `TrainStream`.
+    """
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        part: ResidentPart,
+        sampler: EpochSampler,
+        span: Span,
+        epochs: range,
+        first_batch: int = 0,
+        skip: bool = False,
+    ) -> None:
+        self._blocks, self._part, self._sampler, self._span = blocks, part, sampler, span
+        self._epochs, self._first_batch, self._skip = epochs, first_batch, skip
+
+    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
+        """Yield this reader's part of the span of every batch.
+
+        Raises:
+            ShardError: A block cannot be read, and none is to be skipped.
+            StoreError: The store cannot be reached.
+        """
+        span = self._span.share(number, count)
+        buffer = DecodeBuffer()
+        with self._blocks.for_reader(count) as blocks:
+            for epoch in self._epochs:
+                batch = self._first_batch if epoch == self._epochs.start else 0
+                planned: deque[int] = deque()  # the batches that need the blocks under way
+                with closing(blocks.stream(self._missing(span, epoch, batch, planned))) as fetched:
+                    following = next(fetched, None)
+                    for samples in self._sampler.sample_batches(epoch, span, batch):
+                        try:
+                            while following is not None and planned[0] == batch:
+                                self._part.add(blocks, following, buffer)
+                                planned.popleft()
+                                following = next(fetched, None)
+                        except ShardError:
+                            if not self._skip:
+                                raise
+                            break
+                        yield self._part.take(blocks, samples)
+                        batch += 1
+                    else:
+                        continue
+                rest = range(epoch, self._epochs.stop)
+                yield from TrainStream(self._blocks, self._sampler, self._span, rest, batch, True).share(number, count)
+                return
+
+    def _missing(self, span: Span, epoch: int, first_batch: int, planned: deque[int]) -> Iterator[int]:
+        """Yield the blocks to fetch; the batches that need them are appended to `planned`."""
+        for read in self._sampler.block_reads(epoch, span, first_batch):
+            if not self._part.present[read.block]:
+                planned.append(read.batch)
+                yield read.block
+
+
+class ResidentEvalStream:
+    """The batches of an `EvalStream`, from a part in memory that it fills as it goes.
+
+    Where a block is lost and may be left out, an `EvalStream` goes on.
+
+    Args:
+        blocks: The blocks of the part.
+        part: Where they are kept.
+        batches: The blocks of each batch (`evaluation_batches`).
+        skip: As for `EvalStream`.
+    """
+
+    def __init__(self, blocks: Blocks, part: ResidentPart, batches: Sequence[range], skip: bool = False) -> None:
+        self._blocks, self._part, self._batches, self._skip = blocks, part, batches, skip
+
+    def share(self, number: int, count: int) -> Generator[Batch, None, None]:
+        """Yield all of it, for a single reader.
+
+        Raises:
+            ShardError: A block cannot be read, and none is to be left out.
+            StoreError: The store cannot be reached.
+        """
+        assert count == 1, "what is evaluated has one order"
+        part, buffer = self._part, DecodeBuffer()
+        missing = [block for chosen in self._batches for block in chosen if not part.present[block]]
+        with self._blocks.for_reader(1) as blocks, closing(blocks.stream(missing)) as fetched:
+            for place, chosen in enumerate(self._batches):  # noqa: B007
+                try:
+                    for block in chosen:
+                        if not part.present[block]:
+                            part.add(blocks, next(fetched), buffer)
+                except ShardError:
+                    if not self._skip:
+                        raise
+                    break
+                yield part.copy(blocks, chosen)
+            else:
+                return
+        yield from EvalStream(self._blocks, self._batches[place:], True).share(0, 1)
