@@ -1,17 +1,27 @@
 """Parts in memory: the same batches as from the shards, each block fetched once."""
 
+import gc
+import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from spectral_shards.shards_manifest.dataset import open_bands
 from spectral_shards.shards_manifest.errors import ShardError
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
+from spectral_shards.train.data.resident import content_name
+from spectral_shards.train.data.shared_memory import open_files
 from support.hubs import Hub
+from support.splits import SUB4, make_split
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
 HERE = LoaderOptions(resident=True)
@@ -20,6 +30,12 @@ Fetches = list[tuple[str, int]]
 
 def same(first: Pairs, second: Pairs) -> bool:
     return all(torch.equal(x, a) and torch.equal(y, b) for (x, y), (a, b) in zip(first, second, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> None:
+    """Give back the memory of earlier tests, which would be shared."""
+    gc.collect()
 
 
 @pytest.fixture
@@ -51,10 +67,11 @@ def test_the_same_batches_in_every_epoch(data: str, workers: int, last_batch: st
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_block_is_fetched_once(workers: int, sub4: Path, fetched: Fetches) -> None:
+def test_a_block_is_fetched_once(workers: int, photos: Path, tmp_path: Path, fetched: Fetches) -> None:
+    split = make_split(photos, tmp_path / "sub4", **SUB4, seed=1 + workers)  # that no other test has in memory
     options = replace(HERE, epochs=3)
-    train = BandLoader(sub4 / "01", "train", 20, workers=workers, options=options)
-    val = BandLoader(sub4 / "01", "val", 4, workers=workers, options=options)
+    train = BandLoader(split / "01", "train", 20, workers=workers, options=options)
+    val = BandLoader(split / "01", "val", 4, workers=workers, options=options)
     for loader in (train, val):
         for _ in range(3):
             list(loader)
@@ -122,3 +139,68 @@ def test_from_a_web_server(sub4: Path) -> None:
         list(loader)
         assert len(hub.asked) - asked <= 2  # of blocks that two epochs left out
         assert same(epochs[0], list(BandLoader(sub4 / "01", batch_size=20)))
+
+
+SHARER = """
+import sys
+from spectral_shards.shards_manifest.shard.reader import BlockReader
+from spectral_shards.train.data.loader import BandLoader, LoaderOptions
+
+fetched = []
+attempt = BlockReader.attempt
+BlockReader.attempt = lambda self, block: (fetched.append(block), attempt(self, block))[1]
+loader = BandLoader(sys.argv[1], batch_size=20, options=LoaderOptions(resident=True, epochs=2))
+for line in sys.stdin:
+    sums = [int(x.long().sum()) for x, _ in loader]
+    print(len(fetched), sums, flush=True)
+"""
+
+
+@contextmanager
+def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Kill a process in the end."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memory is shared on Linux")
+def test_processes_share_memory_that_outlives_none_of_them(photos: Path, tmp_path: Path) -> None:
+    split = make_split(photos, tmp_path / "sub4", **SUB4, seed=7)
+    link = f"/memfd:spectral-{content_name(open_bands(split / '03'), 'train')} (deleted)"
+
+    def holders() -> int:
+        count = 0
+        for path in open_files():
+            with suppress(OSError):  # closed meanwhile, or not to be seen
+                count += os.readlink(path) == link
+        return count
+
+    def sharer() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SHARER, str(split / "03")]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return stack.enter_context(killed(process))
+
+    def epoch(process: subprocess.Popen[str]) -> tuple[int, list[int]]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        fetched, _, sums = process.stdout.readline().partition(" ")
+        return int(fetched), json.loads(sums)
+
+    wanted = [int(x.long().sum()) for x, _ in BandLoader(split / "03", batch_size=20)]
+    with ExitStack() as stack:
+        first = sharer()
+        assert epoch(first) == (11, wanted)
+        second = sharer()
+        assert epoch(second) == (0, wanted)
+        assert holders() == 2
+        first.kill()
+        first.wait()
+        third = sharer()  # finds it at the second one, which did not make it
+        assert epoch(third) == (0, wanted)
+        assert epoch(second)[0] == epoch(third)[0] == 0
+    assert holders() == 0

@@ -15,7 +15,7 @@ from ...shards_manifest.dataset import Band, Bands, Split, open_bands, open_part
 from ...shards_manifest.shard.bands_reader import Blocks
 from ..errors import TrainError
 from .block_cache import BlockCache
-from .resident import ResidentEvalStream, ResidentPart, ResidentTrainStream
+from .resident import ResidentEvalStream, ResidentPart, ResidentTrainStream, content_name
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
 from .stream import Batch, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
@@ -37,7 +37,8 @@ class LoaderOptions:
         cache: Keeps the blocks of a band in a bucket on a local disk.
         skip_bad_shards: Go on without shards that are missing or damaged, and count what is lost.
         pin_memory: Put batches into page-locked memory; None does so where there is a GPU.
-        resident: Keep the part in memory, decompressed, from its first epoch on.
+        resident: Keep the part in memory, decompressed, from its first epoch on. All processes of this user on this
+            machine share it.
     """
 
     last_batch: str = "drop"
@@ -113,7 +114,8 @@ class BandLoader:
         else:
             self.batch_size = batch_size
             self._order = _EvalOrder(blocks, chosen, batch_size, (rank, world_size))
-        self._resident = ResidentPart(self._blocks) if self._options.resident else None
+        name = content_name(opened, "train" if part == "holdout" else part)
+        self._resident = ResidentPart(self._blocks, name) if self._options.resident else None
         self._progress = _Progress()
         self._running: Generator[Batch, None, None] | None = None
         self._said: set[str] = set()

@@ -1,7 +1,10 @@
-"""One part in memory: blocks are decompressed once, as they arrive, and batches are gathered by sample."""
+"""One part in memory: blocks are decompressed once, as they arrive, and batches are gathered from there by sample."""
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -10,52 +13,89 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...shards_manifest.dataset import Bands
 from ...shards_manifest.errors import ShardError
 from ...shards_manifest.shard.bands_reader import Blocks
 from ...shards_manifest.shard.codec import DecodeBuffer
 from ...shards_manifest.shard.reader import Fetched
 from .sampler import EpochSampler, Span
+from .shared_memory import SharedMemory
 from .stream import Batch, EvalStream, TrainStream, aligned, empty, in_rows
+
+PAGE = mmap.PAGESIZE
+_LOCK = threading.Lock()
 
 
 class ResidentPart:
-    """The samples of a part, as far as its blocks have arrived. Threads may share it.
+    """The samples of a part in memory, as far as its blocks have arrived.
 
-    Memory is taken as it is filled: blocks that never arrive cost nothing.
+    All threads and processes of this user on this machine that read the same part share it.
 
     Args:
         blocks: The blocks of the part.
+        name: Of its content: parts of the same name hold the same bytes.
 
-    Attributes:
-        present: bool (blocks,), which have arrived.
+    Raises:
+        OSError: There is no memory.
     """
 
-    def __init__(self, blocks: Blocks) -> None:
-        samples = int(blocks.samples.sum())
-        self._x, self._y = empty(blocks, samples), np.empty(samples, np.int64)
+    def __init__(self, blocks: Blocks, name: str) -> None:
+        count, samples = len(blocks.samples), int(blocks.samples.sum())
+        bands = blocks.shape[0] if len(blocks.shape) == 4 else 1
+        shape = (bands, samples, *blocks.shape[-3:])
+        labels_at = PAGE * -(-count // PAGE)
+        samples_at = labels_at + PAGE * -(-8 * samples // PAGE)
+        size = samples_at + int(np.prod(shape)) * blocks.dtype.itemsize
+        self._memory = SharedMemory(name, size)
+        memory = self._memory.view
+        self._arrived = np.frombuffer(memory[:count], np.bool_)
+        self._y = np.frombuffer(memory[labels_at : labels_at + 8 * samples], np.int64)
+        self._x = np.frombuffer(memory[samples_at:], blocks.dtype).reshape(shape)
         self._ends = np.cumsum(blocks.samples)
-        self.present = np.zeros(len(blocks.samples), bool)
+        self._starts = self._ends - blocks.samples
+
+    def has(self, block: int) -> bool:
+        """Return whether a block has arrived, by any process."""
+        found = bool(self._arrived[block])
+        _fence()
+        return found
 
     def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
         """Keep the samples of a block. Raises ShardError."""
-        end = int(self._ends[fetched.block])
-        at = slice(end - int(blocks.samples[fetched.block]), end)
+        block = fetched.block
+        at = slice(int(self._starts[block]), int(self._ends[block]))
         for band, (x, y) in enumerate(aligned(blocks, fetched, buffer)):
             self._x[band, at], self._y[at] = x, y
-        self.present[fetched.block] = True  # last: another thread may be waiting to take them
+        _fence()
+        self._arrived[block] = True
 
     def take(self, blocks: Blocks, samples: NDArray[np.int64]) -> Batch:
-        """Return samples by their numbers in stored order, all of blocks that are present."""
+        """Return samples by their numbers in stored order, all of blocks that have arrived."""
         x = empty(blocks, len(samples))
         for band, out in enumerate(x):
             self._x[band].take(samples, 0, out, "clip")  # never clips; checking would copy twice
         return Batch(in_rows(x, blocks), torch.from_numpy(self._y[samples]))
 
     def copy(self, blocks: Blocks, chosen: range) -> Batch:
-        """Return the samples of neighbouring blocks, which are present, in stored order."""
-        end = int(self._ends[chosen[-1]])
-        at = slice(end - int(blocks.samples[chosen.start : chosen.stop].sum()), end)
+        """Return the samples of neighbouring blocks, which have arrived, in stored order."""
+        at = slice(int(self._starts[chosen[0]]), int(self._ends[chosen[-1]]))
         return Batch(in_rows(self._x[:, at].copy(), blocks), torch.from_numpy(self._y[at].copy()))
+
+
+def _fence() -> None:
+    """Order memory: what is written before is seen by other processes before what is written after, and read alike.
+
+    Releasing a lock and taking it again does so on every processor. x86 needs nothing, ARM does.
+    """
+    for _ in range(2):
+        with _LOCK:
+            pass
+
+
+def content_name(bands: Bands, part: str) -> str:
+    """Return a name of what a part of some bands holds: a digest of its indices, which have checksums of all blocks."""
+    digests = "".join(band.parts[part].index for band in bands.each)
+    return hashlib.sha256(f"{part} {digests}".encode()).hexdigest()
 
 
 class ResidentTrainStream:
@@ -122,7 +162,7 @@ class ResidentTrainStream:
     def _missing(self, span: Span, epoch: int, first_batch: int, planned: deque[int]) -> Iterator[int]:
         """Yield the blocks to fetch; the batches that need them are appended to `planned`."""
         for read in self._sampler.block_reads(epoch, span, first_batch):
-            if not self._part.present[read.block]:
+            if not self._part.has(read.block):
                 planned.append(read.batch)
                 yield read.block
 
@@ -151,12 +191,13 @@ class ResidentEvalStream:
         """
         assert count == 1, "what is evaluated has one order"
         part, buffer = self._part, DecodeBuffer()
-        missing = [block for chosen in self._batches for block in chosen if not part.present[block]]
+        missing = [block for chosen in self._batches for block in chosen if not part.has(block)]
+        absent = set(missing)
         with self._blocks.for_reader(1) as blocks, closing(blocks.stream(missing)) as fetched:
             for place, chosen in enumerate(self._batches):  # noqa: B007
                 try:
                     for block in chosen:
-                        if not part.present[block]:
+                        if block in absent:
                             part.add(blocks, next(fetched), buffer)
                 except ShardError:
                     if not self._skip:

@@ -1,0 +1,98 @@
+"""Memory that the processes of one user on one machine share by its name, and that ends with the last of them.
+
+On Linux it is an anonymous file (memfd_create), which has no place in any folder: another process finds it among the
+open files of the first one, in /proc, and opens it there. So nothing is left behind, however a process ends, and no
+process has to serve the others. Elsewhere, and where /proc does not show it, each process has memory of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+PROC = "/proc"
+PREFIX = "spectral-"
+STEP = 4 << 20  # bytes that get their pages at once
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, of Linux 5.14
+
+
+class SharedMemory:
+    """Memory that every process of this user gets for the same name and size; zeros at first.
+
+    Getting pages from the system takes several times as long as writing to them, so a thread gets them ahead of use.
+
+    Args:
+        name: What it is for: letters and digits, 200 at most.
+        size: Bytes, 1 or more.
+
+    Attributes:
+        view: All of it.
+
+    Raises:
+        OSError: The system refuses.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        if not hasattr(os, "memfd_create"):
+            self.view = memoryview(mmap.mmap(-1, size))
+            return
+        with _one_at_a_time():
+            found = _found(f"{PREFIX}{name}", size)
+            descriptor = os.memfd_create(f"{PREFIX}{name}") if found is None else found
+            used = weakref.finalize(self, os.close, descriptor)  # others look for it until then
+            if found is None:
+                os.ftruncate(descriptor, size)
+            mapped = mmap.mmap(descriptor, size)
+        self.view = memoryview(mapped)
+        threading.Thread(target=_populate, args=(mapped, used), daemon=True, name="spectral-memory").start()
+
+
+def _populate(mapped: mmap.mmap, used: weakref.finalize[..., object]) -> None:
+    """Get pages for all of some memory, as long as it is used."""
+    try:
+        madvise = ctypes.CDLL(None).madvise  # Python's own keeps other threads from running
+    except (OSError, AttributeError):
+        return
+    size = len(mapped)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+    for at in range(0, size, STEP):
+        length = ctypes.c_size_t(min(STEP, size - at))
+        if not used.alive or madvise(ctypes.c_void_p(start + at), length, _POPULATE_WRITE):
+            break  # an older kernel, or no memory: whoever writes there gets them, or is told
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep other processes from making the same memory meanwhile."""
+    with open(__file__, "rb") as file:
+        with suppress(OSError):  # a file system without locks: at worst there are two
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _found(name: str, size: int) -> int | None:
+    """Return a descriptor of the memory that a process of this user has open; None if there is none."""
+    link = f"/memfd:{name} (deleted)"
+    for path in open_files():
+        with suppress(OSError):  # it may be closed meanwhile
+            if os.readlink(path) == link:
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                if os.fstat(descriptor).st_size == size:
+                    return descriptor
+                os.close(descriptor)
+    return None
+
+
+def open_files() -> Iterator[str]:
+    """Yield the links in /proc to the open files of this user's processes, as far as they can be seen."""
+    for name in os.listdir(PROC) if os.path.isdir(PROC) else []:
+        folder = f"{PROC}/{name}"
+        with suppress(OSError):  # it may end meanwhile, or be hidden
+            if name.isdecimal() and os.stat(folder).st_uid == os.getuid():
+                yield from [f"{folder}/fd/{number}" for number in os.listdir(f"{folder}/fd")]
