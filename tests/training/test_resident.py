@@ -176,7 +176,7 @@ def test_processes_share_memory_that_outlives_none_of_them(photos: Path, tmp_pat
         for path in open_files():
             with suppress(OSError):  # closed meanwhile, or not to be seen
                 count += os.readlink(path) == link
-        return count
+        return count  # of open files, one for each process
 
     def sharer() -> subprocess.Popen[str]:
         command = [sys.executable, "-c", SHARER, str(split / "03")]

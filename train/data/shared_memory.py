@@ -45,16 +45,19 @@ class SharedMemory:
         with _one_at_a_time():
             found = _found(f"{PREFIX}{name}", size)
             descriptor = os.memfd_create(f"{PREFIX}{name}") if found is None else found
-            used = weakref.finalize(self, os.close, descriptor)  # others look for it until then
-            if found is None:
-                os.ftruncate(descriptor, size)
-            mapped = mmap.mmap(descriptor, size)
+            try:
+                if found is None:
+                    os.ftruncate(descriptor, size)
+                mapped = mmap.mmap(descriptor, size)  # has an open file of its own, which others find
+            finally:
+                os.close(descriptor)
         self.view = memoryview(mapped)
-        threading.Thread(target=_populate, args=(mapped, used), daemon=True, name="spectral-memory").start()
+        thread = threading.Thread(target=_populate, args=(mapped, weakref.ref(self)), daemon=True)
+        thread.start()
 
 
-def _populate(mapped: mmap.mmap, used: weakref.finalize[..., object]) -> None:
-    """Get pages for all of some memory, as long as it is used."""
+def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory]) -> None:
+    """Get pages for all of some memory, as long as it has a user."""
     try:
         madvise = ctypes.CDLL(None).madvise  # Python's own keeps other threads from running
     except (OSError, AttributeError):
@@ -63,7 +66,7 @@ def _populate(mapped: mmap.mmap, used: weakref.finalize[..., object]) -> None:
     start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
     for at in range(0, size, STEP):
         length = ctypes.c_size_t(min(STEP, size - at))
-        if not used.alive or madvise(ctypes.c_void_p(start + at), length, _POPULATE_WRITE):
+        if user() is None or madvise(ctypes.c_void_p(start + at), length, _POPULATE_WRITE):
             break  # an older kernel, or no memory: whoever writes there gets them, or is told
 
 
