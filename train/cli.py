@@ -13,6 +13,7 @@ from ..shards_manifest.runtime import cli_runner
 from ..shards_manifest.runtime.executors import BACKENDS
 from . import recipes
 from .config import ON_BAD_SHARD, PRECISIONS
+from .data.residence import RESIDENT
 from .data.sampler import LAST_BATCH
 from .errors import TrainError, needs_train_extra
 from .networks import DEFAULT, INPUTS, NETWORKS, STEM_STRIDES
@@ -117,6 +118,14 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     default=LAST_BATCH[0],
     show_default=True,
     help="Samples that do not fill a batch: drop them, or wrap to others to fill it.",
+)
+@click.option(
+    "--resident",
+    type=click.Choice(RESIDENT),
+    default=RESIDENT[0],
+    show_default=True,
+    help="Keep samples in memory from the first epoch on, decompressed and shared by all processes; auto does where "
+    "they take less than 0.7 of what is free.",
 )
 @click.option("--cache", type=click.Path(), help="Folder that keeps the blocks of a band that is in a bucket.")
 @click.option(

@@ -238,6 +238,11 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOp
         TrainError: if one failed.
     """
     backend = _backend(plan, len(jobs), launch)
+    if backend is not None:  # how many meet on a machine of a cluster is not known
+        at_once = backend.jobs if launch.on_this_machine else 0
+        jobs = [
+            replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, networks=at_once))) for job in jobs
+        ]
     if ranks.world_size > 1:
         if launch.jobs or not launch.on_this_machine:
             raise click.UsageError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .data.block_cache import BlockCache
+from .data.residence import RESIDENT
 from .data.sampler import LAST_BATCH
 from .errors import TrainError
 from .networks import NetworkOptions
@@ -32,6 +33,8 @@ class ReadOptions:
         cache: folder that keeps the blocks of a band in a bucket; None to fetch them again.
         cache_bytes: size limit of the cache, about.
         skip: go on without shards that are missing or damaged.
+        resident: one of residence.RESIDENT: whether samples are kept in memory, decompressed.
+        networks: how many are trained at once on this machine; 0 if that is not known.
     """
 
     workers: int = 1
@@ -39,10 +42,14 @@ class ReadOptions:
     cache: str | None = None
     cache_bytes: int = 50 * 10**9
     skip: bool = False
+    resident: str = "off"
+    networks: int = 1
 
     def __post_init__(self) -> None:
         if self.last_batch not in LAST_BATCH:
             raise TrainError(f"--last-batch {self.last_batch}: choose {', '.join(LAST_BATCH)}")
+        if self.resident not in RESIDENT:
+            raise TrainError(f"--resident {self.resident}: choose {', '.join(RESIDENT)}")
 
     def open_cache(self) -> BlockCache | None:
         """Open the cache, if there is to be one.

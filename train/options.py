@@ -119,6 +119,7 @@ class TrainOptions:
                 cache=values["cache"],
                 cache_bytes=values["cache_size"],
                 skip=values["on_bad_shard"] == "skip",
+                resident=values["resident"],
             ),
             launch=LaunchOptions(values["bands"], values["jobs"], values["backend"], values["address"]),
             describe=values["describe"],

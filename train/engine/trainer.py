@@ -16,7 +16,6 @@ from ...shards_manifest.dataset import Bands, open_bands
 from ...shards_manifest.errors import SpectralError
 from ...shards_manifest.manifest import BandManifest
 from ..config import TrainPlan
-from ..data.loader import BandLoader, LoaderOptions
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
 from ..networks import parameter_bytes, trains_on_one
@@ -28,10 +27,11 @@ from ..runs.run_folder import RunFolder
 from ..runs.run_record import Result, RunIdentity
 from ..shutdown import StopRequest
 from .checkpoint_timer import CheckpointTimer
-from .evaluate import Evaluator, eval_batch_size
+from .evaluate import Evaluator
 from .lr_schedule import learning_rate
 from .metrics import EpochTotals, Evaluation, summed
 from .model import Model
+from .part_loaders import part_loaders
 from .train_step import TrainStep
 
 REPORT = 20  # steps between two readings of the loss, each of which waits for the device, and a line in steps.jsonl
@@ -131,7 +131,7 @@ class Trainer:
         self, bands: Bands, plan: TrainPlan, run: RunFolder, ranks: Ranks, stop: StopRequest, quiet: bool
     ) -> None:
         self._bands, self._plan, self._run, self._stop, self._quiet = bands.each, plan, run, stop, quiet
-        loaders = _loaders(bands, plan, ranks)
+        loaders, residence = part_loaders(bands, plan, ranks)
         self.loader = loaders.pop("train")
         shape = plan.network.shape(self._bands)
         check_fits(self._bands, plan, self.loader.batch_size, ranks.world_size)
@@ -142,8 +142,9 @@ class Trainer:
         self._failure: SpectralError | None = None  # of reading, which ends the run after the steps so far
         self.state = TrainState()
         if not quiet:
-            for remark in remarks(plan.recipe, self.loader.batch_size, len(self.loader)):
-                tqdm.write(remark)
+            for remark in (*remarks(plan.recipe, self.loader.batch_size, len(self.loader)), residence):
+                if remark:
+                    tqdm.write(remark)
 
     @property
     def samples(self) -> int:
@@ -359,29 +360,6 @@ class Trainer:
     def _say(self, text: str) -> None:
         if not self._quiet:
             tqdm.write(text)
-
-
-def _loaders(bands: Bands, plan: TrainPlan, ranks: Ranks) -> dict[str, BandLoader]:
-    """Return the loaders of train, and of what is there of the holdout and val."""
-    reading = plan.reading
-    options = LoaderOptions(
-        last_batch=reading.last_batch,
-        holdout_samples=plan.holdout_samples,
-        epochs=plan.recipe.epochs,
-        cache=reading.open_cache(),
-        skip_bad_shards=reading.skip,
-        pin_memory=plan.torch_device(ranks.local_rank).type == "cuda",
-    )
-    sizes = {"train": plan.recipe.batch_size}
-    if plan.holdout_samples:
-        sizes["holdout"] = eval_batch_size(plan.recipe, ranks.world_size)
-    if "val" in bands.first.parts:
-        sizes["val"] = eval_batch_size(plan.recipe, ranks.world_size)
-    loaders = {
-        part: BandLoader(bands, part, size, plan.seed, ranks.rank, ranks.world_size, reading.workers, options)
-        for part, size in sizes.items()
-    }
-    return {part: loader for part, loader in loaders.items() if loader.samples or part == "train"}
 
 
 def check_fits(bands: Sequence[BandManifest], plan: TrainPlan, batch_size: int, world_size: int) -> None:

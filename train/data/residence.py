@@ -1,0 +1,83 @@
+"""Where the samples of a run are kept: in the shards, or decompressed in memory (`--resident`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ...shards_manifest.dataset import Bands
+from ...shards_manifest.manifest import DTYPES
+from ...shards_manifest.runtime.cli_runner import human_bytes
+from ..errors import TrainError
+
+RESIDENT = ("auto", "memory", "off")
+SHARE = 0.7  # of the memory that is free, which `auto` takes at most; the rest is for networks and for files
+ROOT = Path("/")
+
+
+def decompressed_bytes(bands: Bands, parts: Iterable[str]) -> int:
+    """Return the bytes of the samples and labels of some parts of bands."""
+    geometry = bands.first.geometry
+    sample = len(bands.each) * 3 * geometry.plane**2 * DTYPES[geometry.dtype].itemsize
+    return sum(bands.first.parts[part].samples for part in parts) * (sample + 8)
+
+
+def in_memory(wanted: str, needed: int, free: int | None, networks: int = 1) -> bool:
+    """Return whether the samples of a run are kept in memory.
+
+    Args:
+        wanted: One of RESIDENT.
+        needed: Bytes of the samples.
+        free: Bytes of memory that are free on this machine; None if that is not known.
+        networks: How many are trained at once on this machine, each on samples of its own for all that is known; 0 if
+            that is not known either.
+
+    Raises:
+        TrainError: `memory` is wanted, and there is not so much.
+    """
+    if wanted == "memory" and free is not None and needed > free:
+        raise TrainError(
+            f"--resident memory needs {human_bytes(needed)} and {human_bytes(free)} are free: leave it out, or train "
+            "fewer networks at once"
+        )
+    if wanted == "auto":
+        return bool(networks) and free is not None and networks * needed <= SHARE * free
+    return wanted == "memory"
+
+
+def free_memory(root: Path = ROOT) -> int | None:
+    """Return the bytes of memory that this process may still use, by the machine and its control group.
+
+    Args:
+        root: Of the file system with proc and sys, for tests.
+
+    Returns:
+        None where the system does not say.
+    """
+    found = list(_of_the_machine(root))
+    return min([*found, *_of_the_groups(root)]) if found else None
+
+
+def _of_the_machine(root: Path) -> Iterator[int]:
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                yield 1024 * int(line.split()[1])
+
+
+def _of_the_groups(root: Path) -> Iterator[int]:
+    """Yield what is left of the limit of this process's control group, and of those that it is in."""
+    with suppress(OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
+        kinds = (
+            ("", "", "memory.max", "memory.current"),
+            ("memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        )
+        for controllers, folder, limit, usage in kinds:
+            path = Path(paths.get(controllers, "/").lstrip("/"))
+            for group in (path, *path.parents):
+                place = root / "sys/fs/cgroup" / folder / group
+                with suppress(OSError, ValueError):  # no limit is written as "max"
+                    yield max(int((place / limit).read_text()) - int((place / usage).read_text()), 0)
