@@ -124,8 +124,8 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     type=click.Choice(RESIDENT),
     default=RESIDENT[0],
     show_default=True,
-    help="Keep samples in memory from the first epoch on, decompressed and shared by all processes; auto does where "
-    "they take less than 0.7 of what is free.",
+    help="Keep samples on the GPU from the first epoch on, or in memory, shared by all processes; auto does where they "
+    "take 0.7 at most of what is free.",
 )
 @click.option("--cache", type=click.Path(), help="Folder that keeps the blocks of a band that is in a bucket.")
 @click.option(

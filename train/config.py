@@ -33,7 +33,7 @@ class ReadOptions:
         cache: folder that keeps the blocks of a band in a bucket; None to fetch them again.
         cache_bytes: size limit of the cache, about.
         skip: go on without shards that are missing or damaged.
-        resident: one of residence.RESIDENT: whether samples are kept in memory, decompressed.
+        resident: one of residence.RESIDENT: where samples are kept, decompressed.
         networks: how many are trained at once on this machine; 0 if that is not known.
     """
 

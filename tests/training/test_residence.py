@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from spectral_shards.shards_manifest.dataset import open_bands
-from spectral_shards.train.data.residence import decompressed_bytes, free_memory, in_memory
+from spectral_shards.train.data.residence import Room, decompressed_bytes, free_memory, residence
 from spectral_shards.train.errors import TrainError
 from support.programs import fails, program
 from support.slow_runs import close, killed, train
@@ -16,31 +17,42 @@ BAND = 3 * 56 * 56 + 8  # bytes of a sample of ImageNet in one of 16 bands of 22
 IMAGENET_1K, IMAGENET_21K = 1_331_167 * BAND, 11_060_223 * BAND
 
 
+MACHINES = [(16, None), (64, None), (256, None), (64, 24), (256, 80)]  # GB of memory, and of a GPU
+
+
 @pytest.mark.parametrize(
     ("needed", "choices"),
-    [  # with 16, 64 and 256 GB, of which nine tenths are free
-        (IMAGENET_1K, (False, True, True)),
-        (4 * IMAGENET_1K, (False, False, True)),
-        (IMAGENET_21K, (False, False, True)),
-        (4 * IMAGENET_21K, (False, False, False)),
+    [  # nine tenths are free
+        (IMAGENET_1K, ("off", "memory", "memory", "device", "device")),
+        (4 * IMAGENET_1K, ("off", "off", "memory", "off", "device")),
+        (IMAGENET_21K, ("off", "off", "memory", "off", "memory")),
+        (4 * IMAGENET_21K, ("off", "off", "off", "off", "off")),
     ],
 )
-def test_what_auto_chooses(needed: int, choices: tuple[bool, ...]) -> None:
-    assert tuple(in_memory("auto", needed, int(0.9 * memory * GB)) for memory in (16, 64, 256)) == choices
+def test_what_auto_chooses(needed: int, choices: tuple[str, ...]) -> None:
+    rooms = [Room(int(0.9 * memory * GB), int(0.9 * gpu * GB) if gpu else None) for memory, gpu in MACHINES]
+    assert tuple(residence("auto", needed, room) for room in rooms) == choices
 
 
 def test_the_rule() -> None:
-    assert in_memory("auto", 70, 100)
-    assert not in_memory("auto", 71, 100)
-    assert in_memory("auto", 35, 100, networks=2)
-    assert not in_memory("auto", 36, 100, networks=2)
-    assert not in_memory("auto", 1, 100, networks=0)  # on a cluster
-    assert not in_memory("auto", 1, None)
-    assert in_memory("memory", 100, 100, networks=0)
-    assert in_memory("memory", 100, None)
-    assert not in_memory("off", 1, 100)
+    assert residence("auto", 70, Room(100)) == "memory"
+    assert residence("auto", 71, Room(100)) == "off"
+    assert residence("auto", 35, Room(100, networks=2)) == "memory"
+    assert residence("auto", 36, Room(100, networks=2)) == "off"
+    assert residence("auto", 1, Room(100, 100, networks=0)) == "off"  # on a cluster
+    assert residence("auto", 1, Room(None)) == "off"
+    assert residence("auto", 70, Room(100, 100)) == "device"
+    assert residence("auto", 70, Room(100, 99)) == "memory"
+    assert residence("memory", 100, Room(100, 100, networks=0)) == "memory"
+    assert residence("memory", 100, Room(None)) == "memory"
+    assert residence("device", 100, Room(None, 100, networks=0)) == "device"
+    assert residence("off", 1, Room(100, 100)) == "off"
     with pytest.raises(TrainError, match=r"--resident memory needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
-        in_memory("memory", 2 * GB, GB)
+        residence("memory", 2 * GB, Room(GB))
+    with pytest.raises(TrainError, match=r"--resident device needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
+        residence("device", 2 * GB, Room(9 * GB, GB))
+    with pytest.raises(TrainError, match="--resident device needs a GPU: choose memory, or leave it out"):
+        residence("device", 1, Room(100))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +106,9 @@ def test_a_run_is_the_same_wherever_its_samples_are(sub4: Path, tmp_path: Path) 
         assert ("samples stay in memory from the first epoch on: " in done.stdout) == (resident != "off")
         logits.append((out / "val-logits.npy").read_bytes())
     assert logits[0] == logits[1] == logits[2]
-    assert "is not one of 'auto', 'memory', 'off'" in fails(*command[:3], "--resident", "gpu")
+    if not torch.cuda.is_available():
+        assert "--resident device needs a GPU" in fails(*command[:3], *QUICK, "--resident", "device")
+    assert "is not one of 'auto', 'device', 'memory', 'off'" in fails(*command[:3], "--resident", "gpu")
 
 
 @pytest.mark.slow

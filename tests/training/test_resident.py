@@ -20,11 +20,12 @@ from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.data.resident import content_name
 from spectral_shards.train.data.shared_memory import open_files
+from spectral_shards.train.errors import TrainError
 from support.hubs import Hub
 from support.splits import SUB4, make_split
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
-HERE = LoaderOptions(resident=True)
+HERE = LoaderOptions(resident="memory")
 Fetches = list[tuple[str, int]]
 
 
@@ -55,12 +56,13 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Fetches:
 @pytest.mark.parametrize("data", ["02", ""])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("last_batch", ["drop", "wrap"])
-def test_the_same_batches_in_every_epoch(data: str, workers: int, last_batch: str, sub4: Path) -> None:
+@pytest.mark.parametrize("where", ["memory", "cpu"])
+def test_the_same_batches_in_every_epoch(data: str, workers: int, last_batch: str, where: str, sub4: Path) -> None:
     options = LoaderOptions(last_batch=last_batch)
     for part in ("train", "val"):
         stream, resident = (
             BandLoader(sub4 / data, part, 20, 3, workers=workers, options=each)
-            for each in (options, replace(options, resident=True))
+            for each in (options, replace(options, resident=where))
         )
         for _ in range(3):
             assert same(list(resident), list(stream))
@@ -84,13 +86,14 @@ def test_a_block_is_fetched_once(workers: int, photos: Path, tmp_path: Path, fet
     assert len(set(fetched)) == 11 + 2
 
 
-def test_ranks_and_a_state_in_the_middle(sub4: Path) -> None:
+@pytest.mark.parametrize("where", ["memory", "cpu"])
+def test_ranks_and_a_state_in_the_middle(where: str, sub4: Path) -> None:
     whole = BandLoader(sub4, batch_size=20, seed=1)
     wanted = [list(whole) for _ in range(3)]
     whole.set_epoch(1)
     next(iter(whole))
     state = whole.state_dict()
-    loaders = [BandLoader(sub4, "train", 20, 1, rank, 3, rank % 2, HERE) for rank in range(3)]
+    loaders = [BandLoader(sub4, "train", 20, 1, rank, 3, rank % 2, LoaderOptions(resident=where)) for rank in range(3)]
     for loader in loaders:
         loader.load_state_dict(state)
     for rest in (wanted[1][1:], wanted[2]):
@@ -98,9 +101,10 @@ def test_ranks_and_a_state_in_the_middle(sub4: Path) -> None:
         assert same([(torch.cat([x for x, _ in each]), torch.cat([y for _, y in each])) for each in parts], rest)
 
 
-def test_batches_are_copies(sub4: Path) -> None:
+@pytest.mark.parametrize("where", ["memory", "cpu"])
+def test_batches_are_copies(where: str, sub4: Path) -> None:
     for part in ("train", "val"):
-        loader = BandLoader(sub4 / "01", part, 20, options=HERE)
+        loader = BandLoader(sub4 / "01", part, 20, options=LoaderOptions(resident=where))
         first = [(x.clone(), y.clone()) for x, y in loader]
         loader.set_epoch(0)
         for x, y in loader:
@@ -121,9 +125,9 @@ def test_what_is_lost_is_made_up_for_as_from_the_shards(data: str, workers: int,
     for part in ("train", "val"):
         stream, resident = (
             BandLoader(
-                copy / data, part, 20, workers=workers, options=LoaderOptions(skip_bad_shards=True, resident=kept)
+                copy / data, part, 20, workers=workers, options=LoaderOptions(skip_bad_shards=True, resident=where)
             )
-            for kept in (False, True)
+            for where in ("off", "cpu" if workers else "memory")
         )
         for _ in range(2):
             assert same(list(resident), list(stream))
@@ -149,7 +153,7 @@ from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 fetched = []
 attempt = BlockReader.attempt
 BlockReader.attempt = lambda self, block: (fetched.append(block), attempt(self, block))[1]
-loader = BandLoader(sys.argv[1], batch_size=20, options=LoaderOptions(resident=True, epochs=2))
+loader = BandLoader(sys.argv[1], batch_size=20, options=LoaderOptions(resident='memory', epochs=2))
 for line in sys.stdin:
     sums = [int(x.long().sum()) for x, _ in loader]
     print(len(fetched), sums, flush=True)
@@ -204,3 +208,9 @@ def test_processes_share_memory_that_outlives_none_of_them(photos: Path, tmp_pat
         assert epoch(third) == (0, wanted)
         assert epoch(second)[0] == epoch(third)[0] == 0
     assert holders() == 0
+
+
+def test_places_that_there_are_not(sub4: Path) -> None:
+    for where in ("cuda:99", "nowhere"):
+        with pytest.raises(TrainError, match=f"train of .* cannot stay in {where} \\(.*: choose 'off'"):
+            BandLoader(sub4 / "01", options=LoaderOptions(resident=where))

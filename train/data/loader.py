@@ -15,7 +15,14 @@ from ...shards_manifest.dataset import Band, Bands, Split, open_bands, open_part
 from ...shards_manifest.shard.bands_reader import Blocks
 from ..errors import TrainError
 from .block_cache import BlockCache
-from .resident import ResidentEvalStream, ResidentPart, ResidentTrainStream, content_name
+from .resident import (
+    DevicePart,
+    MemoryPart,
+    ResidentEvalStream,
+    ResidentPart,
+    ResidentTrainStream,
+    content_name,
+)
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
 from .stream import Batch, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
@@ -37,8 +44,8 @@ class LoaderOptions:
         cache: Keeps the blocks of a band in a bucket on a local disk.
         skip_bad_shards: Go on without shards that are missing or damaged, and count what is lost.
         pin_memory: Put batches into page-locked memory; None does so where there is a GPU.
-        resident: Keep the part in memory, decompressed, from its first epoch on. All processes of this user on this
-            machine share it.
+        resident: Where the part stays, decompressed, from its first epoch on: 'off' for nowhere; 'memory', which all
+            processes of this user on this machine share; or a device, as 'cuda:0', where batches then are.
     """
 
     last_batch: str = "drop"
@@ -47,7 +54,7 @@ class LoaderOptions:
     cache: BlockCache | None = None
     skip_bad_shards: bool = False
     pin_memory: bool | None = None
-    resident: bool = False
+    resident: str = "off"
 
 
 class BandLoader:
@@ -114,8 +121,7 @@ class BandLoader:
         else:
             self.batch_size = batch_size
             self._order = _EvalOrder(blocks, chosen, batch_size, (rank, world_size))
-        name = content_name(opened, "train" if part == "holdout" else part)
-        self._resident = ResidentPart(self._blocks, name) if self._options.resident else None
+        self._resident = _resident(self._blocks, opened, "train" if part == "holdout" else part, self._options.resident)
         self._progress = _Progress()
         self._running: Generator[Batch, None, None] | None = None
         self._said: set[str] = set()
@@ -202,6 +208,7 @@ class BandLoader:
         if self._running is None or self._progress.reading != (epoch, number):
             self.close()
             pin = torch.cuda.is_available() if self._options.pin_memory is None else self._options.pin_memory
+            pin = pin and self._options.resident in ("off", "memory")  # else they are on the device already
             stream, workers = self._stream(epoch, number)
             self._running = read_ahead(stream, workers, pin)
         try:
@@ -304,6 +311,20 @@ class _EvalOrder:
 
     def position(self, state: dict[str, int]) -> tuple[int, int]:
         return state["epoch"], state["batch"]
+
+
+def _resident(blocks: Blocks, bands: Bands, part: str, where: str) -> ResidentPart | None:
+    """Return where a part stays; None for nowhere. Raises TrainError."""
+    if where == "off":
+        return None
+    try:
+        return (
+            MemoryPart(blocks, content_name(bands, part))
+            if where == "memory"
+            else DevicePart(blocks, torch.device(where))
+        )
+    except (OSError, RuntimeError) as error:  # no memory, or no such device
+        raise TrainError(f"{blocks.name} cannot stay in {where} ({str(error).splitlines()[0]}): choose 'off'") from None
 
 
 def _check(part: str, batch_size: int, rank: int, world_size: int, options: LoaderOptions) -> None:

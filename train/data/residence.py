@@ -1,9 +1,10 @@
-"""Where the samples of a run are kept: in the shards, or decompressed in memory (`--resident`)."""
+"""Where the samples of a run are kept: in the shards, or decompressed in memory or on the device (`--resident`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...shards_manifest.dataset import Bands
@@ -11,8 +12,8 @@ from ...shards_manifest.manifest import DTYPES
 from ...shards_manifest.runtime.cli_runner import human_bytes
 from ..errors import TrainError
 
-RESIDENT = ("auto", "memory", "off")
-SHARE = 0.7  # of the memory that is free, which `auto` takes at most; the rest is for networks and for files
+RESIDENT = ("auto", "device", "memory", "off")
+SHARE = 0.7  # of what is free, which `auto` takes at most; the rest is for networks and for files
 ROOT = Path("/")
 
 
@@ -23,27 +24,52 @@ def decompressed_bytes(bands: Bands, parts: Iterable[str]) -> int:
     return sum(bands.first.parts[part].samples for part in parts) * (sample + 8)
 
 
-def in_memory(wanted: str, needed: int, free: int | None, networks: int = 1) -> bool:
-    """Return whether the samples of a run are kept in memory.
+@dataclass(frozen=True)
+class Room:
+    """What is free on a machine.
+
+    Attributes:
+        memory: Bytes of memory; None if that is not known.
+        device: Bytes on the training device, beside what a step takes there; None where that has the memory of the
+            machine.
+        networks: How many are trained at once with this memory, each on samples of its own for all that is known; 0 if
+            that is not known.
+    """
+
+    memory: int | None
+    device: int | None = None
+    networks: int = 1
+
+
+def residence(wanted: str, needed: int, room: Room) -> str:
+    """Return where the samples of a run are kept.
 
     Args:
         wanted: One of RESIDENT.
         needed: Bytes of the samples.
-        free: Bytes of memory that are free on this machine; None if that is not known.
-        networks: How many are trained at once on this machine, each on samples of its own for all that is known; 0 if
-            that is not known either.
+        room: What is free.
+
+    Returns:
+        device, memory or off.
 
     Raises:
-        TrainError: `memory` is wanted, and there is not so much.
+        TrainError: A place is wanted that has not so much room.
     """
-    if wanted == "memory" and free is not None and needed > free:
+    places = {"device": room.device, "memory": room.memory}
+    if wanted == "auto":
+        for place, free in places.items():
+            if free is not None and room.networks and room.networks * needed <= SHARE * free:
+                return place
+        return "off"
+    if wanted == "device" and room.device is None:
+        raise TrainError("--resident device needs a GPU: choose memory, or leave it out")
+    free = places.get(wanted)
+    if free is not None and needed > free:
         raise TrainError(
-            f"--resident memory needs {human_bytes(needed)} and {human_bytes(free)} are free: leave it out, or train "
+            f"--resident {wanted} needs {human_bytes(needed)} and {human_bytes(free)} are free: leave it out, or train "
             "fewer networks at once"
         )
-    if wanted == "auto":
-        return bool(networks) and free is not None and networks * needed <= SHARE * free
-    return wanted == "memory"
+    return wanted
 
 
 def free_memory(root: Path = ROOT) -> int | None:

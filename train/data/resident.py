@@ -1,4 +1,4 @@
-"""One part in memory: blocks are decompressed once, as they arrive, and batches are gathered from there by sample."""
+"""One part, decompressed, in memory or on a device: blocks arrive once, and batches are gathered by sample."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,14 +22,38 @@ from ...shards_manifest.shard.codec import DecodeBuffer
 from ...shards_manifest.shard.reader import Fetched
 from .sampler import EpochSampler, Span
 from .shared_memory import SharedMemory
-from .stream import Batch, EvalStream, TrainStream, aligned, empty, in_rows
+from .stream import Batch, EvalStream, TrainStream, aligned, empty, rows_of
 
 PAGE = mmap.PAGESIZE
 _LOCK = threading.Lock()
 
 
-class ResidentPart:
-    """The samples of a part in memory, as far as its blocks have arrived.
+class ResidentPart(Protocol):
+    """The samples of a part, as far as its blocks have arrived."""
+
+    def has(self, block: int) -> bool:
+        """Return whether a block has arrived."""
+        ...
+
+    def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
+        """Keep the samples of a block. Raises ShardError."""
+        ...
+
+    def take(self, blocks: Blocks, samples: NDArray[np.int64]) -> Batch:
+        """Return samples by their numbers in stored order, all of blocks that have arrived."""
+        ...
+
+    def copy(self, blocks: Blocks, chosen: range) -> Batch:
+        """Return the samples of neighbouring blocks, which have arrived, in stored order."""
+        ...
+
+    def placed(self, batch: Batch) -> Batch:
+        """Return a batch that was read otherwise, where batches of this part are."""
+        ...
+
+
+class MemoryPart:
+    """A part in memory.
 
     All threads and processes of this user on this machine that read the same part share it.
 
@@ -41,8 +67,7 @@ class ResidentPart:
 
     def __init__(self, blocks: Blocks, name: str) -> None:
         count, samples = len(blocks.samples), int(blocks.samples.sum())
-        bands = blocks.shape[0] if len(blocks.shape) == 4 else 1
-        shape = (bands, samples, *blocks.shape[-3:])
+        shape = part_shape(blocks)
         labels_at = PAGE * -(-count // PAGE)
         samples_at = labels_at + PAGE * -(-8 * samples // PAGE)
         size = samples_at + int(np.prod(shape)) * blocks.dtype.itemsize
@@ -74,12 +99,62 @@ class ResidentPart:
         x = empty(blocks, len(samples))
         for band, out in enumerate(x):
             self._x[band].take(samples, 0, out, "clip")  # never clips; checking would copy twice
-        return Batch(in_rows(x, blocks), torch.from_numpy(self._y[samples]))
+        return Batch(rows_of(torch.from_numpy(x), blocks), torch.from_numpy(self._y[samples]))
 
     def copy(self, blocks: Blocks, chosen: range) -> Batch:
         """Return the samples of neighbouring blocks, which have arrived, in stored order."""
         at = slice(int(self._starts[chosen[0]]), int(self._ends[chosen[-1]]))
-        return Batch(in_rows(self._x[:, at].copy(), blocks), torch.from_numpy(self._y[at].copy()))
+        return Batch(rows_of(torch.from_numpy(self._x[:, at].copy()), blocks), torch.from_numpy(self._y[at].copy()))
+
+    def placed(self, batch: Batch) -> Batch:
+        """Return a batch as it is."""
+        return batch
+
+
+class DevicePart:
+    """A part on a device, where batches are gathered too.
+
+    Args:
+        blocks: The blocks of the part.
+        device: The device.
+    """
+
+    def __init__(self, blocks: Blocks, device: torch.device) -> None:
+        samples = int(blocks.samples.sum())
+        self._x = torch.empty(
+            part_shape(blocks), dtype=torch.from_numpy(np.empty(0, blocks.dtype)).dtype, device=device
+        )
+        self._y = torch.empty(samples, dtype=torch.int64, device=device)
+        self._ends = np.cumsum(blocks.samples)
+        self._starts = self._ends - blocks.samples
+        self._arrived = np.zeros(len(blocks.samples), np.bool_)
+
+    def has(self, block: int) -> bool:
+        """Return whether a block has arrived."""
+        return bool(self._arrived[block])
+
+    def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
+        """Keep the samples of a block. Raises ShardError."""
+        at = slice(int(self._starts[fetched.block]), int(self._ends[fetched.block]))
+        for band, (x, y) in enumerate(aligned(blocks, fetched, buffer)):
+            self._x[band, at] = torch.from_numpy(x.copy())  # what is read lies in memory that is not to be written to
+            self._y[at] = torch.from_numpy(y.copy())
+        self._arrived[fetched.block] = True
+
+    def take(self, blocks: Blocks, samples: NDArray[np.int64]) -> Batch:
+        """Return samples by their numbers in stored order, all of blocks that have arrived."""
+        chosen = torch.from_numpy(samples).to(self._y.device, non_blocking=True)
+        x = self._x.index_select(1, chosen)
+        return Batch(rows_of(x, blocks), self._y.index_select(0, chosen))
+
+    def copy(self, blocks: Blocks, chosen: range) -> Batch:
+        """Return the samples of neighbouring blocks, which have arrived, in stored order."""
+        at = slice(int(self._starts[chosen[0]]), int(self._ends[chosen[-1]]))
+        return Batch(rows_of(self._x[:, at].clone(), blocks), self._y[at].clone())
+
+    def placed(self, batch: Batch) -> Batch:
+        """Return a batch that was read otherwise, on the device."""
+        return replace(batch, x=batch.x.to(self._y.device), y=batch.y.to(self._y.device))
 
 
 def _fence() -> None:
@@ -90,6 +165,12 @@ def _fence() -> None:
     for _ in range(2):
         with _LOCK:
             pass
+
+
+def part_shape(blocks: Blocks) -> tuple[int, ...]:
+    """Return the shape of the samples of a part: (bands, samples, 3, P, P)."""
+    bands = blocks.shape[0] if len(blocks.shape) == 4 else 1
+    return bands, int(blocks.samples.sum()), *blocks.shape[-3:]
 
 
 def content_name(bands: Bands, part: str) -> str:
@@ -156,7 +237,8 @@ class ResidentTrainStream:
                     else:
                         continue
                 rest = range(epoch, self._epochs.stop)
-                yield from TrainStream(self._blocks, self._sampler, self._span, rest, batch, True).share(number, count)
+                stream = TrainStream(self._blocks, self._sampler, self._span, rest, batch, True)
+                yield from map(self._part.placed, stream.share(number, count))
                 return
 
     def _missing(self, span: Span, epoch: int, first_batch: int, planned: deque[int]) -> Iterator[int]:
@@ -206,4 +288,4 @@ class ResidentEvalStream:
                 yield part.copy(blocks, chosen)
             else:
                 return
-        yield from EvalStream(self._blocks, self._batches[place:], True).share(0, 1)
+        yield from map(part.placed, EvalStream(self._blocks, self._batches[place:], True).share(0, 1))

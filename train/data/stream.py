@@ -145,7 +145,7 @@ class _BatchAssembler:
         x, y = self._open.get(batch) or self._opened(batch)  # an empty span gets no samples
         del self._open[batch]
         lost, self._lost = tuple(self._lost), []
-        return Batch(in_rows(x, self._blocks), torch.from_numpy(y), lost)
+        return Batch(rows_of(torch.from_numpy(x), self._blocks), torch.from_numpy(y), lost)
 
     def _places(self, read: BlockRead) -> Iterator[tuple[int, slice, slice]]:
         """Yield where samples of a read go: the batch, the places in this span of it, and which samples of the read."""
@@ -233,7 +233,7 @@ class EvalStream:
                         lost.append((str(error), block_samples))
                         continue
                     filled += block_samples
-                yield Batch(in_rows(x[:, :filled], blocks), torch.from_numpy(y[:filled]), tuple(lost))
+                yield Batch(rows_of(torch.from_numpy(x[:, :filled]), blocks), torch.from_numpy(y[:filled]), tuple(lost))
 
     def _wanted(self) -> Iterator[int]:
         return (block for chosen in self._batches for block in chosen)
@@ -256,6 +256,6 @@ def empty(blocks: Blocks, samples: int) -> NDArray[Any]:
     return np.empty((*(bands or [1]), samples, channels, height, width), blocks.dtype)
 
 
-def in_rows(x: NDArray[Any], blocks: Blocks) -> torch.Tensor:
+def rows_of(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
     """Return (bands, n, 3, P, P) as (n, bands, 3, P, P), a view; as (n, 3, P, P) from the reader of a single band."""
-    return torch.from_numpy(x[0] if len(blocks.shape) == 3 else x.swapaxes(0, 1))
+    return x[0] if len(blocks.shape) == 3 else x.transpose(0, 1)
