@@ -19,7 +19,7 @@ WORDS = ("lane", "lanes", "judged", "held", "waited", "anew", "nobody", "grantin
 WORD = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(WORDS)})(?![A-Za-z])", re.IGNORECASE)
 FILE_POSITION = re.compile(r"\btell\((?:\)|self\))")  # the method of files
 
-NAMES = {"Load", "Room", "Whole", "_Dealer"}  # of classes and functions; fine as words of a sentence
+NAMES = {"Load", "FreeMemory", "Whole", "_Dealer"}  # of classes and functions; fine as words of a sentence
 
 OPTIONS = ("clip", "accumulate", "shift", "remainder", "hold-out", "step")
 OPTION = re.compile(rf"(?<![\w-])--(?:{'|'.join(OPTIONS)})(?![\w-])")
@@ -56,8 +56,8 @@ def test_old_words_are_gone() -> None:
     [
         ("a.md", "Held by a test; it tells them apart.", ["Held", "tells", "apart"]),
         ("a.py", "data_waited = held_out = 0  # anew", ["waited", "held", "anew"]),
-        ("a.py", "class Room(Whole): pass\nLoad()", ["Room", "Whole", "Load"]),
-        ("a.py", "# Load the Whole Room", []),
+        ("a.py", "class FreeMemory(Whole): pass\nLoad()", ["FreeMemory", "Whole", "Load"]),
+        ("a.py", "# Load the Whole FreeMemory", []),
         ("a.md", "--clip 1 --clip-grad 1 --step-epochs 2 --step 3 `--hold-out`", ["--clip", "--step", "--hold-out"]),
         ("a.py", "place = file.tell()\ndef tell(self): ...\ntell(done)", ["tell"]),
         ("a.py", "heldout = planes.shelled = storytell", []),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectral_shards.shards_manifest.dataset import open_bands
-from spectral_shards.train.data.residence import Room, decompressed_bytes, free_memory, residence
+from spectral_shards.train.data.residence import FreeMemory, decompressed_bytes, free_memory, residence
 from spectral_shards.train.errors import TrainError
 from support.programs import fails, program
 from support.slow_runs import close, killed, train
@@ -30,29 +30,29 @@ MACHINES = [(16, None), (64, None), (256, None), (64, 24), (256, 80)]  # GB of m
     ],
 )
 def test_what_auto_chooses(needed: int, choices: tuple[str, ...]) -> None:
-    rooms = [Room(int(0.9 * memory * GB), int(0.9 * gpu * GB) if gpu else None) for memory, gpu in MACHINES]
-    assert tuple(residence("auto", needed, room) for room in rooms) == choices
+    machines = [FreeMemory(int(0.9 * memory * GB), int(0.9 * gpu * GB) if gpu else None) for memory, gpu in MACHINES]
+    assert tuple(residence("auto", needed, machine) for machine in machines) == choices
 
 
 def test_the_rule() -> None:
-    assert residence("auto", 70, Room(100)) == "memory"
-    assert residence("auto", 71, Room(100)) == "off"
-    assert residence("auto", 35, Room(100, networks=2)) == "memory"
-    assert residence("auto", 36, Room(100, networks=2)) == "off"
-    assert residence("auto", 1, Room(100, 100, networks=0)) == "off"  # on a cluster
-    assert residence("auto", 1, Room(None)) == "off"
-    assert residence("auto", 70, Room(100, 100)) == "device"
-    assert residence("auto", 70, Room(100, 99)) == "memory"
-    assert residence("memory", 100, Room(100, 100, networks=0)) == "memory"
-    assert residence("memory", 100, Room(None)) == "memory"
-    assert residence("device", 100, Room(None, 100, networks=0)) == "device"
-    assert residence("off", 1, Room(100, 100)) == "off"
+    assert residence("auto", 70, FreeMemory(100)) == "memory"
+    assert residence("auto", 71, FreeMemory(100)) == "off"
+    assert residence("auto", 35, FreeMemory(100, networks=2)) == "memory"
+    assert residence("auto", 36, FreeMemory(100, networks=2)) == "off"
+    assert residence("auto", 1, FreeMemory(100, 100, networks=0)) == "off"  # on a cluster
+    assert residence("auto", 1, FreeMemory(None)) == "off"
+    assert residence("auto", 70, FreeMemory(100, 100)) == "device"
+    assert residence("auto", 70, FreeMemory(100, 99)) == "memory"
+    assert residence("memory", 100, FreeMemory(100, 100, networks=0)) == "memory"
+    assert residence("memory", 100, FreeMemory(None)) == "memory"
+    assert residence("device", 100, FreeMemory(None, 100, networks=0)) == "device"
+    assert residence("off", 1, FreeMemory(100, 100)) == "off"
     with pytest.raises(TrainError, match=r"--resident memory needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
-        residence("memory", 2 * GB, Room(GB))
+        residence("memory", 2 * GB, FreeMemory(GB))
     with pytest.raises(TrainError, match=r"--resident device needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
-        residence("device", 2 * GB, Room(9 * GB, GB))
+        residence("device", 2 * GB, FreeMemory(9 * GB, GB))
     with pytest.raises(TrainError, match="--resident device needs a GPU: choose memory, or leave it out"):
-        residence("device", 1, Room(100))
+        residence("device", 1, FreeMemory(100))
 
 
 @pytest.mark.parametrize(

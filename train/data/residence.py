@@ -25,7 +25,7 @@ def decompressed_bytes(bands: Bands, parts: Iterable[str]) -> int:
 
 
 @dataclass(frozen=True)
-class Room:
+class FreeMemory:
     """What is free on a machine.
 
     Attributes:
@@ -41,32 +41,32 @@ class Room:
     networks: int = 1
 
 
-def residence(wanted: str, needed: int, room: Room) -> str:
+def residence(wanted: str, needed: int, free: FreeMemory) -> str:
     """Return where the samples of a run are kept.
 
     Args:
         wanted: One of RESIDENT.
         needed: Bytes of the samples.
-        room: What is free.
+        free: What is free.
 
     Returns:
         device, memory or off.
 
     Raises:
-        TrainError: A place is wanted that has not so much room.
+        TrainError: A place is wanted where not so much is free.
     """
-    places = {"device": room.device, "memory": room.memory}
+    places = {"device": free.device, "memory": free.memory}
     if wanted == "auto":
-        for place, free in places.items():
-            if free is not None and room.networks and room.networks * needed <= SHARE * free:
+        for place, size in places.items():
+            if size is not None and free.networks and free.networks * needed <= SHARE * size:
                 return place
         return "off"
-    if wanted == "device" and room.device is None:
+    if wanted == "device" and free.device is None:
         raise TrainError("--resident device needs a GPU: choose memory, or leave it out")
-    free = places.get(wanted)
-    if free is not None and needed > free:
+    size = places.get(wanted)
+    if size is not None and needed > size:
         raise TrainError(
-            f"--resident {wanted} needs {human_bytes(needed)} and {human_bytes(free)} are free: leave it out, or train "
+            f"--resident {wanted} needs {human_bytes(needed)} and {human_bytes(size)} are free: leave it out, or train "
             "fewer networks at once"
         )
     return wanted

@@ -8,7 +8,7 @@ from ...shards_manifest.dataset import Bands
 from ...shards_manifest.runtime.cli_runner import human_bytes
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
-from ..data.residence import Room, decompressed_bytes, free_memory, residence
+from ..data.residence import FreeMemory, decompressed_bytes, free_memory, residence
 from ..distributed import Ranks
 from ..networks.profile import describe
 from .evaluate import eval_batch_size
@@ -35,7 +35,7 @@ def part_loaders(bands: Bands, plan: TrainPlan, ranks: Ranks) -> tuple[dict[str,
         sizes["val"] = eval_batch_size(plan.recipe, ranks.world_size)
     needed = decompressed_bytes(bands, sizes.keys() - {"holdout"})
     place = residence(
-        reading.resident, needed, Room(free_memory(), _free_on_device(bands, plan, device), reading.networks)
+        reading.resident, needed, FreeMemory(free_memory(), _free_on_device(bands, plan, device), reading.networks)
     )
     options = LoaderOptions(
         last_batch=reading.last_batch,
