@@ -19,7 +19,7 @@ WORDS = ("lane", "lanes", "judged", "held", "waited", "anew", "nobody", "grantin
 WORD = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(WORDS)})(?![A-Za-z])", re.IGNORECASE)
 FILE_POSITION = re.compile(r"\btell\((?:\)|self\))")  # the method of files
 
-NAMES = {"Load", "FreeMemory", "Whole", "_Dealer"}  # of classes and functions; fine as words of a sentence
+NAMES = {"Load", "Room", "Whole", "_Dealer"}  # of classes and functions; fine as words of a sentence
 
 OPTIONS = ("clip", "accumulate", "shift", "remainder", "hold-out", "step")
 OPTION = re.compile(rf"(?<![\w-])--(?:{'|'.join(OPTIONS)})(?![\w-])")
