@@ -56,7 +56,7 @@ def test_old_words_are_gone() -> None:
     [
         ("a.md", "Held by a test; it tells them apart.", ["Held", "tells", "apart"]),
         ("a.py", "data_waited = held_out = 0  # anew", ["waited", "held", "anew"]),
-        ("a.py", "class FreeMemory(Whole): pass\nLoad()", ["FreeMemory", "Whole", "Load"]),
+        ("a.py", "class Room(Whole): pass\nLoad()", ["Room", "Whole", "Load"]),
         ("a.py", "# Load the Whole FreeMemory", []),
         ("a.md", "--clip 1 --clip-grad 1 --step-epochs 2 --step 3 `--hold-out`", ["--clip", "--step", "--hold-out"]),
         ("a.py", "place = file.tell()\ndef tell(self): ...\ntell(done)", ["tell"]),
