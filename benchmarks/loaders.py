@@ -11,6 +11,7 @@ do not fit: they may run in an environment of their own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -33,7 +34,7 @@ def _wholes(data: Path) -> tuple[Any, Any]:
     return np.load(data / "x.npy", mmap_mode="r"), np.load(data / "y.npy")
 
 
-def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
+def ours(data: Path, workers: int = 0, folder: str = "band") -> Callable[[int], Batches]:
     """The reader of spectral-train."""
     from spectral_shards.shards_manifest.dataset import open_band
     from spectral_shards.shards_manifest.shard.reader import BlockReader
@@ -41,7 +42,7 @@ def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
     from spectral_shards.train.data.stream import TrainStream
     from spectral_shards.train.data.worker_pool import read_ahead
 
-    store, manifest = open_band(data / "band")
+    store, manifest = open_band(data / folder)
     blocks = BlockReader(store, manifest, "train")
     plan = EpochSampler.of(blocks.samples, BATCH, blocks.block_bytes, 0)
 
@@ -50,6 +51,59 @@ def ours(data: Path, workers: int = 0) -> Callable[[int], Batches]:
         return ((batch.x, batch.y) for batch in read_ahead(stream, workers, pin_memory=False))
 
     return epoch
+
+
+def resident(data: Path) -> Callable[[int], Batches]:
+    """The public loader with the band in memory."""
+    from spectral_shards.train.data.loader import BandLoader, LoaderOptions
+
+    loader = BandLoader(data / "band", "train", BATCH, workers=0, options=LoaderOptions(resident="memory"))
+
+    def epoch(number: int) -> Batches:
+        loader.set_epoch(number)
+        return loader
+
+    return epoch
+
+
+def take(data: Path) -> Callable[[int], Batches]:
+    """NumPy's gather of random rows of an array in memory: what there is to reach."""
+    x, y = (np.array(whole) for whole in _wholes(data))
+
+    def epoch(number: int) -> Batches:
+        order = np.random.default_rng(number).permutation(len(y))
+        for first in range(0, len(y) - BATCH + 1, BATCH):
+            chosen = order[first : first + BATCH]
+            yield x.take(chosen, 0, np.empty((BATCH, *x.shape[1:]), x.dtype), "clip"), y[chosen]
+
+    return epoch
+
+
+def write_plain(data: Path) -> None:
+    """The same band without compression."""
+    from dataclasses import replace
+
+    from spectral_shards.shards_manifest.dataset import open_band
+    from spectral_shards.shards_manifest.manifest import MANIFEST, dump
+    from spectral_shards.shards_manifest.shard.codec import decompress_block
+    from spectral_shards.shards_manifest.shard.format import ShardWriter, index_shard, read_labels
+    from spectral_shards.shards_manifest.shard.index import ENTRY, index_name
+
+    store, manifest = open_band(data / "band")
+    (data / "plain").mkdir()
+    part, entries, shards = manifest.parts["train"], b"", []
+    for shard in part.shards:
+        view = store.view(shard.name)
+        with (data / "plain" / shard.name).open("wb") as file:
+            writer = ShardWriter(file, "none")
+            for block in index_shard(view, shard.name):
+                writer.add(decompress_block(view[block.x]), read_labels(view, block, shard.name))
+            shards.append(writer.finish(shard.name))
+        entries += np.array(writer.index, ENTRY).tobytes()
+    (data / "plain" / index_name("train")).write_bytes(entries)
+    part = replace(part, index=hashlib.sha256(entries).hexdigest(), shards=tuple(shards))
+    plain = replace(manifest, compression="none", parts={"train": part})
+    (data / "plain" / MANIFEST).write_bytes(dump(plain))
 
 
 def _alone(data: Path, decompress: Callable[[bytes], int]) -> Callable[[int], Batches]:
@@ -244,6 +298,7 @@ def imagefolder(data: Path) -> Callable[[int], Batches]:
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
+    "plain": write_plain,
     "png": write_png,
     "mosaic": write_mosaic,
     "litdata": write_litdata,
@@ -251,6 +306,9 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 READERS: dict[str, Callable[[Path], Callable[[int], Batches]]] = {
     "ours": ours,
+    "plain": partial(ours, folder="plain"),
+    "resident": resident,
+    "take": take,
     "by_isal": by_isal,
     "by_ours": by_ours,
     "blocks": blocks_by_webdataset,

@@ -33,6 +33,9 @@ from spectral_shards.shards_manifest.shard.format import index_shard, read_block
 LOADERS = Path(__file__).with_name("loaders.py")
 SAID = {
     "ours": "spectral-train's reader",
+    "plain": "the same, blocks without compression",
+    "resident": "the same, the band in memory",
+    "take": "NumPy's take of the same rows, in memory",
     "by_isal": "decompression alone, ISA-L",
     "by_ours": "decompression alone, ours",
     "blocks": "webdataset on the same blocks",
@@ -89,7 +92,8 @@ def run(python: str, *arguments: str) -> str:
 
 
 def size_of(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.glob("**/*") if file.is_file())
+    files = [path] if path.is_file() else [file for file in path.glob("**/*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 @click.command()
@@ -119,7 +123,7 @@ def main(
         count = prepared(source, folder, samples, factor)
         for number in bands.split(","):
             data = one_band(folder, folder / "split" / number.zfill(int(math.log10(max(factor - 1, 1))) + 1))
-            for name in ("png", *OTHERS):
+            for name in ("plain", "png", *OTHERS):
                 if name in names and not (data / name).exists():
                     run(pythons[name], "write", name, str(data))
             found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -133,7 +137,7 @@ def main(
 
 def report(band: str, samples: int, found: dict[str, list[dict[str, float]]], data: Path) -> None:
     """Print the table of one band."""
-    stored = {"ours": "band", "blocks": "band", "imagefolder": "images"}
+    stored = {"ours": "band", "resident": "band", "take": "x.npy", "blocks": "band", "imagefolder": "images"}
     click.echo(f"\nband {band}: {samples} samples\n")
     click.echo("| loader | samples/s | our reader is | memory at most, of which libraries | on disk, a sample |")
     click.echo("|---|---|---|---|---|")

@@ -170,9 +170,10 @@ class EpochSampler:
         ends = np.cumsum(self.samples[order])
         begins = ends - self.samples[order]
         size = span.last - span.first
-        at_once = max(CHUNK // max(size, 1), 1)
-        for start in range(first_batch, self.batches, at_once):
-            count = min(at_once, self.batches - start)
+        most = max(CHUNK // max(size, 1), 1)
+        start, count = first_batch, 0
+        while start < self.batches:
+            count = min(2 * count or 1, most, self.batches - start)  # few at first: the first batch is waited for
             found = np.empty((count, size), np.int64)
             pieces = []
             for slot in slots:
@@ -189,6 +190,7 @@ class EpochSampler:
                 found[:, edge + inside.start - first : edge + inside.stop - first] = rows[:, inside]
                 place += int(self.samples[blocks].sum())
             yield from found
+            start += count
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:

@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 
 PROC = "/proc"
 PREFIX = "spectral-"
-STEP = 4 << 20  # bytes that get their pages at once
+STEP = 1 << 20  # bytes that get their pages at once
+LEAST_PRIORITY = 19
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, of Linux 5.14
 
 
@@ -62,6 +63,8 @@ def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory]) -> None:
         madvise = ctypes.CDLL(None).madvise  # Python's own keeps other threads from running
     except (OSError, AttributeError):
         return
+    with suppress(OSError):  # only what no other thread wants of the processors
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
     size = len(mapped)
     start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
     for at in range(0, size, STEP):
