@@ -16,6 +16,7 @@ from spectral_shards.shards_manifest.dataset import open_band, open_bands, open_
 from spectral_shards.shards_manifest.errors import FormatError, ShardError
 from spectral_shards.shards_manifest.spectral.transform import band_matrix, forward
 from spectral_shards.train.augment.planes import BandAugmentation
+from spectral_shards.train.band_sets import BandSet
 from spectral_shards.train.data.block_cache import BlockCache
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.engine.evaluate import evaluate_checkpoint
@@ -213,7 +214,7 @@ def test_ten_crops_of_several_bands(inputs: str, photos: Path, tmp_path: Path) -
     command += ("--inputs", inputs)
     done = program(*command)
     assert done.returncode == 0, done.stderr
-    path = tmp_path / "runs" / "01+02" / "checkpoint.pt"
+    path = tmp_path / "runs" / BandSet((1, 2), inputs=inputs).name / "checkpoint.pt"
     plain, crops = (evaluate_checkpoint(str(split), path, quick(), ten_crop) for ten_crop in (False, True))
     assert plain.top1 == json.loads((path.parent / "run.json").read_text())["result"]["top1"]
     assert plain.loss != crops.loss
@@ -285,7 +286,7 @@ def test_a_network_on_the_image_of_its_bands(sub4: Path, tmp_path: Path) -> None
     done = program(*command, "--bands", "0..3,0")
     assert done.returncode == 0, done.stderr
     assert "cnn on 3x24x24, 3 classes" in done.stdout
-    checkpoint = tmp_path / "runs" / "00+01+02+03" / "checkpoint.pt"
+    checkpoint = tmp_path / "runs" / "00+01+02+03-image" / "checkpoint.pt"
     evaluated = program("spectral-train", "--shards", sub4, "--evaluate", checkpoint)
     assert f"top-1 {read_run(checkpoint.parent).result.top1:.2%}" in evaluated.stdout
     assert load_checkpoint(checkpoint).network().eval()(torch.zeros(1, 3, 24, 24)).shape == (1, 3)
