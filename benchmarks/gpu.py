@@ -2,11 +2,11 @@
 
     python benchmarks/gpu.py ../shared/data/imagenet-sample
 
-Under ten minutes on one GPU. Every network of the published table makes whole training steps (bfloat16, channels last)
-on band 0 of splits of SOURCE: on one batch that is always the same and on the device (synthetic), streamed from the
-shards, from memory, and from the device. Then spectral-train is killed and goes on, trains under torchrun with one
-rank, and trains two networks at once; and an exported ensemble runs on the device. `--device cpu` does the same on a
-CPU, for a check of this program.
+Meant to end within ten minutes on one GPU. Every network of the published table makes whole training steps (bfloat16,
+channels last) on band 0 of splits of SOURCE: on one batch that is always the same and on the device (synthetic),
+streamed from the shards, from memory, and from the device. Then spectral-train is killed and goes on, trains under
+torchrun with one rank, and trains two networks at once; an exported ensemble runs on the device. `--device cpu` does
+the same on a CPU, for a check of this program.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def training_step(row: Row, band: Path, settings: Settings, compiled: bool = Fal
 
 
 def rate(step: TrainStep, batches: Batches, settings: Settings) -> tuple[float, float]:
-    """Return the images/s of steps, and the share of the time that they waited for their batches."""
+    """Return the images/s of steps, and the share of the time that went by waiting for batches."""
     for number in range(WARM):
         step(*next(batches), number, RATE)
     started = synchronized(settings.device)
@@ -167,14 +167,15 @@ def run(*command: str | Path, kill_at: Path | None = None) -> float:
     started = time.perf_counter()
     name, *arguments = map(str, command)
     first = [sys.executable, name, *arguments] if name == "-m" else [program(name), *arguments]
-    process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while kill_at is not None and process.poll() is None and not kill_at.exists():
-        time.sleep(0.01)
-    if kill_at is not None:
-        process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    if process.returncode and kill_at is None:
-        raise click.ClickException(f"{' '.join(first)}: {errors}")
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=errors)
+        while kill_at is not None and process.poll() is None and not kill_at.exists():
+            time.sleep(0.01)
+        if kill_at is not None:
+            process.send_signal(signal.SIGKILL)
+        if process.wait() and kill_at is None:
+            errors.seek(0)
+            raise click.ClickException(f"{' '.join(first)}: {errors.read()}")
     return time.perf_counter() - started
 
 

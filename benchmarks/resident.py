@@ -2,8 +2,8 @@
 
     python benchmarks/resident.py ../shared/data/imagenet-sample
 
-The images are repeated to as many samples as wanted and split. Each measurement is a process of its own with two cores,
-one for the thread that reads and one for the thread that gets memory; stream and resident in turn.
+The images are repeated to as many samples as wanted and split. Each measurement is a process of its own: one thread
+reads, another gets memory ahead of it. Stream and resident are measured in turn.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def measure(band: Path, where: str) -> dict[str, float]:
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--samples", default=50_000, show_default=True, help="At least so many.")
+@click.option("--samples", default=50_000, show_default=True, help="Least number of samples.")
 @click.option("--factor", default=36, show_default=True)
 @click.option("--bands", default="0,7", show_default=True)
 @click.option("--runs", default=3, show_default=True)
-@click.option("--keep", type=click.Path(path_type=Path), help="Where what is prepared stays, for another run.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Folder to keep the prepared split in, for later runs.")
 @click.option("--one", nargs=2, hidden=True, help="A band and where it stays: measure this alone.")
 def main(
     source: Path, samples: int, factor: int, bands: str, runs: int, keep: Path | None, one: tuple[str, str] | None

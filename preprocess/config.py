@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,8 @@ class SplitConfig:
         min_class_images: Classes with fewer images in train are dropped.
         classes: The only classes to take, in the order of their labels; empty for all, sorted.
         orientation: 'stored' takes images as they are stored, 'exif' turns them as their EXIF says.
-        compression: 'gzip', 'none', or 'auto', which leaves bands as they are that gzip makes little smaller
-            (split/compression.py).
+        compression: 'gzip', 'none', or 'auto', which stores a band uncompressed where gzip saves less than a quarter of
+            it (split/compression.py).
         uncompressed: The bands that are stored as they are, which is what `compression` comes to; None for those that
             have to be chosen yet.
     """
@@ -239,6 +239,17 @@ def option_name(json_name: str) -> str:
     """Return the name of an option on the command line, without dashes before it, from its name in plan.json."""
     names = {written: field for field, written in JSON_NAMES.items()}
     return names.get(json_name, json_name).replace("_", "-")
+
+
+def ranges(bands: Sequence[int]) -> str:
+    """Return ascending numbers of bands as --bands takes them: (0, 1, 2, 3, 7) gives '0-3,7', no band 'none'."""
+    pieces: list[list[int]] = []
+    for band in bands:
+        if pieces and pieces[-1][-1] == band - 1:
+            pieces[-1][1:] = [band]
+        else:
+            pieces.append([band])
+    return ",".join("-".join(map(str, piece)) for piece in pieces) or "none"
 
 
 def parse_bands(text: str) -> tuple[int, ...]:

@@ -65,7 +65,8 @@ def parse_band_sets(text: str, available: Sequence[int], inputs: str = PLANES) -
             found += [BandSet(bands, repeat, inputs) for repeat in range(repeats)]
     names = [each.name for each in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise TrainError(f"--bands {text} names {twice[0]} twice: write {found[names.index(twice[0])].name}x2 for two")
+        again = "+".join(map(str, found[names.index(twice[0])].bands))
+        raise TrainError(f"--bands {text} names {twice[0]} twice: write {again}x2 for two")
     return found
 
 

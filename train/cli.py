@@ -55,7 +55,8 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     metavar="SETS",
     help="Which bands of a split each network reads: 0-3,7 are five networks, 0+1+6 is one with three bands as "
     "channels, 0..3 one with bands 0 to 3, stack one with all; 0+1x3 are three that differ in their seeds; all is one "
-    "network a band.  [default: stackx2, and stackx2 --inputs image --width 0.5; all for networks of one width]",
+    "network a band.  [default: what --budget 1 prints first; all if --inputs, --width or --stem-stride is given, a "
+    "band is missing, or the network has one size]",
 )
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/sub36/07, runs/sub36]")
 @click.option(
@@ -124,8 +125,9 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     type=click.Choice(RESIDENT),
     default=RESIDENT[0],
     show_default=True,
-    help="Keep samples on the GPU from the first epoch on, or in memory, shared by all processes; auto does where they "
-    "take 0.7 at most of what is free.",
+    help="Where samples stay, decompressed, from the first epoch on: on the GPU, in memory (one copy for all of your "
+    "processes on a Linux machine), or nowhere. auto is the first where they take at most 0.7 of what is free; "
+    "on a cluster it is off.",
 )
 @click.option("--cache", type=click.Path(), help="Folder that keeps the blocks of a band that is in a bucket.")
 @click.option(

@@ -239,7 +239,7 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOp
     """
     backend = _backend(plan, len(jobs), launch)
     if backend is not None:  # how many meet on a machine of a cluster is not known
-        at_once = backend.jobs if launch.on_this_machine else 0
+        at_once = backend.jobs if launch.on_this_machine else None
         jobs = [
             replace(job, plan=replace(job.plan, reading=replace(job.plan.reading, networks=at_once))) for job in jobs
         ]

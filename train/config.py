@@ -34,7 +34,7 @@ class ReadOptions:
         cache_bytes: size limit of the cache, about.
         skip: go on without shards that are missing or damaged.
         resident: one of residence.RESIDENT: where samples are kept, decompressed.
-        networks: how many are trained at once on this machine; 0 if that is not known.
+        networks: how many are trained at once on this machine; None if that is not known.
     """
 
     workers: int = 1
@@ -43,7 +43,7 @@ class ReadOptions:
     cache_bytes: int = 50 * 10**9
     skip: bool = False
     resident: str = "off"
-    networks: int = 1
+    networks: int | None = 1
 
     def __post_init__(self) -> None:
         if self.last_batch not in LAST_BATCH:

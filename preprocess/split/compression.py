@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...shards_manifest.shard.codec import compress_block
+from ..config import ranges
 from ..errors import RejectedImage
 from ..pipeline.band_blocks import BandBlocks
 from ..pipeline.decode import Decoder
@@ -34,7 +35,14 @@ class Measured:
 
 
 def measure(task: RowTask) -> Measured:
-    """Split and compress up to 64 images of a row."""
+    """Split and compress up to 64 images of a row.
+
+    Args:
+        task: The row, whose images can be read.
+
+    Raises:
+        SourceError: They cannot.
+    """
     config = task.config
     decoder = Decoder(config.size + config.margin, config.fit, config.geometry.grid, upright=config.upright)
     blocks = BandBlocks(config)
@@ -62,7 +70,7 @@ def measure(task: RowTask) -> Measured:
     return Measured(images, tuple(compressed), tuple(stored), count)
 
 
-def hardly_compressed(found: Measured, bands: Sequence[int]) -> tuple[int, ...]:
+def bands_to_leave(found: Measured, bands: Sequence[int]) -> tuple[int, ...]:
     """Return the bands that `--compression auto` stores as they are, of those that were measured."""
     sizes = zip(bands, found.compressed, found.stored, strict=True)
     return tuple(band for band, compressed, stored in sizes if compressed > (1 - LEAST_SAVED) * stored)
@@ -76,17 +84,15 @@ def earlier_choice(plan: bytes) -> tuple[int, ...] | None:
         return None
 
 
-def sentence(bands: Sequence[int]) -> str:
-    """Return what `--compression auto` came to."""
-    return f"bands without compression, because gzip saves less than {LEAST_SAVED:.0%} there: {_ranges(bands)}"
+def sentence(bands: Sequence[int], earlier: bool) -> str:
+    """Return what `--compression auto` came to.
 
-
-def _ranges(bands: Sequence[int]) -> str:
-    """Return the numbers of bands as --bands takes them: 0-3,7."""
-    pieces: list[list[int]] = []
-    for band in bands:
-        if pieces and pieces[-1][-1] == band - 1:
-            pieces[-1][1:] = [band]
-        else:
-            pieces.append([band])
-    return ",".join("-".join(map(str, piece)) for piece in pieces) or "none"
+    Args:
+        bands: Those that are stored without compression.
+        earlier: Whether an earlier run with the same destination chose them.
+    """
+    if earlier:
+        return f"bands without compression, as an earlier run began them: {ranges(bands)}"
+    if not bands:
+        return f"all bands are compressed: gzip saves {LEAST_SAVED:.0%} or more of each"
+    return f"bands without compression, because gzip saves less than {LEAST_SAVED:.0%} there: {ranges(bands)}"

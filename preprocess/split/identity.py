@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...shards_manifest.manifest import canonical_json, version_of
-from ..config import ADDED_LATER, SplitConfig, option_name
+from ...shards_manifest.manifest import VERSIONS, canonical_json, version_of
+from ..config import ADDED_LATER, SplitConfig, option_name, ranges
 
 LIST_CHANGED = "the source's list of images has changed"
 
@@ -54,6 +54,8 @@ class SplitIdentity:
             earlier["plan"] = _complete(earlier["plan"])
         current = json.loads(self.to_bytes())
         current["plan"] = _complete(current["plan"])
+        if isinstance(earlier, dict) and earlier.get("version") in VERSIONS:
+            earlier["version"] = current["version"]  # follows from the compression, which is compared by itself
         return list(_differences(earlier, current))
 
 
@@ -70,6 +72,9 @@ def _differences(earlier: Any, current: Any, name: str = "") -> Iterator[str]:
     elif earlier != current:
         if name == "source digest":
             yield LIST_CHANGED
+        elif name == "uncompressed":
+            there, here = (ranges(bands) for bands in (earlier, current))
+            yield f"compression: bands without it are {there} there, {here} here"
         else:
             there, here = ("not given" if value is None else value for value in (earlier, current))
             yield f"{name.replace('_', '-')} {there} there, {here} here"

@@ -22,7 +22,7 @@ from ..pipeline.images import EncodedImages
 from ..sources import OnProgress, Source, find_source, no_progress
 from . import scan_cache
 from .class_filter import choose_classes
-from .compression import earlier_choice, hardly_compressed, measure, sentence
+from .compression import bands_to_leave, earlier_choice, measure, sentence
 from .identity import SplitIdentity
 from .manifests import write_manifests
 from .shard_row import RECORDS, RowRecord, RowTask, record_name, shard_names, tool_versions, write_row
@@ -74,9 +74,9 @@ class Job:
         return RowTask(row.name, self.config, images, tool_versions())
 
     def first_task(self) -> RowTask:
-        """Return the task of a first row, of train where there is one, whose images can be read now."""
+        """Return the task of the first row, whose images can be read now. Raises SourceError."""
         self.source.stage()
-        return self.task(self.rows[0] if self.rows[0].part == "train" else self.rows[-1])
+        return self.task(self.rows[0])
 
     def identity(self) -> SplitIdentity:
         """Return what determines the bytes of the split."""
@@ -207,12 +207,11 @@ def choose_compression(job: Job, store: Store) -> tuple[Job, str]:
     if job.config.uncompressed is not None:
         return job, ""
     try:
-        chosen = earlier_choice(store.read(PLAN))
+        earlier = earlier_choice(store.read(PLAN))
     except FileNotFoundError:
-        chosen = None
-    if chosen is None:
-        chosen = hardly_compressed(measure(job.first_task()), job.config.bands)
-    return replace(job, config=replace(job.config, uncompressed=chosen)), sentence(chosen)
+        earlier = None
+    chosen = bands_to_leave(measure(job.first_task()), job.config.bands) if earlier is None else earlier
+    return replace(job, config=replace(job.config, uncompressed=chosen)), sentence(chosen, earlier is not None)
 
 
 def _committed_rows(store: Store, job: Job) -> dict[str, RowRecord]:

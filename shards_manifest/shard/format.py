@@ -158,7 +158,7 @@ def read_labels(view: memoryview, block: BlockSpan, where: str) -> NDArray[np.in
 def read_block(
     view: memoryview, block: BlockSpan, where: str, buffer: DecodeBuffer | None = None, compression: str = "gzip"
 ) -> Samples:
-    """Return the samples of one block, decompressed if they are not stored as they are.
+    """Return the samples of one block, decompressed if the band is compressed.
 
     Args:
         view: The bytes of the shard, or of the block.

@@ -127,9 +127,10 @@ def test_what_auto_chooses(mixed_source: Path, tmp_path: Path) -> None:
     before = tree(tmp_path / "out")
     again = program(*command, "auto")
     assert "nothing to do" in again.stdout
+    assert "bands without compression, as an earlier run began them: 3\n" in again.stdout
     assert tree(tmp_path / "out") == before
-    assert "uncompressed [3] there, [] here" in fails(*command, "gzip")
-    assert "uncompressed [3] there, [0, 1, 2, 3] here" in fails(*command, "none")
+    assert "compression: bands without it are 3 there, none here)" in fails(*command, "gzip")
+    assert "compression: bands without it are 3 there, 0-3 here)" in fails(*command, "none")
     assert earlier_choice(b"{") is None
     assert earlier_choice(json.dumps({"plan": {"uncompressed": [1]}}).encode()) == (1,)
     assert earlier_choice(json.dumps({"plan": {}}).encode()) == ()  # of an older release

@@ -38,7 +38,7 @@ def test_what_band_sets_mean() -> None:
         "0-3x2": "'0-3x2' is not understood",
         "0,,1": "'' is not understood",
         "0+16": "there is no band 16: choose from 0, 1, 2",
-        "1,0-3": "names 01 twice: write 01x2 for two",
+        "1,0-3": "names 01 twice: write 1x2 for two",
         "0+1,1+0": "names 00+01 twice",
     }.items():
         with pytest.raises(TrainError, match=re.escape(why)):

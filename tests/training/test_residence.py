@@ -39,18 +39,22 @@ def test_the_rule() -> None:
     assert residence("auto", 71, FreeMemory(100)) == "off"
     assert residence("auto", 35, FreeMemory(100, networks=2)) == "memory"
     assert residence("auto", 36, FreeMemory(100, networks=2)) == "off"
-    assert residence("auto", 1, FreeMemory(100, 100, networks=0)) == "off"  # on a cluster
+    assert residence("auto", 1, FreeMemory(100, 100, networks=None)) == "off"  # on a cluster
+    assert residence("auto", 35, FreeMemory(100, 100, networks=8, networks_on_device=2)) == "device"
+    assert residence("auto", 36, FreeMemory(288, 100, networks=8, networks_on_device=2)) == "off"
     assert residence("auto", 1, FreeMemory(None)) == "off"
     assert residence("auto", 70, FreeMemory(100, 100)) == "device"
     assert residence("auto", 70, FreeMemory(100, 99)) == "memory"
-    assert residence("memory", 100, FreeMemory(100, 100, networks=0)) == "memory"
+    assert residence("memory", 100, FreeMemory(100, 100, networks=None)) == "memory"
     assert residence("memory", 100, FreeMemory(None)) == "memory"
-    assert residence("device", 100, FreeMemory(None, 100, networks=0)) == "device"
+    assert residence("device", 100, FreeMemory(None, 100, networks=None)) == "device"
     assert residence("off", 1, FreeMemory(100, 100)) == "off"
     with pytest.raises(TrainError, match=r"--resident memory needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
         residence("memory", 2 * GB, FreeMemory(GB))
     with pytest.raises(TrainError, match=r"--resident device needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
         residence("device", 2 * GB, FreeMemory(9 * GB, GB))
+    with pytest.raises(TrainError, match="needs 60 B and 50 B are free"):
+        residence("memory", 30, FreeMemory(50, networks=2))
     with pytest.raises(TrainError, match="--resident device needs a GPU: choose memory, or leave it out"):
         residence("device", 1, FreeMemory(100))
 
@@ -66,11 +70,12 @@ def test_the_rule() -> None:
                 "proc/self/cgroup": "0::/job/step\n",
                 "sys/fs/cgroup/job/memory.max": "5000\n",
                 "sys/fs/cgroup/job/memory.current": "1000\n",
+                "sys/fs/cgroup/job/memory.stat": "anon 900\ninactive_file 100\n",
                 "sys/fs/cgroup/job/step/memory.max": "max\n",
                 "sys/fs/cgroup/job/step/memory.current": "900\n",
                 "proc/meminfo": "MemAvailable: 8 kB\n",
             },
-            4000,
+            4100,
         ),
         (
             {

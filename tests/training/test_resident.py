@@ -1,6 +1,7 @@
 """Parts in memory: the same batches as from the shards, each block fetched once."""
 
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import torch
 
 from spectral_shards.shards_manifest.dataset import open_bands
 from spectral_shards.shards_manifest.errors import ShardError
+from spectral_shards.shards_manifest.manifest import dump
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.data.resident import content_name
@@ -212,5 +214,27 @@ def test_processes_share_memory_that_outlives_none_of_them(photos: Path, tmp_pat
 
 def test_places_that_there_are_not(sub4: Path) -> None:
     for where in ("cuda:99", "nowhere"):
-        with pytest.raises(TrainError, match=f"train of .* cannot stay in {where} \\(.*: choose 'off'"):
+        with pytest.raises(TrainError, match=f"train of .* cannot stay in {where} \\(.*: use --resident off"):
             BandLoader(sub4 / "01", options=LoaderOptions(resident=where))
+
+
+@pytest.mark.parametrize("where", ["memory", "cpu"])
+def test_train_and_the_holdout_are_one_part(where: str, photos: Path, tmp_path: Path) -> None:
+    split = make_split(photos, tmp_path / "sub4", **SUB4, seed=9)
+    one, other = (
+        BandLoader(split / "02", part, 20, options=LoaderOptions(resident=where)) for part in ("train", "val")
+    )
+    again = BandLoader(split / "02", "train", 16, options=LoaderOptions(resident=where))
+    assert one._resident is again._resident is not other._resident
+
+
+def test_a_part_without_samples(sub4: Path) -> None:
+    data = open_bands(sub4 / "01")
+    empty = replace(data.first.parts["val"], samples=0, shards=(), index=hashlib.sha256(b"").hexdigest())
+    manifest = replace(data.first, parts={**data.first.parts, "val": empty})
+    copy = Path(sub4.parent / "empty-val")
+    shutil.copytree(sub4 / "01", copy)
+    (copy / "manifest.json").write_bytes(dump(manifest))
+    (copy / "val.index").write_bytes(b"")
+    assert list(BandLoader(copy, "val", 4, options=HERE)) == []
+    shutil.rmtree(copy)

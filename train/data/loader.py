@@ -15,20 +15,17 @@ from ...shards_manifest.dataset import Band, Bands, Split, open_bands, open_part
 from ...shards_manifest.shard.bands_reader import Blocks
 from ..errors import TrainError
 from .block_cache import BlockCache
-from .resident import (
-    DevicePart,
-    MemoryPart,
-    ResidentEvalStream,
-    ResidentPart,
-    ResidentTrainStream,
-    content_name,
-)
+from .resident import ResidentEvalStream, ResidentPart, ResidentTrainStream, resident_part
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
 from .stream import Batch, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
 
 PARTS = ("train", "holdout", "val")
 FOREVER = 2**62  # epochs of a loader that is not told how many there are
+
+
+class ResidenceError(TrainError):
+    """A part cannot stay where it should."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class LoaderOptions:
         skip_bad_shards: Go on without shards that are missing or damaged, and count what is lost.
         pin_memory: Put batches into page-locked memory; None does so where there is a GPU.
         resident: Where the part stays, decompressed, from its first epoch on: 'off' for nowhere; 'memory', which all
-            processes of this user on this machine share; or a device, as 'cuda:0', where batches then are.
+            processes of this user on a Linux machine share; or a device, as 'cuda:0', where batches then are.
     """
 
     last_batch: str = "drop"
@@ -314,17 +311,14 @@ class _EvalOrder:
 
 
 def _resident(blocks: Blocks, bands: Bands, part: str, where: str) -> ResidentPart | None:
-    """Return where a part stays; None for nowhere. Raises TrainError."""
-    if where == "off":
+    """Return where a part stays; None for nowhere. Raises ResidenceError."""
+    if where == "off" or not blocks.samples.sum():
         return None
     try:
-        return (
-            MemoryPart(blocks, content_name(bands, part))
-            if where == "memory"
-            else DevicePart(blocks, torch.device(where))
-        )
-    except (OSError, RuntimeError) as error:  # no memory, or no such device
-        raise TrainError(f"{blocks.name} cannot stay in {where} ({str(error).splitlines()[0]}): choose 'off'") from None
+        return resident_part(blocks, bands, part, where)
+    except (OSError, RuntimeError, AssertionError) as error:  # no memory, no such device, or a torch without any
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResidenceError(f"{blocks.name} cannot stay in {where} ({why}): use --resident off") from None
 
 
 def _check(part: str, batch_size: int, rank: int, world_size: int, options: LoaderOptions) -> None:

@@ -26,19 +26,19 @@ def decompressed_bytes(bands: Bands, parts: Iterable[str]) -> int:
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """What is free on a machine.
+    """What is free for the samples of networks that are trained at once.
 
     Attributes:
         memory: Bytes of memory; None if that is not known.
-        device: Bytes on the training device, beside what a step takes there; None where that has the memory of the
-            machine.
-        networks: How many are trained at once with this memory, each on samples of its own for all that is known; 0 if
-            that is not known.
+        device: Bytes on a GPU, beside what training steps take there; None without one.
+        networks: How many share the memory; each is assumed to read other samples. None if that is not known.
+        networks_on_device: How many share the GPU.
     """
 
     memory: int | None
     device: int | None = None
-    networks: int = 1
+    networks: int | None = 1
+    networks_on_device: int = 1
 
 
 def residence(wanted: str, needed: int, free: FreeMemory) -> str:
@@ -46,28 +46,32 @@ def residence(wanted: str, needed: int, free: FreeMemory) -> str:
 
     Args:
         wanted: One of RESIDENT.
-        needed: Bytes of the samples.
+        needed: Bytes of the samples of one network.
         free: What is free.
 
     Returns:
         device, memory or off.
 
     Raises:
-        TrainError: A place is wanted where not so much is free.
+        TrainError: The wanted place has too little free memory.
     """
-    places = {"device": free.device, "memory": free.memory}
+    places = {"device": (free.device, free.networks_on_device), "memory": (free.memory, free.networks or 1)}
     if wanted == "auto":
-        for place, size in places.items():
-            if size is not None and free.networks and free.networks * needed <= SHARE * size:
-                return place
-        return "off"
-    if wanted == "device" and free.device is None:
+        fits = (
+            place
+            for place, (size, networks) in places.items()
+            if size is not None and free.networks is not None and networks * needed <= SHARE * size
+        )
+        return next(fits, "off")
+    if wanted == "off":
+        return wanted
+    size, networks = places[wanted]
+    if wanted == "device" and size is None:
         raise TrainError("--resident device needs a GPU: choose memory, or leave it out")
-    size = places.get(wanted)
-    if size is not None and needed > size:
+    if size is not None and networks * needed > size:
         raise TrainError(
-            f"--resident {wanted} needs {human_bytes(needed)} and {human_bytes(size)} are free: leave it out, or train "
-            "fewer networks at once"
+            f"--resident {wanted} needs {human_bytes(networks * needed)} and {human_bytes(size)} are free: "
+            "leave it out, or train fewer networks at once"
         )
     return wanted
 
@@ -106,4 +110,13 @@ def _of_the_groups(root: Path) -> Iterator[int]:
             for group in (path, *path.parents):
                 place = root / "sys/fs/cgroup" / folder / group
                 with suppress(OSError, ValueError):  # no limit is written as "max"
-                    yield max(int((place / limit).read_text()) - int((place / usage).read_text()), 0)
+                    left = int((place / limit).read_text()) - int((place / usage).read_text())
+                    yield max(left + _cached(place), 0)
+
+
+def _cached(group: Path) -> int:
+    """Return the bytes that a control group uses to cache files, which are given back when they are needed."""
+    with suppress(OSError, ValueError):
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+    return 0

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from ...shards_manifest.shard.bands_reader import Blocks
 from ...shards_manifest.shard.codec import DecodeBuffer
 from ...shards_manifest.shard.reader import Fetched
 from .sampler import EpochSampler, Span
-from .shared_memory import SharedMemory
+from .shared_memory import SharedMemory, is_there
 from .stream import Batch, EvalStream, TrainStream, aligned, empty, rows_of
 
 PAGE = mmap.PAGESIZE
+LAYOUT = 1  # of what is shared, for releases that run at once
 _LOCK = threading.Lock()
 
 
@@ -52,7 +54,19 @@ class ResidentPart(Protocol):
         ...
 
 
-class MemoryPart:
+class _Blocks:
+    """Where the samples of each block are in a part."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._ends = np.cumsum(blocks.samples)
+        self._starts = self._ends - blocks.samples
+
+    def _at(self, first: int, last: int) -> slice:
+        """Return the samples of blocks `first` to `last`."""
+        return slice(int(self._starts[first]), int(self._ends[last]))
+
+
+class MemoryPart(_Blocks):
     """A part in memory.
 
     All threads and processes of this user on this machine that read the same part share it.
@@ -66,18 +80,16 @@ class MemoryPart:
     """
 
     def __init__(self, blocks: Blocks, name: str) -> None:
+        super().__init__(blocks)
         count, samples = len(blocks.samples), int(blocks.samples.sum())
         shape = part_shape(blocks)
         labels_at = PAGE * -(-count // PAGE)
         samples_at = labels_at + PAGE * -(-8 * samples // PAGE)
-        size = samples_at + int(np.prod(shape)) * blocks.dtype.itemsize
-        self._memory = SharedMemory(name, size)
+        self._memory = SharedMemory(name, samples_at + int(np.prod(shape)) * blocks.dtype.itemsize)
         memory = self._memory.view
         self._arrived = np.frombuffer(memory[:count], np.bool_)
         self._y = np.frombuffer(memory[labels_at : labels_at + 8 * samples], np.int64)
         self._x = np.frombuffer(memory[samples_at:], blocks.dtype).reshape(shape)
-        self._ends = np.cumsum(blocks.samples)
-        self._starts = self._ends - blocks.samples
 
     def has(self, block: int) -> bool:
         """Return whether a block has arrived, by any process."""
@@ -87,15 +99,16 @@ class MemoryPart:
 
     def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
         """Keep the samples of a block. Raises ShardError."""
-        block = fetched.block
-        at = slice(int(self._starts[block]), int(self._ends[block]))
+        at = self._at(fetched.block, fetched.block)
         for band, (x, y) in enumerate(aligned(blocks, fetched, buffer)):
-            self._x[band, at], self._y[at] = x, y
+            self._x[band, at] = x
+            if not band:
+                self._y[at] = y
         _fence()
-        self._arrived[block] = True
+        self._arrived[fetched.block] = True
 
     def take(self, blocks: Blocks, samples: NDArray[np.int64]) -> Batch:
-        """Return samples by their numbers in stored order, all of blocks that have arrived."""
+        """Return samples by their numbers in stored order, int64 (n,), all of blocks that have arrived."""
         x = empty(blocks, len(samples))
         for band, out in enumerate(x):
             self._x[band].take(samples, 0, out, "clip")  # never clips; checking would copy twice
@@ -103,7 +116,7 @@ class MemoryPart:
 
     def copy(self, blocks: Blocks, chosen: range) -> Batch:
         """Return the samples of neighbouring blocks, which have arrived, in stored order."""
-        at = slice(int(self._starts[chosen[0]]), int(self._ends[chosen[-1]]))
+        at = self._at(chosen[0], chosen[-1])
         return Batch(rows_of(torch.from_numpy(self._x[:, at].copy()), blocks), torch.from_numpy(self._y[at].copy()))
 
     def placed(self, batch: Batch) -> Batch:
@@ -111,22 +124,22 @@ class MemoryPart:
         return batch
 
 
-class DevicePart:
+class DevicePart(_Blocks):
     """A part on a device, where batches are gathered too.
 
     Args:
         blocks: The blocks of the part.
         device: The device.
+
+    Raises:
+        RuntimeError: There is no such device, or not the memory.
     """
 
     def __init__(self, blocks: Blocks, device: torch.device) -> None:
-        samples = int(blocks.samples.sum())
-        self._x = torch.empty(
-            part_shape(blocks), dtype=torch.from_numpy(np.empty(0, blocks.dtype)).dtype, device=device
-        )
-        self._y = torch.empty(samples, dtype=torch.int64, device=device)
-        self._ends = np.cumsum(blocks.samples)
-        self._starts = self._ends - blocks.samples
+        super().__init__(blocks)
+        dtype = torch.from_numpy(np.empty(0, blocks.dtype)).dtype
+        self._x = torch.empty(part_shape(blocks), dtype=dtype, device=device)
+        self._y = torch.empty(int(blocks.samples.sum()), dtype=torch.int64, device=device)
         self._arrived = np.zeros(len(blocks.samples), np.bool_)
 
     def has(self, block: int) -> bool:
@@ -135,21 +148,21 @@ class DevicePart:
 
     def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
         """Keep the samples of a block. Raises ShardError."""
-        at = slice(int(self._starts[fetched.block]), int(self._ends[fetched.block]))
+        at = self._at(fetched.block, fetched.block)
         for band, (x, y) in enumerate(aligned(blocks, fetched, buffer)):
             self._x[band, at] = torch.from_numpy(x.copy())  # what is read lies in memory that is not to be written to
-            self._y[at] = torch.from_numpy(y.copy())
+            if not band:
+                self._y[at] = torch.from_numpy(y.copy())
         self._arrived[fetched.block] = True
 
     def take(self, blocks: Blocks, samples: NDArray[np.int64]) -> Batch:
-        """Return samples by their numbers in stored order, all of blocks that have arrived."""
+        """Return samples by their numbers in stored order, int64 (n,), all of blocks that have arrived."""
         chosen = torch.from_numpy(samples).to(self._y.device, non_blocking=True)
-        x = self._x.index_select(1, chosen)
-        return Batch(rows_of(x, blocks), self._y.index_select(0, chosen))
+        return Batch(rows_of(self._x.index_select(1, chosen), blocks), self._y.index_select(0, chosen))
 
     def copy(self, blocks: Blocks, chosen: range) -> Batch:
         """Return the samples of neighbouring blocks, which have arrived, in stored order."""
-        at = slice(int(self._starts[chosen[0]]), int(self._ends[chosen[-1]]))
+        at = self._at(chosen[0], chosen[-1])
         return Batch(rows_of(self._x[:, at].clone(), blocks), self._y[at].clone())
 
     def placed(self, batch: Batch) -> Batch:
@@ -157,8 +170,38 @@ class DevicePart:
         return replace(batch, x=batch.x.to(self._y.device), y=batch.y.to(self._y.device))
 
 
+_PARTS: WeakValueDictionary[tuple[str, str], MemoryPart | DevicePart] = WeakValueDictionary()
+_PARTS_LOCK = threading.Lock()
+
+
+def resident_part(blocks: Blocks, bands: Bands, part: str, where: str) -> ResidentPart:
+    """Return a part at a place, the same one for all loaders of this process: train and the holdout are one part.
+
+    Args:
+        blocks: The blocks of the part.
+        bands: What they are of.
+        part: train or val.
+        where: 'memory', or a device.
+
+    Raises:
+        OSError, RuntimeError, AssertionError: There is no such device, or not the memory.
+    """
+    name = content_name(bands, part)
+    with _PARTS_LOCK:
+        found = _PARTS.get((name, where))
+        if found is None:
+            found = MemoryPart(blocks, name) if where == "memory" else DevicePart(blocks, torch.device(where))
+            _PARTS[name, where] = found
+    return found
+
+
+def in_shared_memory(bands: Bands, part: str) -> bool:
+    """Return whether a process of this user has a part in memory."""
+    return is_there(content_name(bands, part))
+
+
 def _fence() -> None:
-    """Order memory: what is written before is seen by other processes before what is written after, and read alike.
+    """Make earlier writes visible to other processes before later ones, and order reads in the same way.
 
     Releasing a lock and taking it again does so on every processor. x86 needs nothing, ARM does.
     """
@@ -176,7 +219,7 @@ def part_shape(blocks: Blocks) -> tuple[int, ...]:
 def content_name(bands: Bands, part: str) -> str:
     """Return a name of what a part of some bands holds: a digest of its indices, which have checksums of all blocks."""
     digests = "".join(band.parts[part].index for band in bands.each)
-    return hashlib.sha256(f"{part} {digests}".encode()).hexdigest()
+    return hashlib.sha256(f"{LAYOUT} {part} {digests}".encode()).hexdigest()
 
 
 class ResidentTrainStream:
@@ -214,8 +257,16 @@ class ResidentTrainStream:
             ShardError: A block cannot be read, and none is to be skipped.
             StoreError: The store cannot be reached.
         """
-        span = self._span.share(number, count)
-        buffer = DecodeBuffer()
+        epoch, batch = yield from self._resident(number, count)
+        if epoch in self._epochs:
+            stream = TrainStream(
+                self._blocks, self._sampler, self._span, range(epoch, self._epochs.stop), batch, skip=True
+            )
+            yield from map(self._part.placed, stream.share(number, count))
+
+    def _resident(self, number: int, count: int) -> Generator[Batch, None, tuple[int, int]]:
+        """Yield batches up to a block that is lost. Returns the epoch and the batch that come next."""
+        span, buffer, batch = self._span.share(number, count), DecodeBuffer(), 0
         with self._blocks.for_reader(count) as blocks:
             for epoch in self._epochs:
                 batch = self._first_batch if epoch == self._epochs.start else 0
@@ -231,15 +282,10 @@ class ResidentTrainStream:
                         except ShardError:
                             if not self._skip:
                                 raise
-                            break
+                            return epoch, batch
                         yield self._part.take(blocks, samples)
                         batch += 1
-                    else:
-                        continue
-                rest = range(epoch, self._epochs.stop)
-                stream = TrainStream(self._blocks, self._sampler, self._span, rest, batch, True)
-                yield from map(self._part.placed, stream.share(number, count))
-                return
+        return self._epochs.stop, 0
 
     def _missing(self, span: Span, epoch: int, first_batch: int, planned: deque[int]) -> Iterator[int]:
         """Yield the blocks to fetch; the batches that need them are appended to `planned`."""

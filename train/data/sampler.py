@@ -173,7 +173,7 @@ class EpochSampler:
         most = max(CHUNK // max(size, 1), 1)
         start, count = first_batch, 0
         while start < self.batches:
-            count = min(2 * count or 1, most, self.batches - start)  # few at first: the first batch is waited for
+            count = min(2 * count or 1, most, self.batches - start)  # few at first, so that the first batch comes early
             found = np.empty((count, size), np.int64)
             pieces = []
             for slot in slots:

@@ -57,6 +57,16 @@ class SharedMemory:
         thread.start()
 
 
+def is_there(name: str) -> bool:
+    """Return whether a process of this user has memory of this name."""
+    link = _link(f"{PREFIX}{name}")
+    for path in open_files():
+        with suppress(OSError):
+            if os.readlink(path) == link:
+                return True
+    return False
+
+
 def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory]) -> None:
     """Get pages for all of some memory, as long as it has a user."""
     try:
@@ -70,7 +80,7 @@ def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory]) -> None:
     for at in range(0, size, STEP):
         length = ctypes.c_size_t(min(STEP, size - at))
         if user() is None or madvise(ctypes.c_void_p(start + at), length, _POPULATE_WRITE):
-            break  # an older kernel, or no memory: whoever writes there gets them, or is told
+            break  # an older kernel, or no memory: pages come as they are written to
 
 
 @contextmanager
@@ -84,7 +94,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 def _found(name: str, size: int) -> int | None:
     """Return a descriptor of the memory that a process of this user has open; None if there is none."""
-    link = f"/memfd:{name} (deleted)"
+    link = _link(name)
     for path in open_files():
         with suppress(OSError):  # it may be closed meanwhile
             if os.readlink(path) == link:
@@ -93,6 +103,11 @@ def _found(name: str, size: int) -> int | None:
                     return descriptor
                 os.close(descriptor)
     return None
+
+
+def _link(name: str) -> str:
+    """Return what /proc says of an open memfd."""
+    return f"/memfd:{name} (deleted)"
 
 
 def open_files() -> Iterator[str]:

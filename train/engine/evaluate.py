@@ -69,7 +69,7 @@ def evaluate(
             sums[name] = sums[name] + metric(logits, y)
         sums["samples"] = sums["samples"] + len(y)
         if writer is not None:
-            writer.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), labels.numpy()))
+            writer.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), labels.cpu().numpy()))
     if writer is not None:
         writer.end()
     totals = summed(ranks, model.device, {**sums, "lost": loader.lost - lost})

@@ -19,6 +19,7 @@ from ..recipes import Recipe
 
 MEMBERS = 4  # for each whole network of the budget: the only number that the study has tried (docs/results.md)
 NEARLY_ALL = 0.995  # share of the energy that a smaller set of bands has to hold
+MORE = 2  # times as many members where each is cheap
 CLOSE = 1.05  # times the budget that a slightly smaller width brings below it
 DEFAULT_BUDGET = 1.0
 WIDTHS = tuple(step / 20 for step in range(40, 0, -1))  # 2 to 0.05
@@ -63,7 +64,7 @@ def whole_image(bands: Sequence[BandManifest]) -> InputShape:
 def energies(bands: Sequence[BandManifest]) -> list[float]:
     """Return the share of each band in the variance of all their coefficients."""
     each = [sum(band.variance) for band in bands]
-    return [value / sum(each) for value in each]
+    return [value / sum(each) for value in each] if sum(each) else [1 / len(each)] * len(each)
 
 
 def strongest(bands: Sequence[BandManifest], share: float) -> list[int]:
@@ -123,15 +124,18 @@ def suggestions(bands: Sequence[BandManifest], cost: Cost, budget: float) -> lis
 
 
 def two_kinds(bands: Sequence[BandManifest], cost: Cost, budget: float) -> tuple[Suggestion, ...]:
-    """Return networks on the planes of all bands, and on their image, for half of a budget each; none if it is small.
+    """Return networks on the planes of all bands, and on their image, for half of a budget each.
 
     Args:
         bands: all bands of a split.
         cost: what networks they are.
         budget: as for `suggestions`.
+
+    Returns:
+        Both, two of each kind for a budget of 1; nothing if half of the budget is too small for either.
     """
     every = list(range(len(bands)))
-    found = [_suggestion(bands, every, inputs, cost, budget / 2) for inputs in (PLANES, IMAGE)]
+    found = [_suggestion(bands, every, inputs, cost, budget / 2, most=1) for inputs in (PLANES, IMAGE)]
     return tuple(each for each in found if each) if all(found) else ()
 
 
@@ -140,11 +144,11 @@ def _network(cost: Cost, inputs: str) -> NetworkOptions:
 
 
 def _suggestion(
-    bands: Sequence[BandManifest], places: Sequence[int], inputs: str, cost: Cost, budget: float
+    bands: Sequence[BandManifest], places: Sequence[int], inputs: str, cost: Cost, budget: float, most: int = MORE
 ) -> Suggestion | None:
     """Return networks of one kind on some of the bands; None if the budget is too small for one."""
     chosen = [bands[place] for place in places]
-    count, options, each = _fit(chosen, _network(cost, inputs), cost, budget)
+    count, options, each = _fit(chosen, _network(cost, inputs), cost, budget, most)
     if not count:
         return None
     name = STACK if len(chosen) == len(bands) else "+".join(str(band.band) for band in chosen)
@@ -161,9 +165,12 @@ def _suggestion(
 
 
 def _fit(
-    bands: Sequence[BandManifest], network: NetworkOptions, of: Cost, budget: float
+    bands: Sequence[BandManifest], network: NetworkOptions, of: Cost, budget: float, most: int = MORE
 ) -> tuple[int, NetworkOptions, float]:
-    """Return how many networks fit, of which size, and what one of them costs."""
+    """Return how many networks fit, of which size, and what one of them costs.
+
+    `most` is how many times the usual number there may be, where each is cheap; then they get wider.
+    """
     base = multiply_adds(NetworkOptions(network.name), whole_image(bands))
 
     def cost(options: NetworkOptions) -> float:
@@ -175,9 +182,10 @@ def _fit(
         stems = [replace(network, stem_stride=stride) for stride in STEM_STRIDES]
         stems = [network if cost(each) == cost(network) else each for each in stems]  # its own needs no option
         options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
-    count = min(max(_times(budget, cost(options)), wanted), 2 * wanted)
+    times = max(_times(budget, cost(options)), wanted)
+    count = min(times, most * wanted)
     if sized:
-        wide = 2.0 if count == 2 * wanted else 1.0  # where there would be very many, wider ones
+        wide = 2.0 if times > count or times == MORE * wanted else 1.0
         widths = (replace(options, width=width) for width in WIDTHS if width <= wide)
         options = next((each for each in widths if count * cost(each) <= budget), options)
     each = cost(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -59,6 +60,7 @@ class NetworkProfile:
         )
 
 
+@lru_cache(maxsize=512)  # building a network takes a while, and choosing one asks for many
 def multiply_adds(options: NetworkOptions, shape: InputShape) -> int:
     """Return the multiply-adds of one image's forward pass.
 
