@@ -35,10 +35,13 @@ def test_choices_are_those_of_the_library() -> None:
 
 
 def test_every_option_sets_a_field() -> None:
-    """A field that no option sets would have its default for ever; the list of classes has an option for its file."""
+    """A field that no option sets would have its default for ever.
+
+    The list of classes has an option for its file; which bands are uncompressed follows from `--compression`.
+    """
     fields = {name for kind in (SplitConfig, SourceOptions, WorkerOptions) for name in kind.__dataclass_fields__}
     names = {parameter.name for parameter in split.params}
-    assert fields - names == {"classes"}
+    assert fields - names == {"classes", "uncompressed"}
     assert names - fields == {"source", "class_list", "out", "dry_run"}
 
 

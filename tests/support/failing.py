@@ -1,12 +1,14 @@
 """spectral-train in which something fails where FAIL_AT says; its other environment is that of without_norm.py."""
 
 import os
+import sys
 from typing import Any
 
 import torch
 from torch import nn
 
 from spectral_shards.train.cli import main
+from spectral_shards.train.data import resident
 from spectral_shards.train.data import stream as reader
 from spectral_shards.train.engine.train_step import TrainStep
 from spectral_shards.train.engine.trainer import Trainer
@@ -58,9 +60,15 @@ if __name__ == "__main__":
         case "step":
             TrainStep.__call__ = raising(BUG)  # type: ignore[method-assign]
         case "reader":
+            sys.argv += ["--resident", "off"]
             reader._BatchAssembler.take = raising(BUG)  # type: ignore[method-assign]
         case "memory":
+            sys.argv += ["--resident", "off"]
             reader._BatchAssembler.take = raising(MemoryError())  # type: ignore[method-assign]
+        case "resident reader":
+            resident.MemoryPart.take = raising(BUG)  # type: ignore[method-assign]
+        case "resident memory":
+            resident.MemoryPart.add = raising(MemoryError(), after=3)  # type: ignore[method-assign]
         case "checkpoint":
             RunFolder.save = raising(NO_SPACE)  # type: ignore[method-assign]
         case "log":

@@ -96,6 +96,8 @@ PLACES = {
     "log": FULL,
     "outputs": FULL,
     "result": FULL,
+    "resident reader": BUG,
+    "resident memory": "MemoryError",
 }
 
 
