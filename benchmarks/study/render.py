@@ -182,19 +182,21 @@ def plot(study: Study) -> bytes:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(study.data), figsize=(6 * len(study.data), 4.5), constrained_layout=True)
-    for axis, data in zip(axes, study.data.values(), strict=True):
-        rows = rows_of(study, data, "cost")
-        base = next((row for row in rows if row.experiment.name == BASELINE), None)
-        for row in rows if base is not None else []:
-            assert base is not None
+    rows_by_data = {data: rows_of(study, data, "cost") for data in study.data.values()}
+    shown = [data for data, rows in rows_by_data.items() if any(row.experiment.name == BASELINE for row in rows)]
+    if not shown:
+        raise click.ClickException("no record of a baseline: run benchmarks/study/run.py")
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(6 * len(shown), 4.5), constrained_layout=True, squeeze=False)
+    for axis, data in zip(axes[0], shown, strict=True):
+        rows = rows_by_data[data]
+        base = next(row for row in rows if row.experiment.name == BASELINE)
+        for row in rows:
             cost = row.total("multiply_adds") / base.total("multiply_adds")
             values = row.top1()
             error = stdev(values) if len(values) > 1 else 0.0
             axis.errorbar([cost], [mean(values)], yerr=[error], marker="o", capsize=3, label=row.experiment.title)
         axis.set(xlabel="multiply-adds of training, baseline = 1", ylabel="top-1, %", title=data.title)
-        if axis.get_legend_handles_labels()[1]:
-            axis.legend(fontsize=7, loc="lower right")
+        axis.legend(fontsize=7, loc="lower right")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     pyplot.close(figure)

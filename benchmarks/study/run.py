@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
@@ -114,7 +113,7 @@ def network_record(split: Path, run: Path, record: RunRecord) -> dict[str, Any]:
         "samples": samples,
         "multiply_adds": result.multiply_adds * samples,
         "bytes": options.recipe.epochs * sum(shard.bytes for part in parts for shard in part.shards),
-        "seconds": len(epochs) * median(epoch["train_seconds"] for epoch in epochs),  # other work disturbs some
+        "seconds": len(epochs) * min(epoch["train_seconds"] for epoch in epochs),  # other work disturbs the others
         "parameters": result.parameter_bytes // 4,
         "precision": options.precision,
     }
@@ -182,6 +181,17 @@ def missing(study: Study, only: Sequence[str], on: Sequence[str]) -> list[tuple[
     ]
 
 
+def remake(study: Study, work: Path) -> None:
+    """Make the records that there are again, from their runs."""
+    for data in study.data.values():
+        for experiment in study.experiments:
+            for seed in study.seeds(experiment, data):
+                path = record_path(experiment.name, data.name, seed)
+                if path.exists():
+                    kept = {name: json.loads(path.read_text())[name] for name in ("date", "machine", "torch")}
+                    path.write_bytes(canonical_json({**record(study, experiment, data, seed, work), **kept}))
+
+
 def record_path(experiment: str, data: str, seed: int) -> Path:
     """Return the file of a record."""
     return RECORDS / f"{data}-{experiment}-{seed}.json"
@@ -195,11 +205,22 @@ def record_path(experiment: str, data: str, seed: int) -> Path:
 @click.option("--jobs", default=2, show_default=True, help="Commands at once.")
 @click.option("--threads", default=1, show_default=True, help="Threads of a command.")
 @click.option("--dry-run", is_flag=True, help="Print what is missing.")
+@click.option("--again", is_flag=True, help="Make the records that there are again from their runs; train nothing.")
 def main(
-    source: Path, work: Path, only: tuple[str, ...], on: tuple[str, ...], jobs: int, threads: int, dry_run: bool
+    source: Path,
+    work: Path,
+    only: tuple[str, ...],
+    on: tuple[str, ...],
+    jobs: int,
+    threads: int,
+    dry_run: bool,
+    again: bool,
 ) -> None:
     """Train what the study lacks on the data sets in SOURCE."""
     study = load_study()
+    if again:
+        remake(study, work)
+        return
     todo = missing(study, only, on)
     for experiment, data, seed in todo:
         if dry_run:
@@ -219,8 +240,12 @@ def main(
                     started[each.command] = pool.submit(train, each, threads)
             waiting.append((experiment, data, seed, [started[each.command] for each in tasks]))
         for experiment, data, seed, futures in waiting:
-            for future in futures:
-                future.result()
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
             path = record_path(experiment.name, data.name, seed)
             path.write_bytes(canonical_json(record(study, experiment, data, seed, work)))
             click.echo(f"{path.name}: {summary(json.loads(path.read_text()))}")
