@@ -187,6 +187,7 @@ def plot(study: Study) -> bytes:
     if not shown:
         raise click.ClickException("no record of a baseline: run benchmarks/study/run.py")
     figure, axes = pyplot.subplots(1, len(shown), figsize=(6 * len(shown), 4.5), constrained_layout=True, squeeze=False)
+    colors = {each.name: pyplot.get_cmap("tab20")(number % 20) for number, each in enumerate(study.experiments)}
     for axis, data in zip(axes[0], shown, strict=True):
         rows = rows_by_data[data]
         base = next(row for row in rows if row.experiment.name == BASELINE)
@@ -194,7 +195,8 @@ def plot(study: Study) -> bytes:
             cost = row.total("multiply_adds") / base.total("multiply_adds")
             values = row.top1()
             error = stdev(values) if len(values) > 1 else 0.0
-            axis.errorbar([cost], [mean(values)], yerr=[error], marker="o", capsize=3, label=row.experiment.title)
+            look = {"color": colors[row.experiment.name], "marker": "o", "capsize": 3}
+            axis.errorbar([cost], [mean(values)], yerr=[error], label=row.experiment.title, **look)
         axis.set(xlabel="multiply-adds of training, baseline = 1", ylabel="top-1, %", title=data.title)
         axis.legend(fontsize=7, loc="lower right")
     buffer = io.BytesIO()
