@@ -157,7 +157,8 @@ def test_a_server_that_dies_ends_a_run(
         server.start()
         server.put(sub4 / "01", "band")
         shards = f"s3://{BUCKET}/band"
-        with under_way(shards, tmp_path / "run", workers, "--epochs", "1000", "--save-every", "60") as process:
+        options = ("--epochs", "1000", "--save-every", "60", "--resident", "off")
+        with under_way(shards, tmp_path / "run", workers, *options) as process:
             server.stop()
             _, said = process.communicate(timeout=SOON)
             assert process.returncode == 2, said

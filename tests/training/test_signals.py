@@ -119,7 +119,8 @@ def web(sub4: Path) -> Iterator[WebServer]:
 def test_a_silent_server_does_not_keep_a_run_alive(
     workers: int, number: signal.Signals, web: WebServer, tmp_path: Path
 ) -> None:
-    with under_way(f"{web.url}/01", tmp_path / "run", workers, "--save-every", "60") as process:
+    options = ("--save-every", "60", "--resident", "off")
+    with under_way(f"{web.url}/01", tmp_path / "run", workers, *options) as process:
         web.silent.set()
         time.sleep(3)  # what was fetched ahead is used up
         process.send_signal(number)
@@ -134,7 +135,7 @@ def test_a_silent_server_does_not_keep_a_run_alive(
 def test_a_silent_server_is_left_when_it_is_first_asked_or_the_parent_is_killed(
     web: WebServer, tmp_path: Path, sub4: Path
 ) -> None:
-    with under_way(f"{web.url}/01", tmp_path / "run", 1) as process:
+    with under_way(f"{web.url}/01", tmp_path / "run", 1, "--resident", "off") as process:
         web.silent.set()
         time.sleep(3)
         process.kill()
