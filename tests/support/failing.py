@@ -66,9 +66,11 @@ if __name__ == "__main__":
             sys.argv += ["--resident", "off"]
             reader._BatchAssembler.take = raising(MemoryError())  # type: ignore[method-assign]
         case "resident reader":
+            sys.argv += ["--resident", "memory"]
             resident.MemoryPart.take = raising(BUG)  # type: ignore[method-assign]
         case "resident memory":
-            resident.MemoryPart.add = raising(MemoryError(), after=3)  # type: ignore[method-assign]
+            sys.argv += ["--resident", "memory"]
+            resident.MemoryPart.take = raising(MemoryError())  # type: ignore[method-assign]
         case "checkpoint":
             RunFolder.save = raising(NO_SPACE)  # type: ignore[method-assign]
         case "log":

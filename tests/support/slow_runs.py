@@ -19,6 +19,7 @@ from spectral_shards.train.runs import checkpoint
 WITHOUT_NORM = str(Path(__file__).with_name("without_norm.py"))
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--epochs", "3", "--batch-size", "2", "--lr", "0.01")
 OPTIONS += ("--save-every", "0", "--random-shift", "1")
+OPTIONS += ("--resident", "off")  # what other tests have in memory would be shared, and hide what is damaged here
 
 
 def lines(run: Path, name: str) -> list[dict[str, float]]:

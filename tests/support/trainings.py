@@ -7,7 +7,8 @@ from spectral_shards.train.engine.model import Model
 from spectral_shards.train.engine.train_step import TrainStep
 from spectral_shards.train.networks import NetworkOptions
 
-QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16", "--workers", "0")
+QUICK = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16")
+QUICK += ("--resident", "off", "--workers", "0")  # what other tests have in memory would be shared
 
 
 def quick(**fields: object) -> TrainPlan:
