@@ -66,12 +66,14 @@ def train(options: TrainOptions) -> None:
         SpectralError: if anything else is wrong with the options, the data or a run folder, or a network failed.
     """
     _check_together(options)
+    if options.budget is not None and not math.isfinite(options.budget):
+        raise TrainError(f"--budget {options.budget:g}: write a number, as in 0.25")
     _, manifest = open_data(options.shards)
     plan, notes = _make_plan(options, manifest)
     jobs, more = _jobs(options, plan, manifest)
     ranks = Ranks.from_environment()
     if ranks.is_rank0 and not options.evaluate:
-        for note in (*notes, *([] if options.budget else more)):
+        for note in (*notes, *more):
             click.echo(note)
     if options.budget is not None:
         click.echo(_budget(options.shards, plan, options.budget))
@@ -170,7 +172,7 @@ def _kinds(
 ) -> tuple[list[tuple[str, NetworkOptions]], list[str]]:
     """Return which bands are read by which networks, and a sentence about what the user did not ask for."""
     whole = 1 < len(split.bands) == split.geometry.factor and "train" in split.parts
-    if options.evaluate or not whole or any(name in options.given for name in CHOOSE_NETWORKS):
+    if options.evaluate or options.budget or not whole or any(name in options.given for name in CHOOSE_NETWORKS):
         return [(options.launch.bands or EACH, options.network)], []
     found = two_kinds(*_costed(options.shards, plan), DEFAULT_BUDGET)
     if not found:

@@ -134,6 +134,8 @@ def headline(study: Study) -> str:
         if experiment.headline:
             found = [_headline_cell(study, data, experiment) for data in shown]
             costs = sorted({cost for cost, _ in found if cost})
+            if not costs:
+                continue  # not done yet
             lines.append(f"| {experiment.headline} | {' to '.join(costs)} | {' | '.join(text for _, text in found)} |")
     return "\n".join([*lines, ""])
 

@@ -326,6 +326,7 @@ def test_commands_on_a_signed_split(sub4: Path, photos: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_training_from_a_signed_split(sub4: Path, tmp_path: Path) -> None:
     tiny = ("--network", "cnn", "--recipe", "quick", "--epochs", "1", "--batch-size", "16", "--device", "cpu")
+    tiny += ("--resident", "off")
     metrics = []
     with Hub(sub4.parent, sign=SIGNATURE, authorization=BASIC, head=403) as hub:
         url = f"http://me%40lab:s3cret%2Fword@{hub.host}/sub4"

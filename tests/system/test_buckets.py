@@ -21,7 +21,7 @@ from support.splits import make_split, tree
 
 OPTIONS = {"factor": 4, "size": 48, "samples_per_shard": 8, "samples_per_block": 3}
 ARGUMENTS = [text for name, value in OPTIONS.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-TINY = ("--network", "cnn", "--recipe", "quick", "--epochs", "1", "--batch-size", "16")
+TINY = ("--network", "cnn", "--recipe", "quick", "--epochs", "1", "--batch-size", "16", "--resident", "off")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from spectral_shards.shards_manifest.dataset import open_bands
+from spectral_shards.train.launch.budget import Cost, two_kinds
+from spectral_shards.train.recipes import load
 from support.splits import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "study"))
@@ -29,6 +32,14 @@ def test_every_record_belongs_to_an_experiment() -> None:
         for seed in study.seeds(experiment, data)
     }
     assert {path.name for path in (STUDY / "records").glob("*")} <= names
+
+
+@pytest.mark.parametrize(("name", "budget"), [("channels-x2-image-half-x2", 1.0), ("quarter-pair", 0.25)])
+def test_what_a_budget_suggests_is_what_was_measured(name: str, budget: float, sub4: Path) -> None:
+    experiment = next(each for each in load_study().experiments if each.name == name)
+    measured = [" ".join(("--bands", group.bands, *group.train)) for group in experiment.groups]
+    cost = Cost("cnn", load("quick"), 0.95)
+    assert [each.command_options for each in two_kinds(open_bands(sub4).each, cost, budget)] == measured
 
 
 def test_a_list_that_contradicts_itself(tmp_path: Path) -> None:

@@ -124,8 +124,11 @@ def test_the_default_gives_way(sub4: Path, photos: Path, tmp_path: Path) -> None
         done = program(*command, sub4, "--network", "resnet18", *option)
         assert "4 such networks" in done.stdout
         assert "resnet18" in done.stdout.splitlines()[0]
-    some = make_split(photos, tmp_path / "some", factor=4, size=16, bands=(0, 2))
+    some = make_split(photos, tmp_path / "some", factor=4, size=16, bands=(0, 2), transform="none")
     assert "2 such networks" in program(*command, some, "--network", "cnn").stdout
+    suggested = program("spectral-train", "--shards", some, "--network", "cnn", "--budget", "1").stdout
+    assert "--bands stackx4" in suggested
+    assert "image" not in suggested.partition(":")[2]  # which two phases of four do not give
     for where in (some, sub4 / "01"):
         assert "by default" not in program(*command, where, "--network", "cnn").stdout
 

@@ -23,7 +23,7 @@ from support.buckets import BUCKET, FaultProxy, Server, SlowProxy, environment
 from support.programs import fails, program
 
 BAND = "read/sub4/02"
-TINY = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16")
+TINY = ("--network", "cnn", "--recipe", "quick", "--epochs", "2", "--batch-size", "16", "--resident", "off")
 
 
 @pytest.fixture(scope="module")

@@ -159,6 +159,8 @@ def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
     assert sum(shares) == pytest.approx(1)
     assert strongest(bands, 0.0) == [shares.index(max(shares))]
     assert strongest(bands, 1 - 1e-9) == [0, 1, 2, 3]
+    even = [replace(band, std=(1.0, 1.0, 1.0)) for band in bands]  # of images of one colour each
+    assert energies(even) == [0.25] * 4
     for share in (0.5, 0.9, 0.99):
         places = strongest(bands, share)
         assert sum(shares[place] for place in places) >= share
@@ -182,6 +184,10 @@ def test_a_budget_from_the_command_line(sub4: Path) -> None:
         assert f"{option[0]} does not go with --budget" in both.stderr
     said = fails("spectral-train", "--shards", sub4, "--network", "vgg16", "--budget", "0.001")
     assert said.startswith("Error: --budget 0.001 is too small: the cheapest vgg16 on these planes costs")
+    for number in ("nan", "inf"):
+        assert f"--budget {number}: write a number, as in 0.25" in fails(
+            "spectral-train", "--shards", sub4, "--budget", number
+        )
     assert "has to be a split of several bands" in fails("spectral-train", "--shards", sub4 / "00", "--budget", "1")
 
 

@@ -1,16 +1,24 @@
 """Where samples are kept: the rule, what is free, and that a run is the same wherever it is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from spectral_shards.shards_manifest.dataset import open_bands
+from spectral_shards.shards_manifest.runtime.cli_runner import human_bytes
+from spectral_shards.train.config import ReadOptions, TrainPlan
+from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.data.residence import FreeMemory, decompressed_bytes, free_memory, residence
+from spectral_shards.train.distributed import SINGLE_PROCESS
+from spectral_shards.train.engine import part_loaders as module
+from spectral_shards.train.engine.part_loaders import part_loaders
 from spectral_shards.train.errors import TrainError
 from support.programs import fails, program
 from support.slow_runs import close, killed, train
-from support.trainings import QUICK
+from support.splits import SUB4, make_split
+from support.trainings import QUICK, quick
 
 GB = 10**9
 BAND = 3 * 56 * 56 + 8  # bytes of a sample of ImageNet in one of 16 bands of 224, or of 36 of 336, with its label
@@ -48,6 +56,8 @@ def test_the_rule() -> None:
     assert residence("memory", 100, FreeMemory(100, 100, networks=None)) == "memory"
     assert residence("memory", 100, FreeMemory(None)) == "memory"
     assert residence("device", 100, FreeMemory(None, 100, networks=None)) == "device"
+    assert residence("auto", 100, FreeMemory(0, 100, shared=100)) == "memory"  # a GPU has a copy of its own
+    assert residence("memory", 100, FreeMemory(50, networks=2, shared=150)) == "memory"
     assert residence("off", 1, FreeMemory(100, 100)) == "off"
     with pytest.raises(TrainError, match=r"--resident memory needs 2\.0 GB and 1\.0 GB are free: leave it out, or"):
         residence("memory", 2 * GB, FreeMemory(GB))
@@ -114,6 +124,38 @@ def test_a_run_is_the_same_wherever_its_samples_are(sub4: Path, tmp_path: Path) 
     if not torch.cuda.is_available():
         assert "--resident device needs a GPU" in fails(*command[:3], *QUICK, "--resident", "device")
     assert "is not one of 'auto', 'device', 'memory', 'off'" in fails(*command[:3], "--resident", "gpu")
+
+
+@pytest.fixture
+def automatic() -> TrainPlan:
+    """A plan that chooses by itself where samples stay."""
+    return replace(quick(), reading=ReadOptions(workers=0, resident="auto"))
+
+
+def test_what_others_have_in_memory_counts_as_free(
+    automatic: TrainPlan, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    band = make_split(photos, tmp_path / "sub4", **SUB4, seed=30) / "01"  # that no other test has in memory
+    monkeypatch.setattr(module, "free_memory", lambda: 1000)
+    assert part_loaders(open_bands(band), automatic, SINGLE_PROCESS)[1] == ""
+    others = [BandLoader(band, part, options=LoaderOptions(resident="memory")) for part in ("train", "val")]
+    _, said = part_loaders(open_bands(band), automatic, SINGLE_PROCESS)
+    assert said == f"samples stay in memory from the first epoch on: {human_bytes(96 * (3 * 12 * 12 + 8))}"
+    del others
+
+
+def test_memory_that_is_gone_meanwhile(automatic: TrainPlan, sub4: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("spectral_shards.train.data.loader.resident_part", refused)
+    bands = open_bands(sub4 / "01")
+    loaders, said = part_loaders(bands, automatic, SINGLE_PROCESS)
+    assert said == ""
+    assert sum(len(y) for _, y in loaders["val"]) == 15
+    asked = replace(automatic, reading=ReadOptions(workers=0, resident="memory"))
+    with pytest.raises(TrainError, match=r"cannot stay in memory \(.*Cannot allocate memory\): use --resident off"):
+        part_loaders(bands, asked, SINGLE_PROCESS)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from ...shards_manifest.dataset import Band, Bands, Split, open_bands, open_part
 from ...shards_manifest.shard.bands_reader import Blocks
 from ..errors import TrainError
 from .block_cache import BlockCache
-from .resident import ResidentEvalStream, ResidentPart, ResidentTrainStream, resident_part
+from .resident import ResidentPart, resident_part, resident_stream
 from .sampler import LAST_BATCH, EpochSampler, Span, evaluation_batches, rank_blocks, trained_blocks
 from .stream import Batch, EvalStream, Stream, TrainStream
 from .worker_pool import read_ahead
@@ -223,10 +223,8 @@ class BandLoader:
         """Return what reads from a batch on, and by how many threads."""
         epochs = self._epochs_from(epoch)
         workers = self._workers if self._order.continues else min(self._workers, 1)
-        skip = self._options.skip_bad_shards
-        if self._resident is not None:
-            return self._order.resident_stream(self._blocks, self._resident, epochs, number, skip), workers
-        return self._order.stream(self._blocks, epochs, number, skip), workers
+        stream = self._order.stream(self._blocks, epochs, number, self._options.skip_bad_shards)
+        return resident_stream(stream, self._resident) if self._resident is not None else stream, workers
 
     def _epochs_from(self, epoch: int) -> range:
         """Return the epochs that are read one after another, from this one on."""
@@ -272,11 +270,6 @@ class _TrainOrder:
     def stream(self, blocks: Blocks, epochs: range, first: int, skip: bool) -> TrainStream:
         return TrainStream(blocks, self.sampler, self.span, epochs, first, skip)
 
-    def resident_stream(
-        self, blocks: Blocks, part: ResidentPart, epochs: range, first: int, skip: bool
-    ) -> ResidentTrainStream:
-        return ResidentTrainStream(blocks, part, self.sampler, self.span, epochs, first, skip)
-
     def state_dict(self, epoch: int, batch: int) -> dict[str, int]:
         return self.sampler.state_dict(epoch, batch)
 
@@ -297,11 +290,6 @@ class _EvalOrder:
 
     def stream(self, blocks: Blocks, epochs: range, first: int, skip: bool) -> EvalStream:
         return EvalStream(blocks, self._batches[first:], skip)
-
-    def resident_stream(
-        self, blocks: Blocks, part: ResidentPart, epochs: range, first: int, skip: bool
-    ) -> ResidentEvalStream:
-        return ResidentEvalStream(blocks, part, self._batches[first:], skip)
 
     def state_dict(self, epoch: int, batch: int) -> dict[str, int]:
         return {"epoch": epoch, "batch": batch}

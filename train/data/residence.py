@@ -33,12 +33,14 @@ class FreeMemory:
         device: Bytes on a GPU, beside what training steps take there; None without one.
         networks: How many share the memory; each is assumed to read other samples. None if that is not known.
         networks_on_device: How many share the GPU.
+        shared: Bytes of the wanted samples that other processes have in memory, where they need no more.
     """
 
     memory: int | None
     device: int | None = None
     networks: int | None = 1
     networks_on_device: int = 1
+    shared: int = 0
 
 
 def residence(wanted: str, needed: int, free: FreeMemory) -> str:
@@ -55,22 +57,23 @@ def residence(wanted: str, needed: int, free: FreeMemory) -> str:
     Raises:
         TrainError: The wanted place has too little free memory.
     """
-    places = {"device": (free.device, free.networks_on_device), "memory": (free.memory, free.networks or 1)}
+    in_memory = max((free.networks or 1) * needed - free.shared, 0)
+    places = {"device": (free.device, free.networks_on_device * needed), "memory": (free.memory, in_memory)}
     if wanted == "auto":
         fits = (
             place
-            for place, (size, networks) in places.items()
-            if size is not None and free.networks is not None and networks * needed <= SHARE * size
+            for place, (size, more) in places.items()
+            if size is not None and free.networks is not None and more <= SHARE * size
         )
         return next(fits, "off")
     if wanted == "off":
         return wanted
-    size, networks = places[wanted]
+    size, more = places[wanted]
     if wanted == "device" and size is None:
         raise TrainError("--resident device needs a GPU: choose memory, or leave it out")
-    if size is not None and networks * needed > size:
+    if size is not None and more > size:
         raise TrainError(
-            f"--resident {wanted} needs {human_bytes(networks * needed)} and {human_bytes(size)} are free: "
+            f"--resident {wanted} needs {human_bytes(more)} and {human_bytes(size)} are free: "
             "leave it out, or train fewer networks at once"
         )
     return wanted

@@ -6,9 +6,9 @@ import hashlib
 import mmap
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -21,7 +21,7 @@ from ...shards_manifest.errors import ShardError
 from ...shards_manifest.shard.bands_reader import Blocks
 from ...shards_manifest.shard.codec import DecodeBuffer
 from ...shards_manifest.shard.reader import Fetched
-from .sampler import EpochSampler, Span
+from .sampler import Span
 from .shared_memory import SharedMemory, is_there
 from .stream import Batch, EvalStream, TrainStream, aligned, empty, rows_of
 
@@ -196,7 +196,7 @@ def resident_part(blocks: Blocks, bands: Bands, part: str, where: str) -> Reside
 
 
 def in_shared_memory(bands: Bands, part: str) -> bool:
-    """Return whether a process of this user has a part in memory."""
+    """Return whether a process of this user has a part of some bands in memory."""
     return is_there(content_name(bands, part))
 
 
@@ -222,33 +222,19 @@ def content_name(bands: Bands, part: str) -> str:
     return hashlib.sha256(f"{LAYOUT} {part} {digests}".encode()).hexdigest()
 
 
+@dataclass(frozen=True)
 class ResidentTrainStream:
-    """The batches of a `TrainStream`, from a part in memory that it fills as it goes.
+    """The batches of a `TrainStream`, from a resident part that it fills as it goes.
 
-    Where a block is lost and may be skipped, a `TrainStream` goes on: it knows what takes the place of which samples.
+    Where a block is lost and may be skipped, the stream itself goes on: it knows what takes the place of which samples.
 
-    Args:
-        blocks: The blocks of the part.
-        part: Where they are kept.
-        sampler: Which samples come in which batch.
-        span: Positions of every batch.
-        epochs: The epochs to read.
-        first_batch: Batch of the first epoch to begin with.
-        skip: As for `TrainStream`.
+    Attributes:
+        stream: What would read the shards in every epoch.
+        part: Where their samples are kept.
     """
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        part: ResidentPart,
-        sampler: EpochSampler,
-        span: Span,
-        epochs: range,
-        first_batch: int = 0,
-        skip: bool = False,
-    ) -> None:
-        self._blocks, self._part, self._sampler, self._span = blocks, part, sampler, span
-        self._epochs, self._first_batch, self._skip = epochs, first_batch, skip
+    stream: TrainStream
+    part: ResidentPart
 
     def share(self, number: int, count: int) -> Generator[Batch, None, None]:
         """Yield this reader's part of the span of every batch.
@@ -257,58 +243,57 @@ class ResidentTrainStream:
             ShardError: A block cannot be read, and none is to be skipped.
             StoreError: The store cannot be reached.
         """
+        stream = self.stream
         epoch, batch = yield from self._resident(number, count)
-        if epoch in self._epochs:
-            stream = TrainStream(
-                self._blocks, self._sampler, self._span, range(epoch, self._epochs.stop), batch, skip=True
-            )
-            yield from map(self._part.placed, stream.share(number, count))
+        if epoch in stream.epochs:
+            rest = replace(stream, epochs=range(epoch, stream.epochs.stop), first_batch=batch)
+            yield from map(self.part.placed, rest.share(number, count))
 
     def _resident(self, number: int, count: int) -> Generator[Batch, None, tuple[int, int]]:
         """Yield batches up to a block that is lost. Returns the epoch and the batch that come next."""
-        span, buffer, batch = self._span.share(number, count), DecodeBuffer(), 0
-        with self._blocks.for_reader(count) as blocks:
-            for epoch in self._epochs:
-                batch = self._first_batch if epoch == self._epochs.start else 0
+        stream, buffer = self.stream, DecodeBuffer()
+        span = stream.span.share(number, count)
+        with stream.blocks.for_reader(count) as blocks:
+            for epoch in stream.epochs:
+                batch = stream.start(epoch)
                 planned: deque[int] = deque()  # the batches that need the blocks under way
                 with closing(blocks.stream(self._missing(span, epoch, batch, planned))) as fetched:
                     following = next(fetched, None)
-                    for samples in self._sampler.sample_batches(epoch, span, batch):
+                    for samples in stream.sampler.sample_batches(epoch, span, batch):
                         try:
                             while following is not None and planned[0] == batch:
-                                self._part.add(blocks, following, buffer)
+                                self.part.add(blocks, following, buffer)
                                 planned.popleft()
                                 following = next(fetched, None)
                         except ShardError:
-                            if not self._skip:
+                            if not stream.skip:
                                 raise
                             return epoch, batch
-                        yield self._part.take(blocks, samples)
+                        yield self.part.take(blocks, samples)
                         batch += 1
-        return self._epochs.stop, 0
+        return stream.epochs.stop, 0
 
     def _missing(self, span: Span, epoch: int, first_batch: int, planned: deque[int]) -> Iterator[int]:
         """Yield the blocks to fetch; the batches that need them are appended to `planned`."""
-        for read in self._sampler.block_reads(epoch, span, first_batch):
-            if not self._part.has(read.block):
+        for read in self.stream.sampler.block_reads(epoch, span, first_batch):
+            if not self.part.has(read.block):
                 planned.append(read.batch)
                 yield read.block
 
 
+@dataclass(frozen=True)
 class ResidentEvalStream:
-    """The batches of an `EvalStream`, from a part in memory that it fills as it goes.
+    """The batches of an `EvalStream`, from a resident part that it fills as it goes.
 
-    Where a block is lost and may be left out, an `EvalStream` goes on.
+    Where a block is lost and may be left out, the stream itself goes on.
 
-    Args:
-        blocks: The blocks of the part.
-        part: Where they are kept.
-        batches: The blocks of each batch (`evaluation_batches`).
-        skip: As for `EvalStream`.
+    Attributes:
+        stream: What would read the shards every time.
+        part: Where their samples are kept.
     """
 
-    def __init__(self, blocks: Blocks, part: ResidentPart, batches: Sequence[range], skip: bool = False) -> None:
-        self._blocks, self._part, self._batches, self._skip = blocks, part, batches, skip
+    stream: EvalStream
+    part: ResidentPart
 
     def share(self, number: int, count: int) -> Generator[Batch, None, None]:
         """Yield all of it, for a single reader.
@@ -317,21 +302,29 @@ class ResidentEvalStream:
             ShardError: A block cannot be read, and none is to be left out.
             StoreError: The store cannot be reached.
         """
-        assert count == 1, "what is evaluated has one order"
-        part, buffer = self._part, DecodeBuffer()
-        missing = [block for chosen in self._batches for block in chosen if not part.has(block)]
+        done = yield from self._resident(count)
+        rest = replace(self.stream, batches=self.stream.batches[done:])
+        yield from map(self.part.placed, rest.share(number, count))
+
+    def _resident(self, count: int) -> Generator[Batch, None, int]:
+        """Yield batches up to a block that is lost. Returns how many."""
+        stream, part, buffer = self.stream, self.part, DecodeBuffer()
+        missing = [block for chosen in stream.batches for block in chosen if not part.has(block)]
         absent = set(missing)
-        with self._blocks.for_reader(1) as blocks, closing(blocks.stream(missing)) as fetched:
-            for place, chosen in enumerate(self._batches):  # noqa: B007
+        with stream.blocks.for_reader(count) as blocks, closing(blocks.stream(missing)) as fetched:
+            for done, chosen in enumerate(stream.batches):
                 try:
                     for block in chosen:
                         if block in absent:
                             part.add(blocks, next(fetched), buffer)
                 except ShardError:
-                    if not self._skip:
+                    if not stream.skip:
                         raise
-                    break
+                    return done
                 yield part.copy(blocks, chosen)
-            else:
-                return
-        yield from map(part.placed, EvalStream(self._blocks, self._batches[place:], True).share(0, 1))
+        return len(stream.batches)
+
+
+def resident_stream(stream: TrainStream | EvalStream, part: ResidentPart) -> ResidentTrainStream | ResidentEvalStream:
+    """Return the batches of a stream from a resident part."""
+    return ResidentTrainStream(stream, part) if isinstance(stream, TrainStream) else ResidentEvalStream(stream, part)

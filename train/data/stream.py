@@ -50,10 +50,11 @@ class Stream(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class TrainStream:
     """The part of every batch that lies in a span, over epochs.
 
-    Args:
+    Attributes:
         blocks: The blocks of the part.
         sampler: Which samples come in which batch.
         span: Positions of every batch.
@@ -63,21 +64,16 @@ class TrainStream:
             ShardError is raised.
     """
 
-    def __init__(
-        self,
-        blocks: Blocks,
-        sampler: EpochSampler,
-        span: Span,
-        epochs: range,
-        first_batch: int = 0,
-        skip: bool = False,
-    ) -> None:
-        self._blocks, self._sampler, self._span, self._skip = blocks, sampler, span, skip
-        self._epochs, self._first_batch = epochs, first_batch
+    blocks: Blocks
+    sampler: EpochSampler
+    span: Span
+    epochs: range
+    first_batch: int = 0
+    skip: bool = False
 
     def __len__(self) -> int:
         """Return the number of batches in all, for any span."""
-        return max(len(self._epochs) * self._sampler.batches - self._first_batch, 0)
+        return max(len(self.epochs) * self.sampler.batches - self.first_batch, 0)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.share(0, 1)
@@ -89,16 +85,16 @@ class TrainStream:
             ShardError: A block cannot be read, and none is to be skipped.
             StoreError: The store cannot be reached.
         """
-        span = self._span.share(number, count)
+        span = self.span.share(number, count)
         planned: deque[tuple[int, BlockRead]] = deque()
         with (
-            self._blocks.for_reader(count) as blocks,
+            self.blocks.for_reader(count) as blocks,
             closing(blocks.stream(self._wanted(span, planned))) as fetched,  # ahead, into the next epoch too
         ):
             following = next(fetched, None)
-            for epoch in self._epochs:
-                assembler = _BatchAssembler(blocks, self._sampler, span, epoch, self._skip)
-                for batch in range(self._start(epoch), self._sampler.batches):
+            for epoch in self.epochs:
+                assembler = _BatchAssembler(blocks, self.sampler, span, epoch, self.skip)
+                for batch in range(self.start(epoch), self.sampler.batches):
                     while following is not None and (planned[0][0], planned[0][1].batch) == (epoch, batch):
                         assembler.add(planned.popleft()[1], following)
                         following = next(fetched, None)
@@ -106,13 +102,14 @@ class TrainStream:
 
     def _wanted(self, span: Span, planned: deque[tuple[int, BlockRead]]) -> Iterator[int]:
         """Yield the blocks to fetch; what they are for is appended to `planned`."""
-        for epoch in self._epochs:
-            for read in self._sampler.block_reads(epoch, span, self._start(epoch)):
+        for epoch in self.epochs:
+            for read in self.sampler.block_reads(epoch, span, self.start(epoch)):
                 planned.append((epoch, read))
                 yield read.block
 
-    def _start(self, epoch: int) -> int:
-        return self._first_batch if epoch == self._epochs.start else 0
+    def start(self, epoch: int) -> int:
+        """Return the batch that an epoch begins with."""
+        return self.first_batch if epoch == self.epochs.start else 0
 
 
 class _BatchAssembler:
@@ -188,21 +185,23 @@ class _BatchAssembler:
         return made
 
 
+@dataclass(frozen=True)
 class EvalStream:
     """The samples of some blocks, each once, in batches of whole blocks.
 
-    Args:
+    Attributes:
         blocks: The blocks of the part.
         batches: The blocks of each batch (`evaluation_batches`).
         skip: Leave out a block that cannot be read, and report it; otherwise its ShardError is raised.
     """
 
-    def __init__(self, blocks: Blocks, batches: Sequence[range], skip: bool = False) -> None:
-        self._blocks, self._batches, self._skip = blocks, batches, skip
+    blocks: Blocks
+    batches: Sequence[range]
+    skip: bool = False
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return len(self._batches)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.share(0, 1)
@@ -216,8 +215,8 @@ class EvalStream:
         """
         assert count == 1, "what is evaluated has one order"
         buffer = DecodeBuffer()
-        with self._blocks.for_reader(1) as blocks, closing(blocks.stream(self._wanted())) as fetched:
-            for chosen in self._batches:
+        with self.blocks.for_reader(1) as blocks, closing(blocks.stream(self._wanted())) as fetched:
+            for chosen in self.batches:
                 samples = blocks.samples[chosen.start : chosen.stop]
                 x, y = empty(blocks, int(samples.sum())), np.empty(samples.sum(), np.int64)
                 lost: list[tuple[str, int]] = []
@@ -228,7 +227,7 @@ class EvalStream:
                         for band, (planes, labels) in enumerate(aligned(blocks, next(fetched), buffer)):
                             x[band, to], y[to] = planes, labels
                     except ShardError as error:
-                        if not self._skip:
+                        if not self.skip:
                             raise
                         lost.append((str(error), block_samples))
                         continue
@@ -236,7 +235,7 @@ class EvalStream:
                 yield Batch(rows_of(torch.from_numpy(x[:, :filled]), blocks), torch.from_numpy(y[:filled]), tuple(lost))
 
     def _wanted(self) -> Iterator[int]:
-        return (block for chosen in self._batches for block in chosen)
+        return (block for chosen in self.batches for block in chosen)
 
 
 def aligned(blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> Iterator[Samples]:

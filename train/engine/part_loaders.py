@@ -41,8 +41,9 @@ def part_loaders(bands: Bands, plan: TrainPlan, ranks: Ranks) -> tuple[dict[str,
     if "val" in bands.first.parts:
         sizes["val"] = eval_batch_size(plan.recipe, ranks.world_size)
     stored = [part for part in sizes if part != "holdout"]
-    needed = decompressed_bytes(bands, [part for part in stored if not in_shared_memory(bands, part)])
-    place = residence(reading.resident, needed, _free(bands, plan, device))
+    needed = decompressed_bytes(bands, stored)
+    shared = decompressed_bytes(bands, [part for part in stored if in_shared_memory(bands, part)])
+    place = residence(reading.resident, needed, _free(bands, plan, device, shared))
 
     def loaders_at(place: str) -> dict[str, BandLoader]:
         options = LoaderOptions(
@@ -68,18 +69,24 @@ def part_loaders(bands: Bands, plan: TrainPlan, ranks: Ranks) -> tuple[dict[str,
         loaders = loaders_at(place)
     kept = {part: loader for part, loader in loaders.items() if loader.samples or part == "train"}
     where = {"device": f"on {device}", "memory": "in memory"}
-    total = human_bytes(decompressed_bytes(bands, stored))
-    return kept, f"samples stay {where[place]} from the first epoch on: {total}" if place in where else ""
+    return kept, f"samples stay {where[place]} from the first epoch on: {human_bytes(needed)}" if place in where else ""
 
 
-def _free(bands: Bands, plan: TrainPlan, device: torch.device) -> FreeMemory:
-    """Return what is free for samples; on a GPU beside the steps of the networks that share it."""
-    networks = plan.reading.networks
+def _free(bands: Bands, plan: TrainPlan, device: torch.device, shared: int) -> FreeMemory:
+    """Return what is free for samples; on a GPU beside the steps of the networks that share it.
+
+    Args:
+        bands: What the network reads.
+        plan: How it is trained.
+        device: The training device.
+        shared: Bytes of these samples that other processes have in memory.
+    """
+    networks, memory = plan.reading.networks, free_memory()
     if device.type != "cuda":
-        return FreeMemory(free_memory(), None, networks)
+        return FreeMemory(memory, None, networks, shared=shared)
     on_device = math.ceil((networks or 1) / max(torch.cuda.device_count(), 1))
     gc.collect()  # networks that were trained before in this process
     torch.cuda.empty_cache()
     step = describe(plan.network, plan.network.shape(bands.each)).training_bytes(plan.recipe) + WORKSPACE
     free = max(torch.cuda.mem_get_info(device)[0] - on_device * step, 0)
-    return FreeMemory(free_memory(), free, networks, on_device)
+    return FreeMemory(memory, free, networks, on_device, shared)

@@ -13,14 +13,14 @@ from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.runtime.cli_runner import human_bytes
 from ..band_sets import STACK
 from ..errors import TrainError
-from ..networks import IMAGE, NETWORKS, PLANES, STEM_STRIDES, InputShape, NetworkOptions
+from ..networks import IMAGE, NETWORKS, PLANES, STEM_STRIDES, InputShape, NetworkOptions, gives_image
 from ..networks.profile import MIB, describe, multiply_adds
 from ..recipes import Recipe
 
 MEMBERS = 4  # for each whole network of the budget: the only number that the study has tried (docs/results.md)
 NEARLY_ALL = 0.995  # share of the energy that a smaller set of bands has to hold
 MORE = 2  # times as many members where each is cheap
-CLOSE = 1.05  # times the budget that a slightly smaller width brings below it
+CLOSE = 2.1  # times the budget that a width of 0.7 brings below it; a coarser stem is for what costs more
 DEFAULT_BUDGET = 1.0
 WIDTHS = tuple(step / 20 for step in range(40, 0, -1))  # 2 to 0.05
 
@@ -109,7 +109,8 @@ def suggestions(bands: Sequence[BandManifest], cost: Cost, budget: float) -> lis
         TrainError: if it is too small for any.
     """
     every, few = list(range(len(bands))), strongest(bands, NEARLY_ALL)
-    kinds = [(every, PLANES), *([(few, PLANES)] if few != every else []), (every, IMAGE)]
+    kinds = [(every, PLANES), *([(few, PLANES)] if few != every else [])]
+    kinds += [(every, IMAGE)] if gives_image(bands) else []
     alone = [each for kind in kinds if (each := _suggestion(bands, *kind, cost, budget))]
     if not alone:
         cheapest = min(
@@ -132,8 +133,11 @@ def two_kinds(bands: Sequence[BandManifest], cost: Cost, budget: float) -> tuple
         budget: as for `suggestions`.
 
     Returns:
-        Both, two of each kind for a budget of 1; nothing if half of the budget is too small for either.
+        Both, two of each kind for a budget of 1; nothing if half of the budget is too small for either, or the bands do
+        not give an image.
     """
+    if not gives_image(bands):
+        return ()
     every = list(range(len(bands)))
     found = [_suggestion(bands, every, inputs, cost, budget / 2, most=1) for inputs in (PLANES, IMAGE)]
     return tuple(each for each in found if each) if all(found) else ()
@@ -169,7 +173,7 @@ def _fit(
 ) -> tuple[int, NetworkOptions, float]:
     """Return how many networks fit, of which size, and what one of them costs.
 
-    `most` is how many times the usual number there may be, where each is cheap; then they get wider.
+    Where each is cheap there are more, `most` times the usual number at most, and then they are wider.
     """
     base = multiply_adds(NetworkOptions(network.name), whole_image(bands))
 
@@ -182,11 +186,9 @@ def _fit(
         stems = [replace(network, stem_stride=stride) for stride in STEM_STRIDES]
         stems = [network if cost(each) == cost(network) else each for each in stems]  # its own needs no option
         options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
-    times = max(_times(budget, cost(options)), wanted)
-    count = min(times, most * wanted)
+    count = min(max(_times(budget, cost(options)), wanted), most * wanted)
     if sized:
-        wide = 2.0 if times > count or times == MORE * wanted else 1.0
-        widths = (replace(options, width=width) for width in WIDTHS if width <= wide)
+        widths = (replace(options, width=width) for width in WIDTHS)
         options = next((each for each in widths if count * cost(each) <= budget), options)
     each = cost(options)
     return min(count, _times(budget, each)), options, each
@@ -206,7 +208,8 @@ def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Su
     ]
     for way in found:
         if len(way) > 1:
-            lines.append(f"two kinds of networks{', the default:' if budget == DEFAULT_BUDGET else ':'}")
+            default = budget == DEFAULT_BUDGET and len(bands) == bands[0].geometry.factor
+            lines.append(f"two kinds of networks{', the default:' if default else ':'}")
         for each in way:
             lines += [
                 f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"

@@ -169,6 +169,12 @@ def check_inputs(inputs: str) -> None:
         raise TrainError(f"--inputs {inputs}: choose {', '.join(INPUTS)}")
 
 
+def gives_image(bands: Sequence[BandManifest]) -> bool:
+    """Return whether some bands give an image: any with a DCT, which has frequencies; all where there is none."""
+    geometry = bands[0].geometry
+    return geometry.transform != "none" or len(bands) == geometry.factor
+
+
 def composed_grid(bands: Sequence[BandManifest]) -> int:
     """Return how many times larger than a plane the image of some bands is, on a side.
 
@@ -176,7 +182,7 @@ def composed_grid(bands: Sequence[BandManifest]) -> int:
         TrainError: if they do not give one.
     """
     geometry, here = bands[0].geometry, [band.band for band in bands]
-    if geometry.transform == "none" and len(here) < geometry.factor:
+    if not gives_image(bands):
         raise TrainError(
             f"--inputs image needs all {geometry.factor} bands where there is no transform, and here are {len(here)}: "
             "name them all, or leave it out"
