@@ -244,7 +244,7 @@ def test_the_image_that_bands_make_up(
     assert got.dtype == torch.float32
     assert got.mean((0, 2, 3)).abs().max() < 0.02
     assert (got.std((0, 2, 3)) - 1).abs().max() < 0.02
-    pixels = got * augmentation.std + augmentation.mean + 128
+    pixels = (got - augmentation.offset) / augmentation.scale + 128
     sources = [np.asarray(Image.open(path)) for path in sorted(mirrored[0].rglob("*.png"))]
     whole = torch.from_numpy(np.stack(sources)).permute(0, 3, 1, 2).float()
     wanted = nn.functional.avg_pool2d(whole, 48 // side)
@@ -271,14 +271,14 @@ def test_all_bands_move_by_pixels_of_the_image(
     x, _ = next(iter(loader))
     augmentation = BandAugmentation([replace(band, mean=(0.0,) * 3, std=(1.0,) * 3) for band in loader.bands], False, 1)
     images = BandAugmentation(loader.bands, inputs="image")
-    whole = images.eval()(x) * images.std + images.mean
+    whole = (images.eval()(x) - images.offset) / images.scale
     for row, column in ((0, 0), (grid, grid), (1, 2 * grid), (2 * grid, grid - 1)):
         place = (torch.tensor([0.0, row, column]) + 0.5) / (2 * grid + 1)
         got = augmentation.train()(x, place[:, None].expand(3, 12))
         padded = nn.functional.pad(whole, (grid,) * 4)[:, :, row : row + 48, column : column + 48]
         wanted = forward(padded.numpy(), band_matrix(transform, factor))  # (N, 3, bands, P, P)
         assert np.allclose(got.unflatten(1, (factor, 3)).numpy(), wanted.swapaxes(1, 2), atol=0.05)
-    assert torch.allclose(augmentation.eval()(x), x.flatten(1, 2).float() * augmentation.step)
+    assert torch.allclose(augmentation.eval()(x), x.flatten(1, 2).float() * augmentation.stored_scale)
 
 
 def test_a_network_on_the_image_of_its_bands(sub4: Path, tmp_path: Path) -> None:

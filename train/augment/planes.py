@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +61,10 @@ class BandAugmentation(nn.Module):
         TrainError: There are no such inputs, or the bands do not give an image.
     """
 
-    step: torch.Tensor
-    mean: torch.Tensor
-    std: torch.Tensor
-    mirror: torch.Tensor
+    scale: torch.Tensor
+    stored_scale: torch.Tensor
+    mirrored_scale: torch.Tensor
+    offset: torch.Tensor
 
     def __init__(
         self,
@@ -85,12 +84,20 @@ class BandAugmentation(nn.Module):
         steps, means, stds = (np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "std"))
         if inputs == "image":
             means, stds = image_moments(manifests)
-        mirror = np.kron(_mirror(manifests), np.eye(3))  # of channels
+        self._buffer("scale", 1 / stds)  # of what is in grey levels
+        self._buffer("stored_scale", steps / stds)
+        self._buffer("offset", -means / stds)
+        mirror = _mirror(manifests)
         self._mixes = bool(np.any(mirror != np.diag(mirror.diagonal())))
-        for name, values in (("step", steps), ("mean", means), ("std", stds)):
-            self.register_buffer(name, _float32(values).view(-1, 1, 1), persistent=False)
-        kept = mirror if self._mixes else mirror.diagonal()[:, None, None]
-        self.register_buffer("mirror", _float32(kept), persistent=False)
+        if self._mixes and inputs == "planes":
+            matrix = np.kron(mirror, np.eye(3)) * steps.ravel() / stds.reshape(-1, 1)
+            self.register_buffer("mirrored_scale", torch.tensor(matrix, dtype=torch.float32), persistent=False)
+        else:
+            self._buffer("mirrored_scale", mirror.diagonal()[:, None] * steps / stds)
+
+    def _buffer(self, name: str, values: NDArray[np.float64]) -> None:
+        """Keep a number for each channel: float32 (channels, 1, 1)."""
+        self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: torch.Tensor, random: torch.Tensor | None = None) -> torch.Tensor:
         """Return network inputs: float32 (N, 3 * bands, C, C), or (N, 3, S, S) of images.
@@ -103,10 +110,10 @@ class BandAugmentation(nn.Module):
         x = x.flatten(1, -3)
         if self.training:
             random = torch.rand(DRAWS, len(x), device=x.device) if random is None else random
-            return self._augmented(x, random) if self.compose is None else self._augmented_image(x, random)
+            return self._augmented(x, random)
         if self.compose is not None and self.inputs == "image":
-            return self._normalised(centre_crop(self.compose(x), self.crop * self.compose.grid))
-        return self._normalised(centre_crop(x, self.crop).float() * self.step)
+            return self._normalised(centre_crop(self.compose(x), self.crop * self.compose.grid), self.scale)
+        return self._normalised(centre_crop(x, self.crop), self.stored_scale)
 
     def ten_crops(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield ten network inputs, from the corners and the centre of planes, and of their mirror images.
@@ -125,42 +132,51 @@ class BandAugmentation(nn.Module):
         for top, left in ((0, 0), (0, room), (room, 0), (room, room), (middle, middle)):
             crop = x[..., top : top + side, left : left + side]
             if whole is not None:
-                yield self._normalised(crop)
-                yield self._normalised(crop.flip(-1))
+                yield self._normalised(crop, self.scale)
+                yield self._normalised(crop.flip(-1), self.scale)
             else:
-                coefficients = crop.float() * self.step
-                yield self._normalised(coefficients)
-                yield self._normalised(self._mirrored(coefficients))
+                yield self._normalised(crop, self.stored_scale)
+                yield self._mirrored(crop.flip(-1)).add_(self.offset)
 
     def _augmented(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Return inputs that are cropped and flipped as planes."""
-        x = random_crop(x, random[1:], self.crop, self.random_shift)
-        if not self.flip:
-            return self._normalised(x.float() * self.step)
-        flipped = (random[0] < 0.5).view(-1, 1, 1, 1)
+        """Return inputs that are cropped and flipped, as planes or as images.
+
+        What is cropped away is cropped as it is stored, but for less than a pixel of a plane.
+        """
+        if self.random_shift:
+            x = nn.functional.pad(x, (self.random_shift,) * 4)
+        side, grid = x.shape[-1], 1 if self.compose is None else self.compose.grid
+        corner = (random[1:] * ((side - self.crop) * grid + 1)).long()  # 1 - 2**-24 times n rounds below n
+        flipped = random[0] < 0.5 if self.flip else None
+        if self.compose is None:
+            return self._normalised_planes(crop_and_flip(x, corner, self.crop, flipped), flipped)
+        cover = min(self.crop + 1, side)  # planes that hold the crop, wherever in a pixel of theirs it begins
+        first = (corner // grid).clamp(max=side - cover)
+        image = self.compose(crop_and_flip(x, first, cover))
+        image = crop_and_flip(image, corner - first * grid, self.crop * grid, flipped)
+        return self._normalised(image if self.inputs == "image" else self.compose.to_bands(image), self.scale)
+
+    def _normalised_planes(self, x: torch.Tensor, flipped: torch.Tensor | None) -> torch.Tensor:
+        """Return inputs of planes, some of which are mirrored: of those the bands are mixed, or change their signs."""
+        if flipped is None:
+            return self._normalised(x, self.stored_scale)
+        where = flipped.view(-1, 1, 1, 1)
         if self._mixes:
-            coefficients = x.float() * self.step
-            return self._normalised(torch.where(flipped, self._mirrored(coefficients), coefficients))
-        x = torch.where(flipped, x.flip(-1), x)  # as stored, which are fewer bytes
-        return self._normalised(x.float() * self.step * torch.where(flipped, self.mirror, 1.0))
+            return torch.where(where, self._mirrored(x), x * self.stored_scale).add_(self.offset)
+        return self._normalised(x, torch.where(where, self.mirrored_scale, self.stored_scale))
 
-    def _augmented_image(self, x: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Return inputs that are cropped and flipped as images."""
-        assert self.compose is not None
-        grid = self.compose.grid
-        image = random_crop(self.compose(x), random[1:], self.crop * grid, self.random_shift * grid)
-        if self.flip:
-            image = torch.where((random[0] < 0.5).view(-1, 1, 1, 1), image.flip(-1), image)
-        return self._normalised(image if self.inputs == "image" else self.compose.to_bands(image))
+    def _normalised(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return (x * scale).add_(self.offset)
 
-    def _normalised(self, coefficients: torch.Tensor) -> torch.Tensor:
-        return (coefficients - self.mean) / self.std
+    def _mirrored(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the coefficients of mirror images, in standard deviations: float32 (N, 3 * bands, H, W).
 
-    def _mirrored(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """Return the coefficients of the mirror images: float32 (N, 3 * bands, C, C)."""
+        Args:
+            x: the mirrored planes, as stored.
+        """
         if self._mixes:
-            return torch.einsum("ck,nkhw->nchw", self.mirror, coefficients.flip(-1))
-        return coefficients.flip(-1) * self.mirror
+            return torch.einsum("ck,nkhw->nchw", self.mirrored_scale, x.float())
+        return x * self.mirrored_scale
 
 
 def centre_crop(x: torch.Tensor, side: int) -> torch.Tensor:
@@ -169,31 +185,25 @@ def centre_crop(x: torch.Tensor, side: int) -> torch.Tensor:
     return x[..., top : top + side, top : top + side]
 
 
-def random_crop(x: torch.Tensor, random: torch.Tensor, side: int, shift: int) -> torch.Tensor:
-    """Return a part of each sample: (N, channels, side, side).
+def crop_and_flip(
+    x: torch.Tensor, corner: torch.Tensor, side: int, flipped: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return a part of each sample, mirrored or not: (N, channels, side, side).
 
     Args:
         x: (N, channels, H, H).
-        random: what its place is drawn from, float32 (2, N) in [0, 1): row, column.
-        side: of the part, in pixels.
-        shift: pixels of zeros that are put around each plane before.
+        corner: where the parts begin, int64 (2, N): row, column.
+        side: of the parts, in pixels.
+        flipped: bool (N,), which are mirrored; none by default.
     """
-    if shift:
-        x = nn.functional.pad(x, (shift,) * 4)
-    room = x.shape[-1] - side
-    if not room:
+    width = x.shape[-1]
+    if flipped is None and width == side:
         return x
-    corner = (random * (room + 1)).long()  # 1 - 2**-24 times n rounds below n
     span = torch.arange(side, device=x.device)
-    rows = (corner[0, :, None] + span)[:, None, :, None]
-    columns = (corner[1, :, None] + span)[:, None, None, :]
-    samples = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
-    channels = torch.arange(x.shape[1], device=x.device).view(1, -1, 1, 1)
-    return x[samples, channels, rows, columns]
-
-
-def _float32(values: NDArray[Any]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32)
+    columns = span if flipped is None else torch.where(flipped[:, None], side - 1 - span, span)
+    rows, columns = corner[0, :, None] + span, corner[1, :, None] + columns
+    places = (rows[:, :, None] * width + columns[:, None, :]).view(len(x), 1, -1)  # one gather is faster than indexing
+    return x.flatten(2).gather(2, places.expand(-1, x.shape[1], -1)).view(*x.shape[:2], side, side)
 
 
 def _mirror(bands: Sequence[BandManifest]) -> NDArray[np.float64]:
