@@ -6,32 +6,26 @@
 
 DATA holds `band`, a band of a split, and where it is needed `x.npy`, `y.npy` (the same samples), and `images`, the
 class folders of the split. MosaicML Streaming and LitData need nothing of this project, whose dependencies theirs
-do not fit: they may run in an environment of their own.
+do not fit: they may run in an environment of their own. So may FFCV, which builds where the headers of OpenCV and of
+libturbojpeg are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import peers
+from peers import BATCH, Batches, arrays
 
-BATCH = 256
 WARM, LEAST, MOST = 3.0, 5.0, 20.0  # seconds: before timing; whole epochs for at least; at most, within an epoch too
-
-Batches = Iterable[tuple[Any, Any]]  # tensors x (n, 3, H, W) and y (n,)
-
-
-def _wholes(data: Path) -> tuple[Any, Any]:
-    return np.load(data / "x.npy", mmap_mode="r"), np.load(data / "y.npy")
 
 
 def ours(data: Path, workers: int = 0, folder: str = "band") -> Callable[[int], Batches]:
@@ -68,7 +62,7 @@ def resident(data: Path) -> Callable[[int], Batches]:
 
 def take(data: Path) -> Callable[[int], Batches]:
     """NumPy's gather of random rows of an array in memory: what there is to reach."""
-    x, y = (np.array(whole) for whole in _wholes(data))
+    x, y = (np.array(whole) for whole in arrays(data))
 
     def epoch(number: int) -> Batches:
         order = np.random.default_rng(number).permutation(len(y))
@@ -144,165 +138,13 @@ def by_ours(data: Path) -> Callable[[int], Batches]:
     return _alone(data, lambda block: len(decompress_block(memoryview(block), room)))
 
 
-def blocks_by_webdataset(data: Path) -> Callable[[int], Batches]:
-    """Our shards, read by stock webdataset as examples/stock_webdataset.py does."""
-    import webdataset
-
-    def epoch(number: int) -> Batches:
-        urls = sorted(map(str, (data / "band").glob("train-*.tar")))
-        stream = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=number).decode()
-        return _tensors(stream.to_tuple("x.npy.gz", "y.npy").unbatched().shuffle(1000).batched(BATCH))
-
-    return epoch
-
-
-def write_png(data: Path) -> None:
-    """One PNG and one label a sample, as published: webdataset's usual form."""
-    import webdataset
-    from PIL import Image
-
-    x, y = _wholes(data)
-    (data / "png").mkdir()
-    with webdataset.ShardWriter(str(data / "png" / "%06d.tar"), maxcount=20_000, verbose=0) as writer:
-        for number, (sample, label) in enumerate(zip(x, y.tolist(), strict=True)):
-            pixels = (sample.astype(np.int16) + 128).astype(np.uint8).transpose(1, 2, 0)
-            writer.write({"__key__": f"{number:08d}", "png": Image.fromarray(pixels), "cls": label})
-
-
-def png_by_webdataset(data: Path) -> Callable[[int], Batches]:
-    """One PNG a sample, by webdataset."""
-    import webdataset
-
-    def epoch(number: int) -> Batches:
-        urls = sorted(map(str, (data / "png").glob("*.tar")))
-        stream = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=number).shuffle(1000).decode("torchrgb8")
-        return _tensors(stream.to_tuple("png", "cls").batched(BATCH))
-
-    return epoch
-
-
-def _tensors(batches: Batches) -> Batches:
-    import torch
-
-    return ((torch.as_tensor(x), torch.as_tensor(y)) for x, y in batches)
-
-
-def write_mosaic(data: Path) -> None:
-    """MDS, the arrays as they are: what is decompressed once is read in this form."""
-    from streaming import MDSWriter
-
-    x, y = _wholes(data)
-    columns = {"x": f"ndarray:int8:{','.join(map(str, x.shape[1:]))}", "y": "int"}
-    with MDSWriter(out=str(data / "mosaic"), columns=columns) as writer:
-        for sample, label in zip(x, y.tolist(), strict=True):
-            writer.write({"x": np.ascontiguousarray(sample), "y": label})
-
-
-def mosaic(data: Path) -> Callable[[int], Batches]:
-    """MosaicML Streaming."""
-    from streaming import StreamingDataLoader, StreamingDataset
-    from streaming.base.util import clean_stale_shared_memory
-
-    clean_stale_shared_memory()
-    stream = StreamingDataset(local=str(data / "mosaic"), shuffle=True, batch_size=BATCH)
-    batches = StreamingDataLoader(stream, batch_size=BATCH, num_workers=0)
-    return lambda _: ((batch["x"], batch["y"]) for batch in batches)
-
-
-def _sample(data: Path, number: int) -> dict[str, Any]:
-    x, y = _wholes(data)
-    return {"x": np.array(x[number]), "y": int(y[number])}
-
-
-def write_litdata(data: Path) -> None:
-    """LitData's chunks, the arrays as they are."""
-    import litdata
-
-    numbers = list(range(len(np.load(data / "y.npy"))))
-    litdata.optimize(
-        partial(_sample, data), numbers, str(data / "litdata"), chunk_bytes="64MB", num_workers=1, verbose=False
-    )
-
-
-def litdata(data: Path) -> Callable[[int], Batches]:
-    """LitData."""
-    from litdata import StreamingDataLoader, StreamingDataset
-
-    stream = StreamingDataset(str(data / "litdata"), shuffle=True)
-    batches = StreamingDataLoader(stream, batch_size=BATCH, num_workers=0)
-    return lambda _: ((batch["x"], batch["y"]) for batch in batches)
-
-
-def write_zstd(data: Path) -> None:
-    """LitData's chunks, each sample compressed by Zstandard: about the bytes of our blocks."""
-    import litdata
-
-    numbers = list(range(len(np.load(data / "y.npy"))))
-    litdata.optimize(
-        partial(_packed, data), numbers, str(data / "zstd"), chunk_bytes="64MB", num_workers=1, verbose=False
-    )
-
-
-def _packed(data: Path, number: int) -> dict[str, Any]:
-    import zstd
-
-    sample = _sample(data, number)
-    return {"x": zstd.compress(sample["x"].tobytes(), 1), "y": sample["y"]}
-
-
-def zstd_by_litdata(data: Path) -> Callable[[int], Batches]:
-    """LitData, decompressing each sample."""
-    import zstd
-    from litdata import StreamingDataLoader, StreamingDataset
-
-    shape = np.load(data / "x.npy", mmap_mode="r").shape[1:]
-
-    class Packed(StreamingDataset):  # type: ignore[misc]
-        def __getitem__(self, index: Any) -> dict[str, Any]:
-            sample = super().__getitem__(index)
-            x = bytearray(zstd.decompress(bytes(sample["x"])))  # torch wants memory that may be written
-            return {"x": np.frombuffer(x, np.int8).reshape(shape), "y": sample["y"]}
-
-    batches = StreamingDataLoader(Packed(str(data / "zstd"), shuffle=True), batch_size=BATCH, num_workers=0)
-    return lambda _: ((batch["x"], batch["y"]) for batch in batches)
-
-
-def imagefolder(data: Path) -> Callable[[int], Batches]:
-    """The JPEGs themselves: decoded, resized, cut by phase and transformed to the band when they are needed."""
-    import torch
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
-
-    from spectral_shards.shards_manifest.dataset import open_band
-    from spectral_shards.shards_manifest.spectral.transform import band_matrix
-
-    _, manifest = open_band(data / "band")
-    geometry = manifest.geometry
-    s = math.isqrt(geometry.factor)
-    weights = torch.from_numpy(band_matrix(geometry.transform, geometry.factor)[manifest.band].astype(np.float32))
-
-    def band(image: torch.Tensor) -> torch.Tensor:
-        plane = len(image[0]) // s
-        phases = image.reshape(3, plane, s, plane, s).permute(0, 1, 3, 2, 4).reshape(3, plane, plane, -1)
-        coefficients: torch.Tensor = phases.float() @ weights
-        return coefficients
-
-    size = geometry.size + geometry.margin
-    images = ImageFolder(str(data / "images"), v2.Compose([v2.Resize((size, size)), v2.PILToTensor(), v2.Lambda(band)]))
-
-    def epoch(number: int) -> Batches:
-        chosen = torch.Generator().manual_seed(number)
-        return iter(torch.utils.data.DataLoader(images, BATCH, shuffle=True, generator=chosen))
-
-    return epoch
-
-
 WRITERS: dict[str, Callable[[Path], None]] = {
     "plain": write_plain,
-    "png": write_png,
-    "mosaic": write_mosaic,
-    "litdata": write_litdata,
-    "zstd": write_zstd,
+    "png": peers.write_png,
+    "mosaic": peers.write_mosaic,
+    "litdata": peers.write_litdata,
+    "zstd": peers.write_zstd,
+    "ffcv": peers.write_ffcv,
 }
 READERS: dict[str, Callable[[Path], Callable[[int], Batches]]] = {
     "ours": ours,
@@ -311,12 +153,13 @@ READERS: dict[str, Callable[[Path], Callable[[int], Batches]]] = {
     "take": take,
     "by_isal": by_isal,
     "by_ours": by_ours,
-    "blocks": blocks_by_webdataset,
-    "png": png_by_webdataset,
-    "mosaic": mosaic,
-    "litdata": litdata,
-    "zstd": zstd_by_litdata,
-    "imagefolder": imagefolder,
+    "blocks": peers.blocks_by_webdataset,
+    "png": peers.png_by_webdataset,
+    "mosaic": peers.mosaic,
+    "litdata": peers.litdata,
+    "zstd": peers.zstd_by_litdata,
+    "ffcv": peers.ffcv,
+    "imagefolder": peers.imagefolder,
 }
 
 

@@ -1,11 +1,11 @@
 """How fast samples are read on one core: our reader beside others, and beside decompression alone.
 
-    python benchmarks/read.py ../shared/data/imagenet-sample --others ../others/bin/python
+    python benchmarks/read.py ../shared/data/imagenet-sample --others ../others/bin/python --others ../ffcv/bin/python
 
 `../others` is a virtual environment with torch, torchvision, mosaicml-streaming and litdata, whose dependencies do
-not fit ours. Each loader is a process of its own (loaders.py) on one core, the page cache warm, in turn; it has to
-deliver whole epochs, shuffled, as tensors in batches of 256. The images are repeated to as many samples as wanted and
-split; the other loaders' forms are written from the same band.
+not fit ours; `../ffcv` is one with torch and ffcv. Each loader is a process of its own (loaders.py) on one core, the
+page cache warm, in turn; it has to deliver whole epochs, shuffled, as tensors in batches of 256. The images are
+repeated to as many samples as wanted and split; the other loaders' forms are written from the same band.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -43,9 +44,10 @@ SAID = {
     "mosaic": "MosaicML Streaming, arrays as they are",
     "litdata": "LitData, arrays as they are",
     "zstd": "LitData, Zstandard a sample",
+    "ffcv": "FFCV, arrays as they are",
     "imagefolder": "torchvision ImageFolder, JPEGs",
 }
-OTHERS = ("mosaic", "litdata", "zstd")
+OTHERS = {"mosaic": "streaming", "litdata": "litdata", "zstd": "litdata", "ffcv": "ffcv"}  # and their packages
 
 
 def prepared(source: Path, folder: Path, samples: int, factor: int) -> int:
@@ -91,6 +93,12 @@ def run(python: str, *arguments: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
+def environment_of(package: str, pythons: Sequence[str]) -> str | None:
+    """The first Python that has a package."""
+    find = f"import importlib.util as util, sys; sys.exit(util.find_spec({package!r}) is None)"
+    return next((python for python in pythons if not subprocess.run([python, "-c", find]).returncode), None)
+
+
 def size_of(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.glob("**/*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
@@ -98,7 +106,7 @@ def size_of(path: Path) -> int:
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--others", help="Python of an environment with mosaicml-streaming and litdata.")
+@click.option("--others", multiple=True, help="Python of an environment with other loaders; may be repeated.")
 @click.option("--samples", default=50_000, show_default=True, help="At least so many.")
 @click.option("--factor", default=36, show_default=True)
 @click.option("--bands", default="0,7,35", show_default=True)
@@ -107,7 +115,7 @@ def size_of(path: Path) -> int:
 @click.option("--keep", type=click.Path(path_type=Path), help="Where what is prepared stays, for another run.")
 def main(
     source: Path,
-    others: str | None,
+    others: tuple[str, ...],
     samples: int,
     factor: int,
     bands: str,
@@ -116,8 +124,12 @@ def main(
     keep: Path | None,
 ) -> None:
     """Print a table for each band: medians of samples/s, the ratio to our reader pair by pair, and memory."""
-    names = [name for name in loaders.split(",") if others or name not in OTHERS]
-    pythons = {name: others if others and name in OTHERS else sys.executable for name in names}
+    pythons = {
+        name: python
+        for name in loaders.split(",")
+        if (python := environment_of(OTHERS[name], others) if name in OTHERS else sys.executable)
+    }
+    names = list(pythons)
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         count = prepared(source, folder, samples, factor)
