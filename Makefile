@@ -1,6 +1,6 @@
 # make demo: install and run the main job.  make test: install, check and test.  Both work from a fresh clone.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TESTED := $(VENV)/test-tools
@@ -8,8 +8,9 @@ SIMD := build/pillow-simd
 TREE := build/tree
 AVX2 := $(shell grep -qsw avx2 /proc/cpuinfo && echo -mavx2)
 DATA ?=
+EDITABLE ?= --editable  # empty: what is installed needs the checkout no more
 
-.PHONY: install pillow-simd demo test check tree format clean
+.PHONY: install pillow-simd demo test check docs tree format clean
 
 install: $(INSTALLED)
 	@$(BIN)/python -c "from spectral_shards.preprocess.pipeline.coefficients import kernel_name; \
@@ -21,7 +22,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml preprocess/pipeline/_kernel.c preprocess/pipeline/_kernel_run.h \
     shards_manifest/shard/_deflate.c shards_manifest/shard/_inflate.c
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[train,demo]'
+	$(BIN)/pip install --quiet $(EDITABLE) '.[train,demo]'
 	@$(MAKE) --no-print-directory pillow-simd
 	@touch $@
 
@@ -51,6 +52,12 @@ demo: install
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# the documentation as a site: build/docs/index.html
+docs: install
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	@$(MAKE) --no-print-directory pillow-simd
+	$(BIN)/python -m sphinx --fail-on-warning --quiet docs build/docs
+
 check: install $(TESTED) tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,8 +68,8 @@ check: install $(TESTED) tree
 # the folders by their import names, for tools that do not ask Python where a package lies
 tree:
 	@rm -rf $(TREE) && mkdir -p $(TREE)
-	@cp -r spectral_shards preprocess shards_manifest train $(TREE)
-	@mv $(TREE)/preprocess $(TREE)/shards_manifest $(TREE)/train $(TREE)/spectral_shards
+	@cp -r spectral_shards preprocess report shards_manifest train $(TREE)
+	@mv $(TREE)/preprocess $(TREE)/report $(TREE)/shards_manifest $(TREE)/train $(TREE)/spectral_shards
 
 format: install $(TESTED)
 	$(BIN)/ruff check --fix .

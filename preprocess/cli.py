@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import cloup
 
 from ..shards_manifest.manifest import FACTORS, KNOWN
-from ..shards_manifest.runtime import cli_runner
+from ..shards_manifest.runtime import cli_runner, options
 from ..shards_manifest.runtime.executors import BACKENDS
 from .config import COMPRESSION_CHOICES, ORIENTATIONS, SourceOptions, SplitConfig, WorkerOptions, parse_bands
 from .source_kinds import KINDS
@@ -20,7 +21,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _PATH = click.Path()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@cloup.group(context_settings=options.CONTEXT, epilog=cli_runner.EXIT_CODES)
 @click.version_option(package_name="spectral-shards", prog_name="spectral-prep")
 def cli() -> None:
     """Cut image data sets into spectral bands, stored as sharded WebDataset tars."""
@@ -34,12 +35,13 @@ def main() -> None:
 def _options(argument: str, kind: type[Any], *declarations: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     """Add options to a command, which gets the values of all of them as one dataclass.
 
-    An option that the user leaves out and that has no default here has the default of its field.
+    An option that the user leaves out and that has no default here has the default of its field. What is not a field
+    stays an argument of its own.
 
     Args:
         argument: Name of the command's argument that gets the dataclass.
         kind: The dataclass; the options have the names of its fields.
-        declarations: click.option(...) for each field.
+        declarations: cloup.option(...) for each field, or groups of them.
     """
     names = [field.name for field in dataclasses.fields(kind)]
 
@@ -64,35 +66,32 @@ _SCRATCH = (
 _source_options = _options(
     "source_options",
     SourceOptions,
-    click.option("--source", "kind", type=click.Choice(tuple(KINDS)), help="Form of SOURCE.  [default: detect it]"),
-    click.option("--val-labels", type=_PATH, help=_VAL_LABELS),
-    click.option("--scratch", type=_PATH, help=_SCRATCH),
-    click.option("--image-column", help="Column of images in Parquet files.  [default: choose it]"),
-    click.option("--label-column", help="Column of labels in Parquet files.  [default: choose it]"),
+    cloup.option_group(
+        "The source",
+        cloup.option(
+            "--source", "kind", type=options.Choice(tuple(KINDS)), help="Form of SOURCE.  [default: detect it]"
+        ),
+        cloup.option("--val-labels", type=_PATH, help=_VAL_LABELS),
+        cloup.option("--scratch", type=_PATH, help=_SCRATCH),
+        cloup.option("--image-column", help="Column of images in Parquet files.  [default: choose it]"),
+        cloup.option("--label-column", help="Column of labels in Parquet files.  [default: choose it]"),
+    ),
 )
 
 
 def _jobs(default: str) -> Callable[[_Command], _Command]:
-    return click.option("--jobs", type=click.IntRange(1), help=f"Number of processes.  [default: {default}]")
+    return cloup.option("--jobs", type=click.IntRange(1), help=f"Number of processes.  [default: {default}]")
 
 
 def _choice(name: str, choices: tuple[str, ...], text: str) -> Callable[[_Command], _Command]:
     """Return an option of SplitConfig with a fixed set of values."""
     default = getattr(SplitConfig, name)
-    return click.option(f"--{name}", type=click.Choice(choices), help=f"{text}  [default: {default}]")
+    return cloup.option(f"--{name}", type=options.Choice(choices), help=f"{text}  [default: {default}]")
 
 
 def _number(name: str, kind: type[int] | type[float], text: str) -> Callable[[_Command], _Command]:
     """Return an option for a number."""
-    return click.option(f"--{name.replace('_', '-')}", type=kind, help=text)
-
-
-class _OneLineChoice(click.Choice):  # type: ignore[type-arg]  # older releases of click have no type arguments
-    """A choice whose message is one line if the option is missing."""
-
-    def get_missing_message(self, *_: Any, **__: Any) -> str:
-        """Return the choices on one line."""
-        return f"Choose {', '.join(self.choices)}."
+    return cloup.option(f"--{name.replace('_', '-')}", type=kind, help=text)
 
 
 def _to_int(context: click.Context, parameter: click.Parameter, value: str) -> int:
@@ -107,65 +106,89 @@ _FORMS = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
 
 
 @cli.command(
+    short_help="Cut images into spectral bands, each a data set of its own.",
     epilog=f"""\b
 Forms of SOURCE, each also in train/ with val/ or test/ beside it (or training, valid, dev ...):
-{_FORMS}"""
+{_FORMS}""",
 )
 @click.argument("source", type=_PATH)
 @_options(
     "config",
     SplitConfig,
-    click.option(
-        "--factor",
-        type=_OneLineChoice([str(factor) for factor in FACTORS]),
-        callback=_to_int,
-        required=True,
-        help="Number of bands; 1 for the plain images.",
+    cloup.option_group(
+        "Bands",
+        cloup.option(
+            "--factor",
+            type=options.Choice([str(factor) for factor in FACTORS]),
+            callback=_to_int,
+            required=True,
+            help="Number of bands; 1 for the plain images.",
+        ),
+        _choice("transform", KNOWN["transform"], "DCT over the phases in raster order, separable DCT, or none."),
+        cloup.option("--bands", callback=_to_bands, help="Write only these bands, as in 0-3,7.  [default: all]"),
     ),
-    _number("size", int, "Pixels of the image's side.  [default: 336 for 36 bands, else 224]"),
-    _number("margin", int, "Extra pixels of the side, for random crops and ten crops.  [default: 0]"),
-    _choice("fit", KNOWN["fit"], "Scale both axes to the size (squash), or crop the central square."),
-    _choice("orientation", ORIENTATIONS, "Take images as they are stored, or turn them as their EXIF says."),
-    _choice("transform", KNOWN["transform"], "DCT over the phases in raster order, separable DCT, or none."),
-    _choice("color", KNOWN["color"], "Stored channels."),
-    _choice("dtype", KNOWN["dtype"], "Stored type."),
-    _choice(
-        "compression",
-        COMPRESSION_CHOICES,
-        "Compress blocks, or store them as they are, which is larger and read faster; auto compresses the bands that "
-        "get a quarter smaller.",
+    cloup.option_group(
+        "Images",
+        _number("size", int, "Pixels of the image's side.  [default: 336 for 36 bands, else 224]"),
+        _number("margin", int, "Extra pixels of the side, for random crops and ten crops.  [default: 0]"),
+        _choice("fit", KNOWN["fit"], "Scale both axes to the size (squash), or crop the central square."),
+        _choice("orientation", ORIENTATIONS, "Take images as they are stored, or turn them as their EXIF says."),
+        _choice("color", KNOWN["color"], "Stored channels."),
     ),
-    _number(
-        "quant_step",
-        float,
-        "Quantising step in grey levels.  [default: 3.25 for 36 and 4 bands, 2.75 for 16; for rgb and none 6, 5, 5]",
+    cloup.option_group(
+        "Parts and classes",
+        _number(
+            "val_per_class",
+            int,
+            "Images of each class that become val if the source has none.  [default: 5 %, at most 50]",
+        ),
+        cloup.option(
+            "--classes", "class_list", type=_PATH, help="Take the classes of this list, one a line, in its order."
+        ),
+        _number("min_class_images", int, "Drop classes with fewer images in train.  [default: 0]"),
+        _number("limit", int, "Take at most this number of images of each part, drawn at random.  [default: all]"),
+        _number("seed", int, "Seed of the sample order and of the choice of val.  [default: 0]"),
     ),
-    _number("chroma_quant_step", float, "That of chroma outside of the mean band.  [default: 3 times --quant-step]"),
-    click.option("--bands", callback=_to_bands, help="Write only these bands, as in 0-3,7.  [default: all]"),
-    _number("samples_per_shard", int, "Samples of a shard.  [default: about 1/64 of all, at most 32768]"),
-    _number("samples_per_block", int, "Samples that are compressed together.  [default: 64, or what fits]"),
-    _number(
-        "val_per_class", int, "Images of each class that become val if the source has none.  [default: 5 %, at most 50]"
+    cloup.option_group(
+        "What is stored",
+        _choice("dtype", KNOWN["dtype"], "Stored type."),
+        _number(
+            "quant_step",
+            float,
+            "Quantising step in grey levels.  "
+            "[default: 3.25 for 36 and 4 bands, 2.75 for 16; for rgb and none 6, 5, 5]",
+        ),
+        _number(
+            "chroma_quant_step", float, "That of chroma outside of the mean band.  [default: 3 times --quant-step]"
+        ),
+        _choice(
+            "compression",
+            COMPRESSION_CHOICES,
+            "Compress blocks, or store them as they are, which is larger and read faster; auto compresses the bands "
+            "that get a quarter smaller.",
+        ),
+        _number("samples_per_shard", int, "Samples of a shard.  [default: about 1/64 of all, at most 32768]"),
+        _number("samples_per_block", int, "Samples that are compressed together.  [default: 64, or what fits]"),
     ),
-    _number("min_class_images", int, "Drop classes with fewer images in train.  [default: 0]"),
-    _number("seed", int, "Seed of the sample order and of the choice of val.  [default: 0]"),
-    _number("limit", int, "Take at most this number of images of each part, drawn at random.  [default: all]"),
 )
-@click.option("--classes", "class_list", type=_PATH, help="Take the classes of this list, one a line, in its order.")
 @_source_options
-@click.option("--out", type=_PATH, help="Folder to write to.  [default: sub<factor>]")
 @_options(
     "workers",
     WorkerOptions,
-    _jobs("all cores, or all that the cluster has"),
-    click.option(
-        "--backend",
-        type=click.Choice(tuple(BACKENDS)),
-        help="loky for this machine, or a kind of cluster.  [default: loky]",
+    cloup.option_group(
+        "Where the work is done",
+        _jobs("all cores, or all that the cluster has"),
+        cloup.option(
+            "--backend",
+            type=options.Choice(tuple(BACKENDS)),
+            help="loky for this machine, or a kind of cluster.  [default: loky]",
+        ),
+        cloup.option("--address", help="Address of the cluster, as in tcp://head:8786 (Dask) or auto (Ray)."),
     ),
-    click.option("--address", help="Address of the cluster, as in tcp://head:8786 (Dask) or auto (Ray)."),
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be written and how large; write nothing.")
+@cloup.option("--out", type=_PATH, help="Folder or URL to write to.  [default: sub<factor>]")
+@cloup.option("--dry-run", is_flag=True, help="Say what would be written and how large; write nothing.")
+@options.quiet_option
 def split(
     source: str,
     config: SplitConfig,
@@ -174,6 +197,7 @@ def split(
     out: str | None,
     workers: WorkerOptions,
     dry_run: bool,
+    quiet: bool,
 ) -> None:
     """Cut the images of SOURCE into spectral bands, each a sharded data set of its own.
 
@@ -182,38 +206,49 @@ def split(
     """
     from . import commands
 
-    commands.split(source, config, class_list, source_options, out, workers, dry_run)
+    commands.split(source, config, class_list, source_options, out, workers, dry_run, quiet)
 
 
 @cli.command()
 @click.argument("data", type=_PATH)
-def info(data: str) -> None:
+@options.json_option("its manifest")
+def info(data: str, as_json: bool) -> None:
     """Print what a split or a band contains."""
     from . import commands
 
-    commands.info(data)
+    commands.info(data, as_json)
 
 
-@cli.command()
+@cli.command(short_help="Check every shard, and that all bands hold the same images.")
 @click.argument("data", type=_PATH)
 @_jobs("all cores")
-@click.option("--against", type=_PATH, help="Compare images rebuilt from the bands with this source.")
-@click.option("--samples", type=click.IntRange(1), default=100, show_default=True, help="Images to compare.")
+@cloup.option("--against", type=_PATH, help="Compare images rebuilt from the bands with this source.")
+@cloup.option("--samples", type=click.IntRange(1), default=100, show_default=True, help="Images to compare.")
+@options.json_option("what was checked, and what is wrong,")
+@options.quiet_option
 @_source_options
-def verify(data: str, jobs: int | None, against: str | None, samples: int, source_options: SourceOptions) -> None:
+def verify(
+    data: str,
+    jobs: int | None,
+    against: str | None,
+    samples: int,
+    source_options: SourceOptions,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Check every shard of a split or a band: counts, sizes, SHA-256, decoding, and that bands agree.
 
     Exits with 1 and names each bad shard, or image, if anything is wrong.
     """
     from . import commands
 
-    commands.verify(data, jobs, against, samples, source_options)
+    commands.verify(data, jobs, against, samples, source_options, as_json, quiet)
 
 
-@cli.command()
+@cli.command(short_help="Draw some images beside their bands.")
 @click.argument("data", type=_PATH)
-@click.option("--out", type=click.Path(path_type=Path), default="preview.png", show_default=True, help="File to write.")
-@click.option("--images", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of images.")
+@cloup.option("--out", type=click.Path(path_type=Path), default="preview.png", show_default=True, help="File to write.")
+@cloup.option("--images", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of images.")
 def preview(data: str, out: Path, images: int) -> None:
     """Draw some images, rebuilt from all bands, beside their bands."""
     from . import commands

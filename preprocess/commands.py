@@ -11,15 +11,18 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from ..shards_manifest.runtime.cli_runner import counted, human_bytes
+from ..shards_manifest.dataset import open_data
+from ..shards_manifest.manifest import canonical_json, dump
+from ..shards_manifest.runtime.cli_runner import counted, human_bytes, speaker
 from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import is_url, shown
 from ..shards_manifest.storage.opening import open_store
 from .config import DEFAULT_BLOCK, SourceOptions, SplitConfig, WorkerOptions
 from .errors import DestinationError
-from .inspection.fidelity import fidelity
+from .inspection.fidelity import Fidelity, fidelity
 from .inspection.info import describe
 from .inspection.preview import preview as draw_preview
+from .inspection.verify import VerifyReport
 from .inspection.verify import verify as verify_data
 from .sources import scratch_folder
 from .split.class_filter import class_note, read_class_list
@@ -41,6 +44,7 @@ def split(
     out: str | None,
     workers: WorkerOptions,
     dry_run: bool,
+    quiet: bool = False,
 ) -> None:
     """Split a source, or say what a split would write.
 
@@ -52,7 +56,9 @@ def split(
         out: Destination; None for sub<factor>.
         workers: Where the rows are computed.
         dry_run: Write nothing.
+        quiet: Print problems and the result only.
     """
+    say = speaker(quiet)
     local = workers.backend == "loky"
     backend = Backend(workers.backend, workers.address, workers.jobs or (_cores() if local else -1))
     resolved = replace(config, classes=read_class_list(class_list) if class_list else ()).resolved()
@@ -68,24 +74,28 @@ def split(
     check_outside(source, named or scratch, "--scratch")
     unshared = not local and is_url(out) and not named
     source_options = replace(source_options, scratch="" if unshared else scratch)
-    with tqdm(unit="img", desc=f"scan {shown(source)}", mininterval=_interval(), delay=1, leave=False) as bar:
+    label = f"scan {shown(source)}"
+    with tqdm(unit="img", desc=label, mininterval=_interval(), delay=1, leave=False, disable=quiet) as bar:
         job = prepare(source, resolved, source_options, out, bar.update)
     for line in (*summary(job), *job.listing.notes, class_note(resolved, len(job.listing.classes))):
         if line:
-            click.echo(line)
+            say(line)
     job, note = choose_compression(job, open_store(out))
     if note:
-        click.echo(note)
+        say(note)
     if dry_run:
         _print_estimate(job, out)
     else:
-        _write_split(job, out, backend)
+        _write_split(job, out, backend, quiet)
     shutil.rmtree(scratch, ignore_errors=True)  # a run that fails leaves it to the next run
 
 
-def _write_split(job: Job, out: str, backend: Backend) -> None:
-    with SplitProgress(f"split to {out}", sum(job.samples.values())) as progress:
-        outcome = run_split(job, out, backend, progress)
+def _write_split(job: Job, out: str, backend: Backend, quiet: bool) -> None:
+    if quiet:
+        outcome = run_split(job, out, backend)
+    else:
+        with SplitProgress(f"split to {out}", sum(job.samples.values())) as progress:
+            outcome = run_split(job, out, backend, progress)
     counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
     listed = f", listed in {out}/rejects.jsonl" if outcome.rejects else ""
     click.echo(
@@ -120,12 +130,20 @@ def _print_estimate(job: Job, out: str) -> None:
     click.echo(f"  about {human_bytes(total)}: {each} an image in all bands, measured on {found.measured} images")
 
 
-def info(data: str) -> None:
-    """Print what a split or a band contains."""
-    click.echo(describe(data))
+def info(data: str, as_json: bool = False) -> None:
+    """Print what a split or a band contains, in lines or as its manifest."""
+    click.echo(dump(open_data(data)[1]).decode(), nl=False) if as_json else click.echo(describe(data))
 
 
-def verify(data: str, jobs: int | None, against: str | None, samples: int, source_options: SourceOptions) -> None:
+def verify(
+    data: str,
+    jobs: int | None,
+    against: str | None,
+    samples: int,
+    source_options: SourceOptions,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
     """Check a split or a band; end with exit code 1 if anything is wrong.
 
     Args:
@@ -134,10 +152,25 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int, sourc
         against: Source to compare rebuilt images with; None not to compare.
         samples: Images to compare.
         source_options: What the user says about the source.
+        as_json: Print one JSON object.
+        quiet: Show no progress.
     """
     name = shown(data)
-    with tqdm(unit="shard", desc=f"verify {name}", mininterval=_interval()) as bar:
+    with tqdm(unit="shard", desc=f"verify {name}", mininterval=_interval(), disable=quiet) as bar:
         report = verify_data(data, jobs or _cores(), bar.update)
+    compared = _compare(data, against, samples, source_options) if against and not report.bad else None
+    if as_json:
+        found = {**vars(report), "compared": compared and compared.to_json()}
+        click.echo(canonical_json(found).decode(), nl=False)
+    else:
+        _print_verified(name, report)
+        if against and compared:
+            _print_compared(name, shown(against), compared)
+    if report.bad or (compared and compared.bad):
+        raise SystemExit(1)
+
+
+def _print_verified(name: str, report: VerifyReport) -> None:
     for sentence in report.bad:
         click.echo(sentence, err=True)
     if report.bad:
@@ -146,31 +179,31 @@ def verify(data: str, jobs: int | None, against: str | None, samples: int, sourc
             "or delete them and run the same split again",
             err=True,
         )
-        raise SystemExit(1)
-    click.echo(
-        f"{name}: {report.shards} shards, {report.samples} samples a band, {human_bytes(report.bytes)}: all good"
-    )
-    if against is not None:
-        _compare(data, against, samples, source_options)
+    else:
+        size = human_bytes(report.bytes)
+        click.echo(f"{name}: {report.shards} shards, {report.samples} samples a band, {size}: all good")
 
 
-def _compare(data: str, source: str, samples: int, options: SourceOptions) -> None:
+def _compare(data: str, source: str, samples: int, options: SourceOptions) -> Fidelity:
     scratch = scratch_folder(options.scratch, f"{data}-verify", source) if options.scratch else None
     found = fidelity(data, source, samples, options=replace(options, scratch=scratch))
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
+    return found
+
+
+def _print_compared(name: str, source: str, found: Fidelity) -> None:
     for sentence in found.bad:
         click.echo(sentence, err=True)
     if len(found.psnr):
         worst = int(found.psnr.argmin())
         click.echo(
-            f"{shown(data)}: {len(found.psnr)} images rebuilt from all bands, PSNR against {shown(source)}: mean "
+            f"{name}: {len(found.psnr)} images rebuilt from all bands, PSNR against {source}: mean "
             f"{found.psnr.mean():.2f} dB, of the mean error {found.of_mean_error:.2f} dB, "
             f"least {found.psnr[worst]:.2f} dB ({found.keys[worst]})"
         )
     if found.bad:
-        click.echo(f"{shown(data)}: {len(found.bad)} images are not those of {shown(source)}", err=True)
-        raise SystemExit(1)
+        click.echo(f"{name}: {len(found.bad)} images are not those of {source}", err=True)
 
 
 def preview(data: str, out: Path, images: int) -> None:

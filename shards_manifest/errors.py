@@ -11,6 +11,9 @@ SpectralError               a problem the user can act on; its text is one sente
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SpectralError(Exception):
     """A problem with the input or the environment; commands print it and exit with code 2."""
@@ -34,3 +37,9 @@ class BackendError(SpectralError):
 
 class WorkerLostError(BackendError):
     """A process that did a task was killed, perhaps for lack of memory."""
+
+
+def did_you_mean(word: str, words: Iterable[object]) -> str:
+    """Return a question that names the word most like a mistyped one, after a semicolon; nothing if none is like it."""
+    found = difflib.get_close_matches(word, list(map(str, words)), 1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..shards_manifest.errors import did_you_mean
 from ..shards_manifest.manifest import band_folder
 from .errors import TrainError
 from .networks import PLANES
@@ -84,4 +85,4 @@ def _parse_item(text: str, item: str, available: Sequence[int]) -> list[tuple[tu
         repeats = int(one[2] or 1)
         if bands and len(set(bands)) == len(bands) and 1 <= repeats <= MOST_REPEATS:
             return [(tuple(sorted(bands)), repeats)]
-    raise TrainError(f"--bands {text}: {item!r} is not understood: {GRAMMAR}")
+    raise TrainError(f"--bands {text}: {item!r} is not understood: {GRAMMAR}{did_you_mean(item, (EACH, STACK))}")

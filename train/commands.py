@@ -1,4 +1,4 @@
-"""What spectral-train and spectral-ensemble do. cli.py and ensemble_cli.py load this when a command runs."""
+"""What spectral-train does. cli.py loads this when a command runs."""
 
 from __future__ import annotations
 
@@ -17,29 +17,23 @@ import torch
 from ..shards_manifest.dataset import open_bands, open_data
 from ..shards_manifest.errors import SpectralError
 from ..shards_manifest.manifest import BandManifest, SplitManifest, band_folder, canonical_json
-from ..shards_manifest.runtime.cli_runner import human_bytes
+from ..shards_manifest.runtime.cli_runner import speaker
 from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import joined, shown
-from ..shards_manifest.storage.local import LocalStore
 from . import recipes
 from .band_sets import EACH, BandSet, parse_band_sets
 from .config import TrainPlan
 from .data.sampler import LEAST_HOLDOUT
 from .distributed import Ranks
 from .engine.evaluate import evaluate_checkpoint
-from .ensemble.export import check_target, export, load_ensemble
-from .ensemble.members import FinishedRun, find_runs
-from .ensemble.report import markdown, plot
-from .ensemble.rules import RULES, SPACES
-from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
-from .errors import EnsembleError, TrainError
+from .errors import TrainError
 from .launch.budget import DEFAULT_BUDGET, Cost, suggestions, two_kinds
 from .launch.budget import text as budget_text
 from .launch.launcher import TrainJob, TrainOutcome, train_networks, train_one
 from .launch.progress import progress_table
 from .networks import NetworkOptions
 from .networks.profile import describe
-from .options import EnsembleOptions, LaunchOptions, TrainOptions
+from .options import LaunchOptions, TrainOptions
 from .runs.run_folder import local_folder, run_path, split_runs_path
 from .runs.run_record import Result
 
@@ -72,21 +66,21 @@ def train(options: TrainOptions) -> None:
     plan, notes = _make_plan(options, manifest)
     jobs, more = _jobs(options, plan, manifest)
     ranks = Ranks.from_environment()
-    if ranks.is_rank0 and not options.evaluate:
+    if ranks.is_rank0 and not (options.evaluate or options.as_json or options.quiet):
         for note in (*notes, *more):
             click.echo(note)
     if options.budget is not None:
-        click.echo(_budget(options.shards, plan, options.budget))
+        click.echo(_budget(options.shards, plan, options.budget, options.as_json))
         return
     if options.describe:
-        click.echo(_profile(jobs))
+        click.echo(_profile(jobs, options.as_json))
         return
     here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
     with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
         if options.evaluate:
-            _evaluate(options.shards, Path(options.evaluate), plan, options.ten_crop, ranks)
+            _evaluate(options, plan, ranks)
         else:
-            _train(jobs, plan, ranks, options.launch)
+            _train(jobs, plan, ranks, options)
 
 
 def _check_together(options: TrainOptions) -> None:
@@ -94,6 +88,8 @@ def _check_together(options: TrainOptions) -> None:
         given := [name for name in options.given if name in {*CHOOSE_NETWORKS, "describe", "evaluate"}]
     ):
         raise click.UsageError(f"--{given[0].replace('_', '-')} does not go with --budget: leave it out")
+    if options.as_json and not (options.evaluate or options.describe or options.budget is not None):
+        raise click.UsageError("--json belongs to --describe, --budget or --evaluate")
     if not options.evaluate:
         if options.ten_crop:
             raise click.UsageError("--ten-crop belongs to --evaluate")
@@ -194,27 +190,39 @@ def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob
     return TrainJob(networks.name, shards, out, plan, networks.bands)
 
 
-def _profile(jobs: Sequence[TrainJob]) -> str:
+def _profile(jobs: Sequence[TrainJob], as_json: bool) -> str:
     """Return what the networks cost, each kind of them once."""
+    recipe = jobs[0].plan.recipe
     kinds = Counter(
         (each.plan.network, each.plan.network.shape(open_bands(each.shards, each.bands).each)) for each in jobs
     )
-    texts, total = [], 0
-    for (network, shape), several in kinds.items():
-        profile = describe(network, shape)
-        total += several * profile.multiply_adds
-        texts.append(profile.text(jobs[0].plan.recipe) + (f"\n{several} such networks" if several > 1 else ""))
+    profiles = [(describe(network, shape), several) for (network, shape), several in kinds.items()]
+    total = sum(several * profile.multiply_adds for profile, several in profiles)
+    if as_json:
+        each = [{**profile.to_json(recipe), "networks": several} for profile, several in profiles]
+        return _json({"kinds": each, "multiply_adds": total})
+    texts = [
+        profile.text(recipe) + (f"\n{several} such networks" if several > 1 else "") for profile, several in profiles
+    ]
     if len(jobs) > 1:
         texts.append(f"{len(jobs)} networks: {total / 1e9:.3f} G multiply-adds an image in all")
     return "\n".join(texts)
 
 
-def _budget(shards: str, plan: TrainPlan, budget: float) -> str:
+def _budget(shards: str, plan: TrainPlan, budget: float, as_json: bool) -> str:
     """Return which networks to train on a split for a cost."""
     bands, cost = _costed(shards, plan)
     if len(bands) == 1 or "train" not in bands[0].parts:
         raise TrainError(f"--budget: {shown(shards)} has to be a split of several bands with a train part")
-    return budget_text(shown(shards), bands, suggestions(bands, cost, budget), budget)
+    found = suggestions(bands, cost, budget)
+    if as_json:
+        ways = [[each.to_json(shown(shards)) for each in way] for way in found]
+        return _json({"budget": budget, "ways": ways})
+    return budget_text(shown(shards), bands, found, budget)
+
+
+def _json(value: object) -> str:
+    return canonical_json(value).decode().rstrip("\n")
 
 
 def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]:
@@ -225,20 +233,27 @@ def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]
     return bands, Cost(plan.network.name, plan.recipe, 1 - kept)
 
 
-def _evaluate(shards: str, path: Path, plan: TrainPlan, ten_crop: bool, ranks: Ranks) -> None:
-    found = evaluate_checkpoint(shards, path, plan, ten_crop, ranks)
-    if ranks.is_rank0:
-        lost = f", {found.lost} samples lost" if found.lost else ""
-        crops = "ten crops" if ten_crop else "centre crop"
-        click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
+def _evaluate(options: TrainOptions, plan: TrainPlan, ranks: Ranks) -> None:
+    path = Path(options.evaluate or "")
+    found = evaluate_checkpoint(options.shards, path, plan, options.ten_crop, ranks)
+    if not ranks.is_rank0:
+        return
+    if options.as_json:
+        scores = {name: getattr(found, name) for name in ("top1", "top5", "loss", "lost")}
+        click.echo(_json({**scores, "checkpoint": str(path), "ten_crop": options.ten_crop}))
+        return
+    lost = f", {found.lost} samples lost" if found.lost else ""
+    crops = "ten crops" if options.ten_crop else "centre crop"
+    click.echo(f"{path}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, loss {found.loss:.3f}, {crops}{lost}")
 
 
-def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOptions) -> None:
+def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOptions) -> None:
     """Train networks.
 
     Raises:
         TrainError: if one failed.
     """
+    launch, say = options.launch, speaker(options.quiet or not ranks.is_rank0)
     backend = _backend(plan, len(jobs), launch)
     if backend is not None:  # how many meet on a machine of a cluster is not known
         at_once = backend.jobs if launch.on_this_machine else None
@@ -262,31 +277,29 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, launch: LaunchOp
 
     def train_in_turn() -> Iterator[TrainOutcome]:
         for job in jobs:
-            if ranks.is_rank0:
-                click.echo(_heading([job]))
-            outcome = train_one(job, quiet=not ranks.is_rank0, ranks=ranks)
+            say(_heading([job]))
+            outcome = train_one(job, quiet=options.quiet or not ranks.is_rank0, ranks=ranks)
             if outcome.failure and (len(jobs) == 1 or ranks.world_size > 1):  # ranks have lost each other
                 raise TrainError(outcome.failure)
             print_outcome(outcome)
             yield outcome
 
-    if ranks.is_rank0:
-        click.echo(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
+    say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
     if backend is None:
         outcomes = list(train_in_turn())
-        if ranks.is_rank0 and len(jobs) > 1:
+        if ranks.is_rank0 and len(jobs) > 1 and not options.quiet:
             states = {outcome.name: "failed" if outcome.failure else "done" for outcome in outcomes}
             click.echo(progress_table({job.name: job.out for job in jobs}, plan.recipe.epochs, states), err=True)
     else:
-        click.echo(_heading(jobs))
-        outcomes = list(train_networks(jobs, backend, plan.recipe.epochs, print_outcome))
+        say(_heading(jobs))
+        outcomes = list(train_networks(jobs, backend, plan.recipe.epochs, print_outcome, options.quiet))
     if failed := [outcome.name for outcome in outcomes if outcome.failure]:
         what = f"{len(failed)} of {len(jobs)} networks failed ({', '.join(failed)})"
         how = "run the same command again" + (", without --no-resume," if plan.restart else "")
         raise TrainError(f"{what}: see above, and {how} to train what is missing")
-    if len(jobs) > 1 and ranks.is_rank0:
+    if len(jobs) > 1:
         root = jobs[0].out.parent
-        click.echo(f"all {len(jobs)} networks are in {root}: fuse them with spectral-ensemble {root}")
+        say(f"all {len(jobs)} networks are in {root}: fuse them with spectral-ensemble {root}")
 
 
 def _backend(plan: TrainPlan, networks: int, launch: LaunchOptions) -> Backend | None:
@@ -326,44 +339,3 @@ def _summary(result: Result) -> str:
     if result.top1 is None or result.top5 is None:
         return f"train top-1 {result.train_top1:.2%}, not evaluated"
     return f"top-1 {result.top1:.2%}, top-5 {result.top5:.2%}"
-
-
-def fuse(options: EnsembleOptions) -> None:
-    """Fuse the finished runs of a split, write the report, and export the chosen set if that is wanted.
-
-    Raises:
-        UsageError: if options do not go together.
-        SpectralError: if anything else is wrong with the options or the runs.
-    """
-    folders = [local_folder(path) for path in options.runs]
-    if options.rule and not options.export:
-        raise click.UsageError("--rule belongs to --export")
-    target = local_folder(options.export) if options.export else None
-    if target:
-        check_target(target)
-    runs = find_runs(*folders)
-    report = score_ensemble(runs, options.rank_on, local_folder(options.baseline) if options.baseline else None)
-    store = LocalStore(local_folder(options.out) if options.out else folders[0])
-    text = markdown(report)
-    store.write("ensemble.md", text.encode())
-    store.write("ensemble.json", canonical_json(report.to_json()))
-    store.write("ensemble.png", plot(report))
-    click.echo(text)
-    click.echo(
-        f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
-        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%}"
-    )
-    click.echo(f"table, JSON and plot: {store}/ensemble.md, .json, .png")
-    if target:
-        _export(report, runs, target, options.rule)
-
-
-def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, rule: str | None) -> None:
-    score = exported_score(report.rules, RULES[rule]) if rule else report.default
-    if score is None:
-        there = ", ".join(dict.fromkeys(each.rule for each in report.rules))
-        raise EnsembleError(f"--rule {rule}: choose {there}")
-    model, info = load_ensemble(runs, score.weights, SPACES[score.space])
-    size = export(model, info, target)
-    names = ", ".join(member.name for member in info.members)
-    click.echo(f"{target}: {len(info.members)} members ({names}), {score.rule} weights, {human_bytes(size)}")

@@ -1,33 +1,37 @@
-"""spectral-ensemble: fuse the runs of a split. commands.py does the work."""
+"""spectral-ensemble: fuse the runs of a split. ensemble_commands.py does the work."""
 
 from __future__ import annotations
 
 import click
+import cloup
 
 from ..shards_manifest.runtime import cli_runner
+from ..shards_manifest.runtime.options import CONTEXT, Choice, json_option, quiet_option
 from .ensemble.rules import RANK_ON, RULES
 from .errors import needs_train_extra
 from .options import EnsembleOptions
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@cloup.command("ensemble", context_settings=CONTEXT, epilog=cli_runner.EXIT_CODES)
 @click.version_option(package_name="spectral-shards", prog_name="spectral-ensemble")
 @click.argument("runs", type=click.Path(), nargs=-1, required=True)
-@click.option("--out", type=click.Path(), help="Folder for the report.  [default: the first of RUNS]")
-@click.option(
+@cloup.option("--out", type=click.Path(), help="Folder for the report.  [default: the first of RUNS]")
+@cloup.option(
     "--rank-on",
-    type=click.Choice(tuple(RANK_ON)),
+    type=Choice(tuple(RANK_ON)),
     help="What members are ranked, chosen and weighted on: "
     f"{'; '.join(f'{entry.name}: {entry.help}' for entry in RANK_ON.values())}.  "
     "[default: holdout, or halves where a run has no holdout samples]",
 )
-@click.option("--baseline", type=click.Path(), help="Run of a network that saw the whole images, to compare with.")
-@click.option("--export", type=click.Path(), help="Write the chosen set as one model: FILE.pt2 or FILE.onnx.")
-@click.option(
+@cloup.option("--baseline", type=click.Path(), help="Run of a network that saw the whole images, to compare with.")
+@cloup.option("--export", type=click.Path(), help="Write the chosen set as one model: FILE.pt2 or FILE.onnx.")
+@cloup.option(
     "--rule",
-    type=click.Choice(tuple(RULES)),
+    type=Choice(tuple(RULES)),
     help="With --export: the rule that it chooses and fuses by.  [default: the report's default]",
 )
+@json_option("the report")
+@quiet_option
 def cli(
     runs: tuple[str, ...],
     out: str | None,
@@ -35,6 +39,8 @@ def cli(
     baseline: str | None,
     export: str | None,
     rule: str | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Choose which finished runs to fuse, and fuse them.
 
@@ -42,9 +48,9 @@ def cli(
     first of them, or into --out.
     """
     with needs_train_extra():
-        from .commands import fuse
+        from .ensemble_commands import fuse
 
-        fuse(EnsembleOptions(runs, out, rank_on, baseline, export, rule))
+        fuse(EnsembleOptions(runs, out, rank_on, baseline, export, rule, as_json, quiet))
 
 
 def main() -> None:

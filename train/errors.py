@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from ..shards_manifest.errors import SpectralError
 
-TRAIN_EXTRA = ("torch", "torchvision", "matplotlib", "tomli")  # what `pip install .` alone does not install
+TRAIN_EXTRA = ("torch", "torchvision", "matplotlib", "plotly", "tomli")  # what `pip install .` alone does not install
 
 
 class TrainError(SpectralError):

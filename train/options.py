@@ -75,6 +75,8 @@ class TrainOptions:
         budget: print which networks fit this cost, and train nothing; None to train.
         evaluate: checkpoint to evaluate, in place of training.
         ten_crop: evaluate on ten crops.
+        as_json: print what describe, budget or evaluate found as JSON.
+        quiet: print problems and results only.
         given: names of the options that are on the command line, in its order.
     """
 
@@ -90,6 +92,8 @@ class TrainOptions:
     budget: float | None
     evaluate: str | None
     ten_crop: bool
+    as_json: bool
+    quiet: bool
     given: tuple[str, ...]
 
     @staticmethod
@@ -126,6 +130,8 @@ class TrainOptions:
             budget=values["budget"],
             evaluate=values["evaluate"],
             ten_crop=values["ten_crop"],
+            as_json=values["as_json"],
+            quiet=values["quiet"],
             given=given,
         )
 
@@ -141,6 +147,8 @@ class EnsembleOptions:
         baseline: run folder of a network that saw the whole images.
         export: file to write the ensemble to as one model.
         rule: one of ensemble.rules.RULES, for the export; None for the default rule.
+        as_json: print the report as JSON.
+        quiet: print the result only.
     """
 
     runs: tuple[str, ...]
@@ -149,3 +157,5 @@ class EnsembleOptions:
     baseline: str | None
     export: str | None
     rule: str | None
+    as_json: bool = False
+    quiet: bool = False

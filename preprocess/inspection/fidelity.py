@@ -47,6 +47,11 @@ class Fidelity:
         """PSNR of the mean squared error over all images."""
         return float(-10 * np.log10(np.mean(10 ** (-self.psnr / 10))))
 
+    def to_json(self) -> dict[str, object]:
+        """Return it as values of JSON; what is infinite, for images without any error, is null."""
+        finite = [float(value) if np.isfinite(value) else None for value in self.psnr]
+        return {"psnr": dict(zip(self.keys, finite, strict=True)), "bad": list(self.bad)}
+
 
 def fidelity(
     data: str | os.PathLike[str],

@@ -11,6 +11,10 @@ import click
 from ..errors import SpectralError
 
 TERMINATED = 143
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 what was checked is damaged; 2 a problem, and one sentence that says what to do; "
+    "130 Ctrl-C; 143 SIGTERM."
+)
 INTERRUPTED = "Interrupted: run the same command again to go on"
 
 
@@ -46,6 +50,11 @@ def run(command: Callable[..., Any], restart: str = "") -> None:
         click.echo(f"Error: {error.strerror or error}{where}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def speaker(quiet: bool) -> Callable[[str], None]:
+    """Return what prints information that a quiet command leaves out."""
+    return (lambda text: None) if quiet else click.echo
 
 
 def counted(count: int, noun: str) -> str:

@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def program(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run an installed program as a user does."""
+def program(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run an installed program as a user does; `env` is added to the environment."""
     name, *rest = map(str, arguments)
     path = Path(sys.executable).with_name(name)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [str(path), *rest], capture_output=True, text=True, timeout=300, env=environment, **options
     )

@@ -14,7 +14,7 @@ import pytest
 
 from support.splits import ROOT
 
-FOLDERS = ("preprocess", "shards_manifest", "train")
+FOLDERS = ("preprocess", "report", "shards_manifest", "train")
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_{}(sys.argv[1]))"
 
 
@@ -29,9 +29,10 @@ def sources() -> Iterator[str]:
     """What is installed of the checkout, by its path below the import name."""
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi", ".toml"):
+            if path.suffix in (".css", ".js", ".py", ".pyi", ".toml"):
                 yield f"spectral_shards/{path.relative_to(ROOT)}"
     yield "spectral_shards/__init__.py"
+    yield "spectral_shards/cli.py"
     yield "spectral_shards/py.typed"
 
 

@@ -79,7 +79,7 @@ def test_samples_by_their_numbers_are_those_of_the_blocks(plan: EpochSampler, ep
     st.integers(0, 70),
 )
 def test_philox_is_that_of_numpy(key: tuple[int, int], third: int, fourth: list[int], count: int) -> None:
-    found = philox.raw(key, (third, np.array(fourth, np.uint64)), count)
+    found = philox.words(key, third, np.array(fourth, np.uint64), count)
     assert found.shape == (len(fourth), count)
     for row, number in zip(found, fourth, strict=True):
         bits = np.random.Philox(key=np.array(key, np.uint64), counter=np.array([0, 0, third, number], np.uint64))

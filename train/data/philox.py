@@ -18,28 +18,28 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 Words = NDArray[np.uint64]
 
 
-def raw(key: tuple[int, int], high: tuple[int, Words], count: int) -> Words:
-    """Return what `Philox(key=key, counter=[0, 0, high[0], h]).random_raw(count)` gives, for every h of high[1].
+def words(key: tuple[int, int], third: int, fourth: Words, count: int) -> Words:
+    """Return what `Philox(key=key, counter=[0, 0, third, each]).random_raw(count)` gives, for each of `fourth`.
 
     Args:
         key: Two words, from 0 to 2**64 - 1.
-        high: The third word of the counters, and their fourth words: uint64 (n,).
+        third: The third word of all counters.
+        fourth: The fourth word of each counter: uint64 (n,).
         count: Values wanted of each.
 
     Returns:
         uint64 (n, count).
     """
-    third, fourth = high
     blocks = -(-count // 4)  # of four words
     first = np.tile(np.arange(1, blocks + 1, dtype=np.uint64), len(fourth))  # NumPy counts before it draws
-    words = [first, np.zeros_like(first), np.full_like(first, third), np.repeat(fourth, blocks)]
+    state = [first, np.zeros_like(first), np.full_like(first, third), np.repeat(fourth, blocks)]
     keys = list(key)
     for _ in range(_ROUNDS):
-        high0, low0 = _product(words[0], _MULTIPLIERS[0])
-        high1, low1 = _product(words[2], _MULTIPLIERS[1])
-        words = [high1 ^ words[1] ^ np.uint64(keys[0]), low1, high0 ^ words[3] ^ np.uint64(keys[1]), low0]
+        high0, low0 = _product(state[0], _MULTIPLIERS[0])
+        high1, low1 = _product(state[2], _MULTIPLIERS[1])
+        state = [high1 ^ state[1] ^ np.uint64(keys[0]), low1, high0 ^ state[3] ^ np.uint64(keys[1]), low0]
         keys = [(word + step) % _WORD for word, step in zip(keys, _WEYL, strict=True)]
-    return np.stack(words, 1).reshape(len(fourth), 4 * blocks)[:, :count]
+    return np.stack(state, 1).reshape(len(fourth), 4 * blocks)[:, :count]
 
 
 def _product(words: Words, factor: int) -> tuple[Words, Words]:

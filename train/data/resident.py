@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -35,6 +35,10 @@ class ResidentPart(Protocol):
 
     def has(self, block: int) -> bool:
         """Return whether a block has arrived."""
+        ...
+
+    def expect(self, order: Iterable[int]) -> None:
+        """Prepare for blocks that will arrive, in their order."""
         ...
 
     def add(self, blocks: Blocks, fetched: Fetched, buffer: DecodeBuffer) -> None:
@@ -90,6 +94,21 @@ class MemoryPart(_Blocks):
         self._arrived = np.frombuffer(memory[:count], np.bool_)
         self._y = np.frombuffer(memory[labels_at : labels_at + 8 * samples], np.int64)
         self._x = np.frombuffer(memory[samples_at:], blocks.dtype).reshape(shape)
+        self._samples_at, self._expected = samples_at, False
+
+    def expect(self, order: Iterable[int]) -> None:
+        """Get memory for blocks ahead of use, in the order in which they will arrive; only the first time."""
+        if not self._expected:
+            self._expected = True
+            bytes_of = self._x.strides[:2]
+            starts, ends = (self._samples_at + bytes_of[1] * each for each in (self._starts, self._ends))
+            bands, arrived = [band * bytes_of[0] for band in range(len(self._x))], self._arrived
+            self._memory.populate(  # of nothing that keeps this part alive
+                slice(int(starts[block]) + band, int(ends[block]) + band)
+                for block in order
+                if not arrived[block]
+                for band in bands
+            )
 
     def has(self, block: int) -> bool:
         """Return whether a block has arrived, by any process."""
@@ -141,6 +160,9 @@ class DevicePart(_Blocks):
         self._x = torch.empty(part_shape(blocks), dtype=dtype, device=device)
         self._y = torch.empty(int(blocks.samples.sum()), dtype=torch.int64, device=device)
         self._arrived = np.zeros(len(blocks.samples), np.bool_)
+
+    def expect(self, order: Iterable[int]) -> None:
+        """Do nothing: the device's memory is there."""
 
     def has(self, block: int) -> bool:
         """Return whether a block has arrived."""
@@ -253,6 +275,10 @@ class ResidentTrainStream:
         """Yield batches up to a block that is lost. Returns the epoch and the batch that come next."""
         stream, buffer = self.stream, DecodeBuffer()
         span = stream.span.share(number, count)
+        if stream.epochs:
+            first = stream.epochs.start
+            reads = stream.sampler.block_reads(first, stream.span, stream.start(first))
+            self.part.expect(read.block for read in reads)
         with stream.blocks.for_reader(count) as blocks:
             for epoch in stream.epochs:
                 batch = stream.start(epoch)
@@ -311,6 +337,7 @@ class ResidentEvalStream:
         stream, part, buffer = self.stream, self.part, DecodeBuffer()
         missing = [block for chosen in stream.batches for block in chosen if not part.has(block)]
         absent = set(missing)
+        part.expect(iter(missing))
         with stream.blocks.for_reader(count) as blocks, closing(blocks.stream(missing)) as fetched:
             for done, chosen in enumerate(stream.batches):
                 try:

@@ -153,7 +153,7 @@ class EpochSampler:
         found = np.empty(int(sizes.sum()), np.int64)
         for size in np.unique(sizes):  # nearly all blocks are full
             chosen = np.flatnonzero(sizes == size)
-            words = philox.raw((self.seed, epoch), (0, blocks[chosen].astype(np.uint64)), int(size))
+            words = philox.words((self.seed, epoch), 0, blocks[chosen].astype(np.uint64), int(size))
             rows = np.argsort(words, axis=1, kind="stable") + self._starts[blocks[chosen], None]
             found[places[chosen, None] + np.arange(size)] = rows
         return found

@@ -13,20 +13,17 @@ import mmap
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 PROC = "/proc"
 PREFIX = "spectral-"
-STEP = 1 << 20  # bytes that get their pages at once
 LEAST_PRIORITY = 19
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, of Linux 5.14
 
 
 class SharedMemory:
     """Memory that every process of this user gets for the same name and size; zeros at first.
-
-    Getting pages from the system takes several times as long as writing to them, so a thread gets them ahead of use.
 
     Args:
         name: What it is for: letters and digits, 200 at most.
@@ -41,7 +38,8 @@ class SharedMemory:
 
     def __init__(self, name: str, size: int) -> None:
         if not hasattr(os, "memfd_create"):
-            self.view = memoryview(mmap.mmap(-1, size))
+            self._mapped = mmap.mmap(-1, size)
+            self.view = memoryview(self._mapped)
             return
         with _one_at_a_time():
             found = _found(f"{PREFIX}{name}", size)
@@ -49,12 +47,18 @@ class SharedMemory:
             try:
                 if found is None:
                     os.ftruncate(descriptor, size)
-                mapped = mmap.mmap(descriptor, size)  # has an open file of its own, which others find
+                self._mapped = mmap.mmap(descriptor, size)  # has an open file of its own, which others find
             finally:
                 os.close(descriptor)
-        self.view = memoryview(mapped)
-        thread = threading.Thread(target=_populate, args=(mapped, weakref.ref(self)), daemon=True)
-        thread.start()
+        self.view = memoryview(self._mapped)
+
+    def populate(self, places: Iterable[slice]) -> None:
+        """Get pages from the system ahead of use, by a thread: that takes several times as long as writing to them.
+
+        Args:
+            places: Of the memory, in the order of use.
+        """
+        threading.Thread(target=_populate, args=(self._mapped, weakref.ref(self), places), daemon=True).start()
 
 
 def is_there(name: str) -> bool:
@@ -67,19 +71,20 @@ def is_there(name: str) -> bool:
     return False
 
 
-def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory]) -> None:
-    """Get pages for all of some memory, as long as it has a user."""
+def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory], places: Iterable[slice]) -> None:
+    """Get pages for places of some memory, as long as it has a user."""
     try:
         madvise = ctypes.CDLL(None).madvise  # Python's own keeps other threads from running
     except (OSError, AttributeError):
         return
     with suppress(OSError):  # only what no other thread wants of the processors
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEAST_PRIORITY)
-    size = len(mapped)
     start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-    for at in range(0, size, STEP):
-        length = ctypes.c_size_t(min(STEP, size - at))
-        if user() is None or madvise(ctypes.c_void_p(start + at), length, _POPULATE_WRITE):
+    for place in places:
+        first = place.start - place.start % mmap.PAGESIZE
+        if user() is None or madvise(
+            ctypes.c_void_p(start + first), ctypes.c_size_t(place.stop - first), _POPULATE_WRITE
+        ):
             break  # an older kernel, or no memory: pages come as they are written to
 
 

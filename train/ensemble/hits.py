@@ -72,6 +72,26 @@ def prefix_hits(
     return hits
 
 
+def fused_classes(
+    logits: Sequence[NDArray[np.float16]], weights: NDArray[np.float64], in_log: bool
+) -> NDArray[np.int64]:
+    """Return the class that an ensemble says for each sample: (samples,).
+
+    Args:
+        logits: of every member: (samples, classes) each.
+        weights: one a member: (members,).
+        in_log: sum log-probabilities, and not probabilities.
+    """
+    said = []
+    for rows in _chunks(*logits[0].shape):
+        fused = torch.zeros(logits[0][rows].shape)
+        for member in np.flatnonzero(weights).tolist():
+            outputs = log_probabilities(logits[member], rows)
+            fused.add_(outputs if in_log else outputs.exp(), alpha=float(weights[member]))
+        said.append(fused.argmax(1).numpy())
+    return np.concatenate(said)
+
+
 def cross_hits(
     samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
 ) -> NDArray[np.bool_]:

@@ -55,6 +55,14 @@ class Suggestion:
         size += f" --width {self.options.width:g}" if self.options.width != 1 else ""
         return f"--bands {self.bands}{size}"
 
+    def command(self, shards: str) -> str:
+        """Return the command that trains them on a split."""
+        return f"spectral-train --shards {shards} --network {self.options.name} {self.command_options}"
+
+    def to_json(self, shards: str) -> dict[str, object]:
+        """Return it as values of JSON, with its command."""
+        return {**vars(self), "options": vars(self.options), "command": self.command(shards)}
+
 
 def whole_image(bands: Sequence[BandManifest]) -> InputShape:
     """Return the shape of the network of whole images that budgets are measured by."""
@@ -214,7 +222,7 @@ def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Su
             lines += [
                 f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"
                 f"   {each.step_bytes / MIB:12,.0f} MiB",
-                f"    spectral-train --shards {shards} --network {name} {each.command_options}",
+                f"    {each.command(shards)}",
             ]
         if len(way) > 1:
             lines.append("or one kind:")

@@ -156,7 +156,11 @@ def _on_free_gpu(job: TrainJob) -> Iterator[TrainJob]:
 
 
 def train_networks(
-    jobs: Sequence[TrainJob], backend: Backend, epochs: int, on_outcome: Callable[[TrainOutcome], None]
+    jobs: Sequence[TrainJob],
+    backend: Backend,
+    epochs: int,
+    on_outcome: Callable[[TrainOutcome], None],
+    quiet: bool = False,
 ) -> Iterator[TrainOutcome]:
     """Train networks at once, in other processes, and show how far they are.
 
@@ -168,6 +172,7 @@ def train_networks(
         backend: where they are trained; isolated from this process.
         epochs: of the recipe.
         on_outcome: prints an outcome.
+        quiet: show nothing else.
 
     Yields:
         The outcomes, as they come.
@@ -184,7 +189,7 @@ def train_networks(
         _without_stop_file_after(stop_file, backend),
         stop.catching_signals(),
         stop.deferred(),
-        ProgressBoard({job.name: job.out for job in jobs}, epochs, stop, stop_file) as board,
+        ProgressBoard({job.name: job.out for job in jobs}, epochs, stop, stop_file, quiet) as board,
         TemporaryDirectory() as gpu_locks,
     ):
 

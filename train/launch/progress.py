@@ -141,9 +141,13 @@ class ProgressBoard:
         epochs: of the recipe.
         stop: the request to stop of this process.
         stop_file: the file that stops the networks.
+        quiet: show nothing; the thread passes requests on all the same.
     """
 
-    def __init__(self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path) -> None:
+    def __init__(
+        self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path, quiet: bool = False
+    ) -> None:
+        self._quiet = quiet
         self._runs, self._epochs, self._stop, self._stop_file = runs, epochs, stop, stop_file
         self._states: dict[str, str] = {}
         self._started = time.time()
@@ -192,6 +196,8 @@ class ProgressBoard:
                     self._show()
 
     def _show(self, last: bool = False) -> None:
+        if self._quiet:
+            return
         with self._writing:
             text = progress_table(self._runs, self._epochs, self._states, None if last else self._started)
             if text == self._shown and not last:

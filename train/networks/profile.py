@@ -59,6 +59,17 @@ class NetworkProfile:
             )
         )
 
+    def to_json(self, recipe: Recipe) -> dict[str, object]:
+        """Return the profile as values of JSON."""
+        return {
+            "network": vars(self.options),
+            "inputs": vars(self.shape),
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "multiply_adds": self.multiply_adds,
+            "training_bytes": self.training_bytes(recipe),
+        }
+
 
 @lru_cache(maxsize=512)  # building a network takes a while, and choosing one asks for many
 def multiply_adds(options: NetworkOptions, shape: InputShape) -> int:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ...shards_manifest.errors import did_you_mean
 from ..errors import TrainError
 from .fitting import Origin, fit, fit_plane, remarks
 from .recipe import FIELDS, OPTIMIZERS, OPTIONS, SCHEDULES, Recipe
@@ -93,7 +94,9 @@ def _read(name: str) -> Recipe:
     elif name.endswith(".toml"):
         text = _text(Path(name))
     else:
-        raise TrainError(f"--recipe {name}: choose {', '.join(names())}, or a file that ends with .toml")
+        raise TrainError(
+            f"--recipe {name}: choose {', '.join(names())}, or a file that ends with .toml{did_you_mean(name, names())}"
+        )
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -102,7 +105,9 @@ def _read(name: str) -> Recipe:
     for key, value in values.items():
         wanted = FIELDS[key].kind if key in FIELDS else None
         if wanted is None:
-            raise TrainError(f"--recipe {name} has the unknown field {key}: choose {', '.join(FIELDS)}")
+            raise TrainError(
+                f"--recipe {name} has the unknown field {key}: choose {', '.join(FIELDS)}{did_you_mean(key, FIELDS)}"
+            )
         if wanted is float and type(value) is int and abs(value) < 2**1023:
             values[key] = float(value)
         elif type(value) is not wanted:

@@ -1,0 +1,1 @@
+"""spectral report: a split, its runs and their ensemble as one page."""

@@ -1,0 +1,70 @@
+"""From the paths that a user names to a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..shards_manifest.dataset import Split, open_data
+from ..shards_manifest.errors import FormatError, SpectralError
+from ..shards_manifest.manifest import MANIFEST, SplitManifest
+from ..shards_manifest.storage.address import is_url, shown
+from ..train.ensemble.members import find_runs
+from .content import Page, Section
+from .ensemble_section import ensemble_section
+from .runs_section import RunLog, find_logs, runs_section
+from .split_section import split_section
+
+
+def make_page(paths: Sequence[str], baseline: Path | None = None) -> Page:
+    """Return the page about splits, runs, and the ensemble of the runs that are finished.
+
+    Args:
+        paths: splits, run folders, and folders of run folders.
+        baseline: run of a network that saw the whole images.
+
+    Raises:
+        FormatError: a path is neither.
+        SpectralError: something in them is damaged.
+    """
+    splits: dict[str, Split] = {}
+    logs: list[RunLog] = []
+    folders: list[Path] = []
+    for path in paths:
+        if is_url(path) or (Path(path) / MANIFEST).exists():
+            store, manifest = open_data(path)
+            if not isinstance(manifest, SplitManifest):
+                raise FormatError(f"{shown(path)} is one band: name the folder of the whole split")
+            splits[path] = Split(store, manifest)
+        elif Path(path).is_dir() and (found := find_logs(Path(path))):
+            logs += found
+            folders.append(Path(path))
+        else:
+            raise FormatError(f"{path} is neither a split nor a folder of runs: name what spectral wrote")
+    sections = [split_section(path, split) for path, split in splits.items()]
+    if logs:
+        sections.append(runs_section(logs))
+    if sum(log.record is not None for log in logs) > 1:
+        sections.append(_ensemble(folders, logs, list(splits.values()), baseline))
+    return Page(f"Spectral report: {', '.join(_name(path) for path in paths)}", tuple(sections))
+
+
+def _name(path: str) -> str:
+    return shown(path) if is_url(path) else os.path.basename(os.path.abspath(path))
+
+
+def _ensemble(folders: list[Path], logs: list[RunLog], splits: list[Split], baseline: Path | None) -> Section:
+    """Return the section about the ensemble; a sentence where the runs cannot be fused."""
+    where = " ".join(map(str, folders))
+    try:
+        runs = find_runs(*(log.path for log in logs if log.record is not None))
+        order = runs[0].sample_order.get("val")
+        split = next((each for each in splits if each.manifest.parts.get("val") and _order(each) == order), None)
+        return ensemble_section(runs, split, baseline, where)
+    except SpectralError as error:
+        return Section("The ensemble", (f"The runs are not fused: {error}.",))
+
+
+def _order(split: Split) -> str:
+    return split.manifest.parts["val"].digest

@@ -1,0 +1,141 @@
+"""The section about runs, finished or not: how they learned, and how fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..train.runs.metrics_log import METRICS, STEPS
+from ..train.runs.run_record import RUN, RunRecord, read_run
+from .content import Chart, Item, Section, Table, lines
+
+POINTS = 400  # of a line, at most
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """What a run has written so far.
+
+    Attributes:
+        path: its folder.
+        name: by which it is called.
+        epochs: lines of metrics.jsonl.
+        steps: lines of steps.jsonl.
+        record: how it ended; None while it is trained.
+    """
+
+    path: Path
+    name: str
+    epochs: tuple[dict[str, Any], ...]
+    steps: tuple[dict[str, Any], ...]
+    record: RunRecord | None
+
+
+def find_logs(folder: Path) -> list[RunLog]:
+    """Return the runs in a folder, or the folder's own run: those that have written something, by name."""
+    paths = [folder] if (folder / METRICS).exists() or (folder / STEPS).exists() else sorted(folder.iterdir())
+    return [
+        RunLog(path, path.name, _read(path / METRICS), _read(path / STEPS), _record(path))
+        for path in paths
+        if path.is_dir() and ((path / METRICS).exists() or (path / STEPS).exists())
+    ]
+
+
+def _record(path: Path) -> RunRecord | None:
+    return read_run(path) if (path / RUN).exists() else None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], ...]:
+    """Return the lines of a log. One that is being written may end within a line."""
+    if not path.exists():
+        return ()
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return tuple(found)
+
+
+def runs_section(logs: Sequence[RunLog]) -> Section:
+    """Return the section about some runs."""
+    done = sum(log.record is not None for log in logs)
+    lead = [f"{len(logs)} {'run' if len(logs) == 1 else 'runs'}, {done} finished."]
+    if done < len(logs):
+        lead.append("The others are shown as far as they are.")
+    charts = [
+        _chart(logs, "Loss of the steps", "loss, nats", "loss", steps=True),
+        _chart(logs, "Accuracy on val", "top-1", "val_top1", percent=True),
+        _chart(logs, "Accuracy on the samples of an epoch", "top-1", "train_top1", percent=True),
+        _chart(logs, "Loss on val", "loss, nats", "val_loss"),
+        _chart(logs, "Learning rate", "learning rate", "lr", steps=True),
+        _throughput(logs),
+        _chart(logs, "Waiting for data", "share of the time", "data_wait", percent=True),
+    ]
+    items: tuple[Item, ...] = (_table(logs), *(chart for chart in charts if chart.traces))
+    commands = tuple(command for log in logs if (command := _command(log)))
+    return Section("The runs", tuple(lead), items, tuple(log.name for log in logs), commands)
+
+
+def _chart(
+    logs: Sequence[RunLog], title: str, axis: str, field: str, steps: bool = False, percent: bool = False
+) -> Chart:
+    """Return a line for every run that has a field."""
+    series = {}
+    for log in logs:
+        found = [line for line in (log.steps if steps else log.epochs) if line.get(field) is not None]
+        found = found[:: -(-len(found) // POINTS) or 1]
+        if found:
+            series[log.name] = ([line["samples"] for line in found], [line[field] for line in found])
+    return lines(title, ("samples", axis), series, {"yaxis": {"tickformat": ".1%"}} if percent else None)
+
+
+def _throughput(logs: Sequence[RunLog]) -> Chart:
+    series = {}
+    for log in logs:
+        x, y, before = [], [], 0
+        for line in log.epochs:
+            if line.get("train_seconds"):
+                x.append(line["samples"])
+                y.append((line["samples"] - before) / line["train_seconds"])
+            before = line["samples"]
+        if x:
+            series[log.name] = (x, y)
+    return lines("Speed", ("samples", "samples a second"), series)
+
+
+def _table(logs: Sequence[RunLog]) -> Table:
+    rows = []
+    for log in logs:
+        last = log.epochs[-1] if log.epochs else {}
+        top1 = log.record.result.top1 if log.record else last.get("val_top1")
+        wait = [line["data_wait"] for line in log.epochs if line.get("data_wait") is not None]
+        rows.append(
+            (
+                log.name,
+                str(log.record.identity.options.network) if log.record else "",
+                str(last.get("epoch", 0)),
+                "" if top1 is None else f"{top1:.2%}",
+                f"{log.record.result.seconds:,.0f}" if log.record else "",
+                f"{sum(wait) / len(wait):.2%}" if wait else "",
+                "finished" if log.record else "under way",
+            )
+        )
+    return Table(("run", "network", "epochs", "top-1 on val", "seconds", "waiting", ""), tuple(rows))
+
+
+def _command(log: RunLog) -> str:
+    """Return the command that trains such a run."""
+    if log.record is None:
+        return ""
+    options, bands = log.record.identity.options, log.record.identity.data.bands
+    network = options.network
+    words = [f"spectral train --shards SPLIT --bands {'+'.join(map(str, bands))} --network {network.name}"]
+    words += [f"--inputs {network.inputs}"] if network.inputs != "planes" else []
+    words += [f"--width {network.width:g}"] if network.width != 1 else []
+    words += [f"--stem-stride {network.stem_stride}"] if network.stem_stride else []
+    return " ".join([*words, f"--recipe {log.path}/recipe.toml --seed {options.seed}"])

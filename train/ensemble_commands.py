@@ -1,0 +1,63 @@
+"""What spectral-ensemble does. ensemble_cli.py loads this when the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..shards_manifest.manifest import canonical_json
+from ..shards_manifest.runtime.cli_runner import human_bytes, speaker
+from ..shards_manifest.storage.local import LocalStore
+from .ensemble.export import check_target, export, load_ensemble
+from .ensemble.members import FinishedRun, find_runs
+from .ensemble.report import markdown, plot
+from .ensemble.rules import RULES, SPACES
+from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
+from .errors import EnsembleError
+from .options import EnsembleOptions
+from .runs.run_folder import local_folder
+
+
+def fuse(options: EnsembleOptions) -> None:
+    """Fuse the finished runs of a split, write the report, and export the chosen set if that is wanted.
+
+    Raises:
+        UsageError: if options do not go together.
+        SpectralError: if anything else is wrong with the options or the runs.
+    """
+    folders = [local_folder(path) for path in options.runs]
+    if options.rule and not options.export:
+        raise click.UsageError("--rule belongs to --export")
+    target = local_folder(options.export) if options.export else None
+    if target:
+        check_target(target)
+    runs = find_runs(*folders)
+    report = score_ensemble(runs, options.rank_on, local_folder(options.baseline) if options.baseline else None)
+    store = LocalStore(local_folder(options.out) if options.out else folders[0])
+    text, values = markdown(report), canonical_json(report.to_json())
+    store.write("ensemble.md", text.encode())
+    store.write("ensemble.json", values)
+    store.write("ensemble.png", plot(report))
+    say, result = speaker(options.quiet or options.as_json), speaker(options.as_json)
+    say(text)
+    result(
+        f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
+        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%}"
+    )
+    say(f"table, JSON and plot: {store}/ensemble.md, .json, .png")
+    if target:
+        result(_export(report, runs, target, options.rule))
+    if options.as_json:
+        click.echo(values.decode(), nl=False)
+
+
+def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, rule: str | None) -> str:
+    score = exported_score(report.rules, RULES[rule]) if rule else report.default
+    if score is None:
+        there = ", ".join(dict.fromkeys(each.rule for each in report.rules))
+        raise EnsembleError(f"--rule {rule}: choose {there}")
+    model, info = load_ensemble(runs, score.weights, SPACES[score.space])
+    size = export(model, info, target)
+    names = ", ".join(member.name for member in info.members)
+    return f"{target}: {len(info.members)} members ({names}), {score.rule} weights, {human_bytes(size)}"
