@@ -38,7 +38,7 @@ def photograph() -> NDArray[np.float64]:
     return pixels[top : top + SIDE, left : left + SIDE]
 
 
-def shown(band: NDArray[np.float64], number: int) -> NDArray[np.uint8]:
+def shown(band: NDArray[np.floating], number: int) -> NDArray[np.uint8]:
     """Return a band (3, H, W) as an image: the mean as it is, the others around grey, stretched."""
     pixels = band.transpose(1, 2, 0)
     gain = 0.5 if number == 0 else 3.0
@@ -73,16 +73,20 @@ def draw() -> Figure:
     sheet.set_xlim(0, 1)
     sheet.set_ylim(0, 1)
     sheet.axis("off")
-    figure.text(0.70, 0.91, "small networks, trained apart", ha="center", weight="bold")
+    figure.text(0.70, 0.91, "small networks, trained independently", ha="center", weight="bold")
     figure.text(0.70, 0.05, "together: cost 1", ha="center", color="#57606a")
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 11, "color": "#57606a", "linewidth": 1.1}
-    sheet.add_patch(FancyArrowPatch((0.232, 0.5), (0.307, 0.5), **arrow))
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        patch = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="#57606a", linewidth=1.1)
+        sheet.add_patch(patch)
+
+    arrow((0.232, 0.5), (0.307, 0.5))
     for text, colour, middle in NETWORKS:
         box = FancyBboxPatch((0.60, middle - 0.06), 0.2, 0.11, boxstyle="round,pad=0.006", fc=colour, ec="none")
         sheet.add_patch(box)
         sheet.text(0.70, middle - 0.005, text, ha="center", va="center", color="white", fontsize=8.5)
-        sheet.add_patch(FancyArrowPatch((0.548, 0.5), (0.594, middle - 0.005), **arrow))
-        sheet.add_patch(FancyArrowPatch((0.806, middle - 0.005), (0.872, 0.5), **arrow))
+        arrow((0.548, 0.5), (0.594, middle - 0.005))
+        arrow((0.806, middle - 0.005), (0.872, 0.5))
     sheet.add_patch(FancyBboxPatch((0.878, 0.42), 0.10, 0.15, boxstyle="round,pad=0.006", fc="#2da44e", ec="none"))
     sheet.text(0.928, 0.495, "fused", ha="center", va="center", color="white", weight="bold")
     return figure

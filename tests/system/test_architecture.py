@@ -17,10 +17,10 @@ LONGEST_FILE, MOST_PARAMETERS, MOST_ATTRIBUTES = 400, 8, 12
 
 # a path below one of our folders, as text and comments write it
 PATH = re.compile(
-    r"(?<![\w/.:-])(?:preprocess|train|shards_manifest|spectral_shards|tests|benchmarks|docs|examples)"
+    r"(?<![\w/.:-])(?:preprocess|report|train|shards_manifest|spectral_shards|tests|benchmarks|docs|examples)"
     r"(?:/\w[\w.-]*)+\.(?:py|pyi|c|h|md|toml)\b"
 )
-FOLDER = re.compile(r"`((?:preprocess|train|shards_manifest|tests|benchmarks|docs|examples)/(?:\w+/)*)`")
+FOLDER = re.compile(r"`((?:preprocess|report|train|shards_manifest|tests|benchmarks|docs|examples)/(?:\w+/)*)`")
 LINK = re.compile(r"\]\(([\w./-]+\.(?:md|py|toml))(?:#[\w-]*)?\)")
 
 

@@ -147,7 +147,6 @@ class ProgressBoard:
     def __init__(
         self, runs: Mapping[str, Path], epochs: int, stop: StopRequest, stop_file: Path, quiet: bool = False
     ) -> None:
-        self._quiet = quiet
         self._runs, self._epochs, self._stop, self._stop_file = runs, epochs, stop, stop_file
         self._states: dict[str, str] = {}
         self._started = time.time()
@@ -156,7 +155,7 @@ class ProgressBoard:
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._out: TextIO = sys.stderr
+        self._out: TextIO | None = None if quiet else sys.stderr
 
     def __enter__(self) -> ProgressBoard:
         self._thread.start()
@@ -185,7 +184,7 @@ class ProgressBoard:
             self._shown = ""
 
     def _watch(self) -> None:
-        refresh = REFRESH if self._out.isatty() else LOG_REFRESH
+        refresh = REFRESH if self._out and self._out.isatty() else LOG_REFRESH
         due = time.monotonic() + refresh
         while not self._ended.wait(0.2):
             with suppress(OSError):  # a full disk, or a terminal that is gone: a request to stop is still passed on
@@ -196,7 +195,7 @@ class ProgressBoard:
                     self._show()
 
     def _show(self, last: bool = False) -> None:
-        if self._quiet:
+        if self._out is None:
             return
         with self._writing:
             text = progress_table(self._runs, self._epochs, self._states, None if last else self._started)
@@ -212,7 +211,7 @@ class ProgressBoard:
 
     def _erase(self) -> None:
         """Take the table off the terminal; in a log it stays."""
-        if self._lines:
+        if self._out and self._lines:
             self._out.write(f"\x1b[{self._lines}A\x1b[J")
             self._out.flush()
         self._lines = 0
