@@ -62,7 +62,7 @@ check: install $(TESTED) tree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks examples
+	$(BIN)/mypy benchmarks examples docs/conf.py docs/picture.py
 	cd $(TREE) && $(CURDIR)/$(BIN)/lint-imports $(CURDIR)/pyproject.toml
 
 # the folders by their import names, for tools that do not ask Python where a package lies

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -38,11 +39,11 @@ def photograph() -> NDArray[np.float64]:
     return pixels[top : top + SIDE, left : left + SIDE]
 
 
-def shown(band: NDArray[np.floating], number: int) -> NDArray[np.uint8]:
+def shown(band: NDArray[np.floating[Any]], number: int) -> NDArray[np.uint8]:
     """Return a band (3, H, W) as an image: the mean as it is, the others around grey, stretched."""
     pixels = band.transpose(1, 2, 0)
     gain = 0.5 if number == 0 else 3.0
-    return np.clip(pixels * gain + 128, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(pixels * gain + 128, 0, 255), np.uint8)
 
 
 def place(figure: Figure, left: float, bottom: float, height: float) -> Axes:

@@ -11,7 +11,7 @@ KINDS = {
     "tars": "one plain tar a class",
     "tars-gz": "one .tar.gz a class",
     "tar-of-tars": "one .tar, or .tar.gz, of class tars (fall11_whole.tar)",
-    "imagenet": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar with the devkit or a list of labels",
+    "imagenet": "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar with its devkit or labels",
     "webdataset": "tars of key.jpg with key.cls",
     "parquet": "Parquet files with a column of images and one of labels",
 }

@@ -48,6 +48,8 @@ EVALUATE_OPTIONS = {
     "cache",
     "cache_size",
     "on_bad_shard",
+    "as_json",
+    "quiet",
 }
 CHOOSE_NETWORKS = {"bands", "inputs", "stem_stride", "width"}  # options that say which networks are trained
 

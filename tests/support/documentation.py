@@ -125,7 +125,7 @@ def run_page(found: list[Block], folder: Path, environment: dict[str, str], clus
         (folder / "examples").symlink_to(ROOT / "examples")
     said, python = [], ""
     run = [block for block in found if block.how != PARSED and block.language in ("bash", "python")]
-    for block, following in zip(run, [*run[1:], None], strict=True):
+    for block, following in zip(run, [*run[1:], None], strict=False):
         path = [str(Path(sys.executable).parent), os.environ["PATH"]]
         if block.how in (SMALL, CLUSTER):
             path.insert(0, str(shims))

@@ -29,18 +29,19 @@ def test_one_command_holds_all() -> None:
 
 @pytest.mark.parametrize("command", [("split",), ("verify",), ("train",), ("ensemble",), ("report",), ()])
 def test_help_fits_its_width_and_names_exit_codes(command: tuple[str, ...]) -> None:
-    for columns in ("60", "200"):
-        shown = program("spectral", *command, "--help", env={"COLUMNS": columns}).stdout
-        if command != ("split",) and command != ("verify",):  # a group's epilog holds the codes
-            assert "Exit codes: 0 done" in shown
-        options = [line for line in shown.splitlines() if "|" not in line]  # lists of choices are not broken
-        assert max(map(len, options)) <= (100 if columns == "200" else 62)
+    wide = program("spectral", *command, "--help", env={"COLUMNS": "200"}).stdout
+    assert max(map(len, wide.splitlines())) <= 100
+    if command not in (("split",), ("verify",)):  # the help of their program holds the codes
+        assert "Exit codes: 0 done" in wide
+    narrow = program("spectral", *command, "--help", env={"COLUMNS": "60"}).stdout
+    texts = [line for line in narrow.splitlines() if line.startswith((10 * " ", "  -"))]
+    assert max(len(line) for line in texts if "|" not in line) <= 60  # lists of choices are not broken
 
 
 def test_options_stand_in_groups() -> None:
     shown = program("spectral", "split", "--help").stdout
     titles = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert titles == [
+    assert titles[:-1] == [
         "Bands:",
         "Images:",
         "Parts and classes:",
