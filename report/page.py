@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from html import escape
 from importlib import resources
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from .content import Chart, Gallery, Item, Page, Picture, Section, Table
 
 ROWS = 1000  # of a table, at most
+NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?(e[+-]?\d+)?%?")
 
 
 def render(page: Page) -> str:
@@ -23,7 +25,7 @@ def render(page: Page) -> str:
         f'<li><a href="#section-{number}">{escape(section.title)}</a></li>'
         for number, section in enumerate(page.sections)
     )
-    figures = json.dumps(charts, allow_nan=False).replace("</", "<\\/")
+    figures = json.dumps(charts, allow_nan=False).replace("<", "\\u003c")
     return (
         "<!doctype html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -46,7 +48,7 @@ def _section(section: Section, number: int, charts: list[dict[str, Any]]) -> str
     parts += [f"<p>{escape(sentence)}</p>" for sentence in section.lead]
     if len(section.members) > 1:
         buttons = "".join(
-            f'<button type="button" aria-pressed="true" data-member="{escape(name)}">{escape(name)}</button>'
+            f'<button type="button" aria-pressed="true" data-member="{escape(name)}"><i></i>{escape(name)}</button>'
             for name in section.members
         )
         parts.append(f'<div class="members" role="group" aria-label="members that are shown">{buttons}</div>')
@@ -90,8 +92,7 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    number = text[:1].isdigit() or text[:2].strip("+-")[:1].isdigit()
-    return f'<td class="number">{escape(text)}</td>' if number else f"<td>{escape(text)}</td>"
+    return f'<td class="number">{escape(text)}</td>' if NUMBER.fullmatch(text) else f"<td>{escape(text)}</td>"
 
 
 def _picture(picture: Picture) -> str:
@@ -100,5 +101,5 @@ def _picture(picture: Picture) -> str:
     width, height = picture.size
     return (
         f'<figure class="picture"><img src="data:image/{kind};base64,{data}" width="{width}" height="{height}" '
-        f'alt="{escape(picture.title)}" loading="lazy"><figcaption>{escape(picture.title)}</figcaption></figure>'
+        f'alt="{escape(picture.title)}"><figcaption>{escape(picture.title)}</figcaption></figure>'
     )

@@ -20,6 +20,7 @@ from .pictures import contact_sheet
 
 MOST_CLASSES = 60  # in a chart; of more, the largest and the smallest
 SAMPLED_BLOCKS = 8  # of each band, for its histogram
+BINS = 64  # of a histogram
 
 
 def split_section(path: str, split: Split) -> Section:
@@ -65,7 +66,8 @@ def _energy(bands: Sequence[BandManifest], names: list[str]) -> Chart:
 def _histograms(split: Split, names: list[str]) -> Chart:
     """Return how often the luma of each band has each value, on some blocks of train."""
     part = "train" if "train" in split.manifest.parts else next(iter(split.manifest.parts))
-    edges = np.arange(-128, 129, 8)
+    reach = 128 * split.manifest.geometry.grid  # of the mean band, whose coefficients are the largest
+    edges = np.linspace(-reach, reach, BINS + 1)
     totals = np.zeros((len(names), len(edges) - 1))
     with SplitBlocks(split.store, split.manifest, part) as blocks:
         number = len(blocks.samples)
@@ -81,10 +83,10 @@ def _histograms(split: Split, names: list[str]) -> Chart:
         for name, share in zip(names, shares, strict=True)
     )
     rows = tuple(
-        (name, f"{share[abs(np.array(middles)) < 8].sum():.1%}", f"{_spread(share, middles):.1f}")
+        (name, f"{share[abs(np.array(middles)) < reach / 32].sum():.1%}", f"{_spread(share, middles):.1f}")
         for name, share in zip(names, shares, strict=True)
     )
-    table = Table(("band", "within 8 grey levels of zero", "standard deviation, grey levels"), rows)
+    table = Table(("band", f"within {reach // 32} grey levels of zero", "standard deviation, grey levels"), rows)
     layout = {"yaxis": {"type": "log", "tickformat": ".0e"}}
     return Chart("Coefficients of luma", traces, ("grey levels", "share of coefficients"), table, layout)
 

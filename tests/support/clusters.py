@@ -60,8 +60,9 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, int]]:
     worker = [str(BIN / "dask"), "worker", "--host", "127.0.0.1", "--nworkers", "2", "--nthreads", "1", *shared]
     worker += ["--local-directory", str(folder)]
     with processes(scheduler, worker, log=folder / "log") as (_, watcher):
-        wait_for((folder / "scheduler.json").exists)
-        yield json.loads((folder / "scheduler.json").read_text())["address"], watcher.pid
+        written = folder / "scheduler.json"
+        wait_for(lambda: written.exists() and written.read_text().rstrip().endswith("}"))  # not while it is written
+        yield json.loads(written.read_text())["address"], watcher.pid
 
 
 @contextmanager

@@ -1,0 +1,185 @@
+"""The page of `spectral report`: its figures are those of the files, and a real browser shows it."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spectral_shards.report.content import Chart, Gallery, Page, Section, Table
+from spectral_shards.report.gather import make_page
+from spectral_shards.report.page import render
+from support.programs import fails, program
+from support.splits import make_split
+
+CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def page(sub4: Path, runs: Path) -> Page:
+    return make_page([str(sub4), str(runs)])
+
+
+@pytest.fixture(scope="module")
+def html(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render(page), "utf-8")
+    return path
+
+
+def charts(section: Section) -> dict[str, Chart]:
+    return {item.title: item for item in section.items if isinstance(item, Chart)}
+
+
+def tables(section: Section) -> dict[str, Table]:
+    return {item.title: item for item in section.items if isinstance(item, Table)}
+
+
+def test_the_split(page: Page, sub4: Path) -> None:
+    section = page.sections[0]
+    manifest = json.loads((sub4 / "manifest.json").read_text())
+    assert section.lead[0].startswith("96 images of 3 classes: 81 in train, 15 in val.")
+    found = charts(section)
+    (sizes,) = found["Bytes of each band"].traces
+    assert sizes["y"] == [band["bytes"] / 1e6 for band in manifest["bands"]]
+    assert [trace["name"] for trace in found["Energy of each band"].traces] == ["Y", "Cb", "Cr"]
+    for trace in found["Coefficients of luma"].traces:
+        assert sum(trace["y"]) == pytest.approx(1)
+    train, val = found["Images of each class"].traces
+    assert (sum(train["y"]), sum(val["y"])) == (81, 15)
+    assert section.commands == (f"spectral split photos --factor 4 --size 24 --transform dct2 --out {sub4}",)
+
+
+def test_rejects_stand_with_their_reasons(photos: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(photos, tmp_path / "photos")
+    (source / "ant" / "broken.JPEG").write_bytes(b"\xff\xd8 no image")
+    split = make_split(source, tmp_path / "sub4", factor=4, size=16)
+    found = tables(make_page([str(split)]).sections[0])["Rejects"]
+    assert [row[1] for row in found.rows] == ["1"]
+
+
+def test_the_runs(page: Page, runs: Path) -> None:
+    section = page.sections[1]
+    assert section.lead == ("4 runs, 4 finished.",)
+    assert section.members == ("00", "01", "02", "03")
+    found = charts(section)
+    assert set(found) == {
+        "Loss of the steps",
+        "Accuracy on val",
+        "Accuracy on the samples of an epoch",
+        "Loss on val",
+        "Learning rate",
+        "Speed",
+        "Waiting for data",
+    }
+    for name, trace in zip(section.members, found["Accuracy on val"].traces, strict=True):
+        lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
+        assert (trace["name"], list(trace["y"])) == (name, [line["val_top1"] for line in lines])
+        assert len(found["Accuracy on val"].table.rows) == 4 * len(lines)
+
+
+def test_the_ensemble(page: Page, runs: Path, tmp_path: Path) -> None:
+    report = json.loads(program("spectral", "ensemble", runs, "--out", tmp_path, "--json").stdout)
+    section = page.sections[2]
+    fused = next(score for score in report["rules"] if score["rule"] == report["default"])
+    assert f"top-1 {fused['top1']:.2%}" in section.lead[0]
+    found = charts(section)
+    curve = found["Accuracy by the number of members"].traces[0]
+    assert curve["y"] == [point["top1"] for point in report["curve"]]
+    gains = {entry["name"]: 100 * (entry["fused"] - entry["best"]) for entry in report["classes"]}
+    (bars,) = found["What fusing gains in each class"].traces
+    assert dict(zip(bars["x"], bars["y"], strict=True)) == pytest.approx(gains)
+    wrong = (
+        sum(int(row[2]) for row in tables(section)["Most confused"].rows) if "Most confused" in tables(section) else 0
+    )
+    assert wrong == round(15 * (1 - fused["top1"]))
+    pictures = [picture for item in section.items[-6:] if isinstance(item, Gallery) for picture in item.pictures]
+    assert len(pictures) == wrong or wrong > 4
+
+
+def test_what_is_under_way_is_shown(runs: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    (copy / "01" / "run.json").unlink()
+    text = (copy / "01" / "metrics.jsonl").read_text()
+    (copy / "01" / "metrics.jsonl").write_text(text[: len(text) // 2 + 40])  # ends within a line
+    for name in ("02", "03"):
+        shutil.rmtree(copy / name)
+    sections = make_page([str(copy)]).sections
+    assert [section.title for section in sections] == ["The runs"]
+    assert sections[0].lead == ("2 runs, 1 finished.", "The others are shown as far as they are.")
+    assert [row[-1] for row in tables(sections[0])[""].rows] == ["finished", "under way"]
+
+
+def test_runs_that_do_not_belong_together_are_a_sentence(runs: Path, photos: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    (copy / "02" / "val-logits.npy").write_bytes(b"")
+    section = make_page([str(copy)]).sections[-1]
+    assert section.lead[0].startswith("The runs are not fused: ")
+    assert not section.items
+
+
+def test_the_program(sub4: Path, runs: Path, tmp_path: Path) -> None:
+    done = program("spectral", "report", sub4, runs, "--out", tmp_path / "new" / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r".*/new/page\.html: \d\.\d MB, open it in a browser\n", done.stdout)
+    again = program("spectral", "report", sub4, runs, "--out", tmp_path / "again.html")
+    assert again.returncode == 0
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "new" / "page.html").read_bytes()
+    assert "is neither a split nor a folder of runs" in fails("spectral", "report", tmp_path)
+    assert "is one band" in fails("spectral", "report", sub4 / "01")
+    assert "cannot write /proc/page.html" in fails("spectral", "report", sub4, "--out", "/proc/page.html")
+
+
+def test_names_cannot_break_the_page() -> None:
+    evil = '</script><b>&"'
+    section = Section(evil, (evil,), (Table((evil,), ((evil,),), evil),), (evil, "x"), (evil,))
+    chart = Chart(evil, ({"type": "bar", "name": evil, "x": [evil], "y": [1]},), (evil, evil), Table((evil,), ()))
+    text = render(Page(evil, (section, Section("b", items=(chart,)))))
+    own = text[: text.index("<script>")] + text[text.index('<script type="application/json"') :]
+    assert "<b>" not in own
+    assert own.count("</script>") == 2
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here (apt install chromium)")
+    with api.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("dark", 390)])
+def test_a_browser_shows_it(browser: Any, html: Path, page: Page, scheme: str, width: int) -> None:
+    view = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    said: list[str] = []
+    asked: list[str] = []
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.on("request", lambda request: asked.append(request.url))
+    view.goto(html.as_uri())
+    count = sum(isinstance(item, Chart) for section in page.sections for item in section.items)
+    view.wait_for_function(f"document.querySelectorAll('.chart .plotly .main-svg').length >= {count}")
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert view.evaluate("document.documentElement.scrollWidth") <= width  # nothing is cut off on a phone
+    assert view.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    ink = view.evaluate("getComputedStyle(document.querySelector('.chart text')).fill")
+    assert ink == view.evaluate("getComputedStyle(document.body).color")
+    drawn = "document.querySelector('#section-1 .chart').querySelectorAll('.scatterlayer .trace').length"
+    assert view.evaluate(drawn) == 4
+    view.click("button[data-member='02']")
+    view.wait_for_function(f"{drawn} === 3")
+    view.click("button[data-member='02']")
+    view.wait_for_function(f"{drawn} === 4")
+    view.click("details summary")
+    assert view.is_visible("details[open] table")
+    view.emulate_media(color_scheme="light" if scheme == "dark" else "dark")
+    view.wait_for_function(f"getComputedStyle(document.querySelector('.chart text')).fill !== '{ink}'")
+    assert said == []
+    view.close()
