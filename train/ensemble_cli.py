@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import cloup
 
@@ -30,18 +32,15 @@ from .options import EnsembleOptions
     type=Choice(tuple(RULES)),
     help="With --export: the rule that it chooses and fuses by.  [default: the report's default]",
 )
+@cloup.option(
+    "--export-members",
+    "says_members",
+    is_flag=True,
+    help="With --export: the model also returns what each member says.",
+)
 @json_option("the report")
 @quiet_option
-def cli(
-    runs: tuple[str, ...],
-    out: str | None,
-    rank_on: str | None,
-    baseline: str | None,
-    export: str | None,
-    rule: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def cli(**values: Any) -> None:
     """Choose which finished runs to fuse, and fuse them.
 
     RUNS are run folders, and folders of run folders. ensemble.md, ensemble.json and ensemble.png are written into the
@@ -50,7 +49,7 @@ def cli(
     with needs_train_extra():
         from .ensemble_commands import fuse
 
-        fuse(EnsembleOptions(runs, out, rank_on, baseline, export, rule, as_json, quiet))
+        fuse(EnsembleOptions(**values))
 
 
 def main() -> None:

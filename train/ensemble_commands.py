@@ -27,8 +27,9 @@ def fuse(options: EnsembleOptions) -> None:
         SpectralError: if anything else is wrong with the options or the runs.
     """
     folders = [local_folder(path) for path in options.runs]
-    if options.rule and not options.export:
-        raise click.UsageError("--rule belongs to --export")
+    for name, given in (("--rule", options.rule), ("--export-members", options.says_members)):
+        if given and not options.export:
+            raise click.UsageError(f"{name} belongs to --export")
     target = local_folder(options.export) if options.export else None
     if target:
         check_target(target)
@@ -47,17 +48,18 @@ def fuse(options: EnsembleOptions) -> None:
     )
     say(f"table, JSON and plot: {store}/ensemble.md, .json, .png")
     if target:
-        result(_export(report, runs, target, options.rule))
+        result(_export(report, runs, target, options))
     if options.as_json:
         click.echo(values.decode(), nl=False)
 
 
-def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, rule: str | None) -> str:
+def _export(report: EnsembleReport, runs: list[FinishedRun], target: Path, options: EnsembleOptions) -> str:
+    rule = options.rule
     score = exported_score(report.rules, RULES[rule]) if rule else report.default
     if score is None:
         there = ", ".join(dict.fromkeys(each.rule for each in report.rules))
         raise EnsembleError(f"--rule {rule}: choose {there}")
-    model, info = load_ensemble(runs, score.weights, SPACES[score.space])
+    model, info = load_ensemble(runs, score.weights, SPACES[score.space], options.says_members)
     size = export(model, info, target)
     names = ", ".join(member.name for member in info.members)
     return f"{target}: {len(info.members)} members ({names}), {score.rule} weights, {human_bytes(size)}"

@@ -147,6 +147,7 @@ class EnsembleOptions:
         baseline: run folder of a network that saw the whole images.
         export: file to write the ensemble to as one model.
         rule: one of ensemble.rules.RULES, for the export; None for the default rule.
+        says_members: the exported model also returns what each member says.
         as_json: print the report as JSON.
         quiet: print the result only.
     """
@@ -157,5 +158,6 @@ class EnsembleOptions:
     baseline: str | None
     export: str | None
     rule: str | None
+    says_members: bool = False
     as_json: bool = False
     quiet: bool = False

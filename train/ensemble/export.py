@@ -73,6 +73,7 @@ class ModelInfo:
         classes: names, in the order of the outputs.
         members: those that are in the file.
         of: what the weights multiply: log-probabilities or probabilities.
+        says_members: whether the model also returns what each member says.
         input: of the model, in words.
         output: of the model, in words.
     """
@@ -81,6 +82,7 @@ class ModelInfo:
     classes: list[str]
     members: list[MemberInfo]
     of: str
+    says_members: bool = False
     input: str = f"uint8 (N, 3, H, W), RGB, sides up to {LARGEST}"
     output: str = "float32 (N, classes), log-probabilities"
 
@@ -169,12 +171,16 @@ class EnsembleModel(nn.Module):
         geometry: of the split.
         members: its networks.
         space: what their weights multiply.
+        says_members: return what each member says, too.
     """
 
     weights: torch.Tensor
 
-    def __init__(self, geometry: Geometry, members: Sequence[EnsembleMember], space: Space) -> None:
+    def __init__(
+        self, geometry: Geometry, members: Sequence[EnsembleMember], space: Space, says_members: bool = False
+    ) -> None:
         super().__init__()
+        self.says_members = says_members
         read = [[(band.band, band.step) for band in member.bands] for member in members]
         planes = sorted({plane for each in read for plane in each})  # a band twice if members have other steps for it
         self.to_bands = ImageToBands(geometry, [band for band, _ in planes], [step for _, step in planes])
@@ -185,24 +191,27 @@ class EnsembleModel(nn.Module):
         self.in_log = space is LOG
         self.register_buffer("weights", torch.tensor([member.weight for member in members]))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Classify images of any size.
 
         Args:
             images: uint8 (N, 3, H, W), RGB.
 
         Returns:
-            Log-probabilities float32 (N, classes).
+            Log-probabilities float32 (N, classes); with `says_members` also those of each member, float32
+            (N, members, classes).
         """
         planes = self.to_bands(images)
         together = torch.stack([member(planes) for member in self.members], -1)
         if self.in_log:
-            return (together @ self.weights).log_softmax(1)
-        return (together.exp() @ (self.weights / self.weights.sum())).log()
+            fused = (together @ self.weights).log_softmax(1)
+        else:
+            fused = (together.exp() @ (self.weights / self.weights.sum())).log()
+        return (fused, together.transpose(1, 2)) if self.says_members else fused
 
 
 def load_ensemble(
-    runs: Sequence[FinishedRun], weights: Sequence[float], space: Space
+    runs: Sequence[FinishedRun], weights: Sequence[float], space: Space, says_members: bool = False
 ) -> tuple[EnsembleModel, ModelInfo]:
     """Load the networks of some runs as one model. Runs of weight 0 are left out.
 
@@ -210,6 +219,7 @@ def load_ensemble(
         runs: of one split.
         weights: one a run.
         space: what the weights multiply.
+        says_members: the model also returns what each member says.
 
     Returns:
         The model in evaluation mode, and what its user has to know.
@@ -224,8 +234,9 @@ def load_ensemble(
         classes=list(runs[0].classes),
         members=[MemberInfo(run.name, list(run.bands), weight) for run, weight in chosen],
         of=space.title,
+        says_members=says_members,
     )
-    return EnsembleModel(runs[0].geometry, members, space).eval(), info
+    return EnsembleModel(runs[0].geometry, members, space, says_members).eval(), info
 
 
 def _load_member(run: Path, weight: float) -> EnsembleMember:
