@@ -42,7 +42,7 @@ def test_every_option_sets_a_field() -> None:
     fields = {name for kind in (SplitConfig, SourceOptions, WorkerOptions) for name in kind.__dataclass_fields__}
     names = {parameter.name for parameter in split.params}
     assert fields - names == {"classes", "uncompressed"}
-    assert names - fields == {"source", "class_list", "out", "dry_run"}
+    assert names - fields == {"source", "class_list", "out", "dry_run", "quiet"}
 
 
 @pytest.mark.parametrize("option", ["fit", "transform", "color", "dtype", "orientation", "source", "backend"])

@@ -198,9 +198,8 @@ def test_one_sentence_for_what_cannot_be_trained(sub4: Path, tmp_path: Path) -> 
     assert "choose a local path or s3://" in fails(*train, "ftp://host/sub4/00")
     band = sub4 / "00"
     named = ", ".join(map(repr, networks.NETWORKS))
-    assert (
-        fails(*train, band, "--network", "vgg") == f"Error: Invalid value for '--network': 'vgg' is not one of {named}."
-    )
+    choices = f"Error: Invalid value for '--network': 'vgg' is not one of {named}"
+    assert fails(*train, band, "--network", "vgg") == f"{choices}; did you mean 'vgg16'?"
     recipes_named = "cifar10, imagenet1k, imagenet1k-strong, imagenet21k, quick, or a file that ends with .toml"
     assert fails(*train, band, "--recipe", "none") == f"Error: --recipe none: choose {recipes_named}"
     assert fails(*train, band, "--lr", "0") == "Error: --lr 0 is out of range: choose more than 0"
