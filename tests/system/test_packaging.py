@@ -32,6 +32,7 @@ def sources() -> Iterator[str]:
             if path.suffix in (".css", ".js", ".py", ".pyi", ".toml"):
                 yield f"spectral_shards/{path.relative_to(ROOT)}"
     yield "spectral_shards/__init__.py"
+    yield "spectral_shards/__main__.py"
     yield "spectral_shards/cli.py"
     yield "spectral_shards/py.typed"
 
