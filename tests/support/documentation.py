@@ -146,7 +146,7 @@ def run_page(found: list[Block], folder: Path, environment: dict[str, str], clus
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment, "PATH": ":".join(path)},
             text=True,
             capture_output=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, f"line {block.line}:\n{code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         said.append(done.stdout)
