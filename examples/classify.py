@@ -15,22 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Model = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Model = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
 
 
 def load(path: str) -> tuple[Model, dict[str, Any]]:
-    """A function from uint8 images (N, 3, H, W) to log-probabilities (N, classes), and what is known of the model."""
+    """A function from uint8 images (N, 3, H, W) to log-probabilities, and what is known of the model.
+
+    The function returns a list: the ensemble's (N, classes) and, of a model exported with --export-members, those of
+    each member (N, members, classes).
+    """
     if path.endswith(".onnx"):
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path)
         about = session.get_modelmeta().custom_metadata_map["spectral.json"]
-        return lambda images: session.run(None, {session.get_inputs()[0].name: images})[0], json.loads(about)
+        return lambda images: session.run(None, {session.get_inputs()[0].name: images}), json.loads(about)
     import torch
 
     extra = {"spectral.json": ""}
     model = torch.export.load(path, extra_files=extra).module()
-    return lambda images: model(torch.from_numpy(images)).detach().numpy(), json.loads(extra["spectral.json"])
+
+    def run(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        said = model(torch.from_numpy(images))
+        return [each.detach().numpy() for each in (said if isinstance(said, tuple) else (said,))]
+
+    return run, json.loads(extra["spectral.json"])
 
 
 def read(image: Image.Image) -> NDArray[np.uint8]:
@@ -48,7 +57,8 @@ def main() -> None:
     for path in sys.argv[2:]:
         with Image.open(path) as image:
             pixels = read(image)
-        probabilities = np.exp(model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))[0])
+        fused = model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))[0]
+        probabilities = np.exp(fused[0])
         best = probabilities.argsort()[::-1][:5]
         print(path, *(f"{about['classes'][i]} {probabilities[i]:.1%}" for i in best), sep="  ")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classify import read
+from classify import load, read
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,40 +25,18 @@ LARGEST = 50_000_000  # bytes of a photograph
 SHOWN = 5  # classes
 
 
-class Model:
-    """An exported ensemble.
-
-    Attributes:
-        about: what its file says of it.
-    """
+class Classifier:
+    """An exported ensemble that answers for photographs."""
 
     def __init__(self, path: str) -> None:
-        if path.endswith(".onnx"):
-            import onnxruntime
-
-            session = onnxruntime.InferenceSession(path)
-            self.about = json.loads(session.get_modelmeta().custom_metadata_map["spectral.json"])
-            name = session.get_inputs()[0].name
-            self._run: Any = lambda images: session.run(None, {name: images})
-        else:
-            import torch
-
-            extra = {"spectral.json": ""}
-            module = torch.export.load(path, extra_files=extra).module()
-            self.about = json.loads(extra["spectral.json"])
-
-            def run(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-                said = module(torch.from_numpy(images))
-                return [each.detach().numpy() for each in (said if isinstance(said, tuple) else (said,))]
-
-            self._run = run
+        self._model, self._about = load(path)
 
     def answer(self, photograph: bytes) -> dict[str, Any]:
         """Return what the ensemble and its members say of a photograph. Raises OSError or ValueError for no image."""
         with Image.open(io.BytesIO(photograph)) as image:
             pixels = read(image)
-        fused, *members = self._run(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
-        names = [member["name"] for member in self.about["members"]]
+        fused, *members = self._model(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        names = [member["name"] for member in self._about["members"]]
         each = dict(zip(names, members[0][0], strict=True)) if members else {}
         return {
             "fused": self._best(fused[0]),
@@ -66,11 +44,11 @@ class Model:
         }
 
     def _best(self, log_probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
-        order = log_probabilities.argsort()[::-1][:SHOWN]
-        return [{"class": self.about["classes"][i], "probability": float(np.exp(log_probabilities[i]))} for i in order]
+        classes, order = self._about["classes"], log_probabilities.argsort()[::-1][:SHOWN]
+        return [{"class": classes[i], "probability": float(np.exp(log_probabilities[i]))} for i in order]
 
 
-def handler(model: Model) -> type[BaseHTTPRequestHandler]:
+def handler(classifier: Classifier) -> type[BaseHTTPRequestHandler]:
     """Return what answers requests: GET / is the page, POST /classify takes the bytes of a photograph."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,7 +64,7 @@ def handler(model: Model) -> type[BaseHTTPRequestHandler]:
                 self._json(400, {"error": f"send a photograph of up to {LARGEST // 10**6} MB to /classify"})
                 return
             try:
-                self._json(200, model.answer(self.rfile.read(size)))
+                self._json(200, classifier.answer(self.rfile.read(size)))
             except (OSError, ValueError, Image.DecompressionBombError):
                 self._json(400, {"error": "this is not an image that can be read: take a JPEG, PNG or WebP"})
 
@@ -110,7 +88,7 @@ def main() -> None:
     if len(sys.argv) not in (2, 3):
         sys.exit(f"usage: {sys.argv[0]} MODEL [PORT]")
     server = ThreadingHTTPServer(
-        ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000), handler(Model(sys.argv[1]))
+        ("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000), handler(Classifier(sys.argv[1]))
     )
     print(f"open http://127.0.0.1:{server.server_port} in a browser; Ctrl-C ends it", flush=True)
     try:

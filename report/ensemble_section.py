@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..shards_manifest.dataset import Split
-from ..train.ensemble.hits import fused_classes
 from ..train.ensemble.members import FinishedRun
-from ..train.ensemble.report import fallback
-from ..train.ensemble.rules import LOG, RANK_ON, RULES, SPACES
-from ..train.ensemble.scoring import EnsembleReport, ModelCost, score_ensemble
+from ..train.ensemble.report import (
+    CLASSES,
+    COSTS,
+    CURVE,
+    MEMBERS,
+    RULE_SCORES,
+    ReportColumn,
+    fallback,
+    rule_title,
+)
+from ..train.ensemble.rules import RANK_ON
+from ..train.ensemble.scoring import EnsembleReport, MemberScore, ModelCost, RuleScore, said_classes, score_ensemble
 from .content import Chart, Gallery, Item, Section, Table, bars
 from .pictures import small, val_images
+
+Row = TypeVar("Row")
 
 PAIRS = 6  # of classes that are taken for one another
 EXAMPLES = 4  # images of a pair
@@ -46,7 +58,13 @@ def ensemble_section(runs: list[FinishedRun], split: Split | None, baseline: Pat
         lead.append(f"One network on whole images: {report.costs.baseline.top1:.2%}.")
     if report.fell_back:
         lead.append(fallback(report))
-    items: list[Item] = [_costs(report), _members(report), _rules(report), _curve(report), _by_cost(report, runs)]
+    items: list[Item] = [
+        _table(COSTS, _models(report), "What it gives, and costs"),
+        _members(report),
+        _rules(report),
+        _curve(report),
+        _by_cost(report, runs),
+    ]
     items += _gains(report)
     items += _confusions(report, runs, split)
     command = f"spectral ensemble {where}" + (f" --baseline {baseline}" if baseline else "")
@@ -58,20 +76,10 @@ def _models(report: EnsembleReport) -> list[ModelCost]:
     return [*([costs.baseline] if costs.baseline else []), costs.best, costs.every, costs.chosen]
 
 
-def _costs(report: EnsembleReport) -> Table:
-    rows = tuple(
-        (
-            cost.name,
-            f"{cost.top1:.2%}",
-            f"{cost.top5:.2%}",
-            f"{cost.parameter_bytes / 2**20:.1f}",
-            f"{cost.multiply_adds / 1e9:.3f}",
-            f"{cost.seconds:,.0f}",
-        )
-        for cost in _models(report)
-    )
-    header = ("", "top-1", "top-5", "size, MiB", "multiply-adds, G", "training, s")
-    return Table(header, rows, "What it gives, and costs")
+def _table(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row], title: str = "") -> Table:
+    """Return a table by the columns of the ensemble's report."""
+    cells = tuple(tuple(column.format.format(column.value(row)) for column in columns) for row in rows)
+    return Table(tuple(column.title for column in columns), cells, title)
 
 
 def _members(report: EnsembleReport) -> Chart:
@@ -87,34 +95,17 @@ def _members(report: EnsembleReport) -> Chart:
         }
         for title, chosen in (("chosen", True), ("not chosen", False))
     )
-    rows = tuple(
-        (
-            member.name,
-            ", ".join(map(str, member.bands)),
-            f"{member.top1:.2%}",
-            f"{member.top5:.2%}",
-            f"{member.train_top1:.2%}",
-            f"{shares[member.name]:.1%}" if member.name in shares else "",
-        )
-        for member in report.members
+    share = ReportColumn[MemberScore](
+        "share of the weights", "{}", lambda member: f"{shares[member.name]:.1%}" if member.name in shares else ""
     )
-    table = Table(("member", "bands", "top-1", "top-5", "top-1 in training", "share"), rows)
+    table = _table((*MEMBERS, share), report.members)
     layout = {"xaxis": {"type": "category"}, "yaxis": {"tickformat": ".1%"}}
     return Chart("Members", tuple(t for t in traces if t["x"]), ("member", "top-1"), table, layout)
 
 
 def _rules(report: EnsembleReport) -> Table:
-    rows = tuple(
-        (
-            RULES[score.rule].title + (" (default)" if score is report.default else ""),
-            SPACES[score.space].title,
-            str(sum(weight != 0 for weight in score.weights)),
-            f"{score.top1:.2%}",
-            f"{score.top5:.2%}",
-        )
-        for score in report.rules
-    )
-    return Table(("weights", "of", "members", "top-1", "top-5"), rows, "Ways to fuse")
+    weights = ReportColumn[RuleScore]("weights", "{}", partial(rule_title, report))
+    return _table((weights, *RULE_SCORES), report.rules, "Ways to fuse")
 
 
 def _curve(report: EnsembleReport) -> Chart:
@@ -126,8 +117,7 @@ def _curve(report: EnsembleReport) -> Chart:
         ends = [1, max(len(numbers), 2)]
         line = {"type": "scatter", "mode": "lines", "name": cost.name, "x": ends, "y": [cost.top1] * 2}
         traces.append({**line, "line": {"dash": "dot"}})
-    rows = tuple((str(n), f"{point.top1:.2%}", f"{point.top5:.2%}") for n, point in enumerate(report.curve, 1))
-    table = Table(("members fused, largest share first", "top-1", "top-5"), rows)
+    table = _table(CURVE, enumerate(report.curve, 1))
     layout = {"yaxis": {"tickformat": ".1%"}, "xaxis": {"dtick": 1 if len(numbers) < 15 else None}}
     return Chart("Accuracy by the number of members", tuple(traces), ("members fused", "top-1"), table, layout)
 
@@ -175,18 +165,12 @@ def _gains(report: EnsembleReport) -> list[Item]:
     chart = bars(
         title, ("class", "points of top-1"), [e.name for e in some], {"gain": [100 * (e.fused - e.best) for e in some]}
     )
-    rows = tuple(
-        (e.name, f"{e.samples:,}", f"{e.best:.1%}", f"{e.fused:.1%}", f"{100 * (e.fused - e.best):+.1f}") for e in some
-    )
-    table = Table(("class", "images", "best member", "fused", "gain"), rows)
-    return [Chart(chart.title, chart.traces, chart.axes, table, chart.layout)]
+    return [replace(chart, table=_table(CLASSES, some))]
 
 
-def _confusions(report: EnsembleReport, runs: Sequence[FinishedRun], split: Split | None) -> list[Item]:
+def _confusions(report: EnsembleReport, runs: list[FinishedRun], split: Split | None) -> list[Item]:
     """Return the pairs of classes that are confused most, with images of each."""
-    weights = np.array(report.default.weights)
-    labels, classes = runs[0].val.labels, runs[0].classes
-    said = fused_classes([run.val.logits for run in runs], weights, SPACES[report.default.space] is LOG)
+    labels, classes, said = runs[0].val.labels, runs[0].classes, said_classes(runs, report)
     wrong = np.flatnonzero(said != labels)
     if not len(wrong):
         return []

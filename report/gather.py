@@ -41,7 +41,9 @@ def make_page(paths: Sequence[str], baseline: Path | None = None) -> Page:
             logs += found
             folders.append(Path(path))
         else:
-            raise FormatError(f"{path} is neither a split nor a folder of runs: name what spectral wrote")
+            raise FormatError(
+                f"{path} is neither a split nor a folder of runs: give a folder that spectral split or train has made"
+            )
     sections = [split_section(path, split) for path, split in splits.items()]
     if logs:
         sections.append(runs_section(logs))

@@ -12,7 +12,7 @@ from typing import Any
 from .content import Chart, Gallery, Item, Page, Picture, Section, Table
 
 ROWS = 1000  # of a table, at most
-NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?(e[+-]?\d+)?%?")
+NUMBER = re.compile(r"[+-]?[\d,]+(\.\d+)?(e[+-]?\d+)?(%| [A-Za-z]+)?")
 
 
 def render(page: Page) -> str:

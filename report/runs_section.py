@@ -55,7 +55,7 @@ def _read(path: Path) -> tuple[dict[str, Any], ...]:
     found = []
     for line in path.read_text().splitlines():
         try:
-            found.append(json.loads(line))
+            found.append(json.loads(line, parse_constant=lambda _: None))  # a loss that is not finite is not drawn
         except json.JSONDecodeError:
             break
     return tuple(found)

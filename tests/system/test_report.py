@@ -12,10 +12,11 @@ import pytest
 from spectral_shards.report.content import Chart, Gallery, Page, Section, Table
 from spectral_shards.report.gather import make_page
 from spectral_shards.report.page import render
+from spectral_shards.train.ensemble.members import find_runs
+from spectral_shards.train.ensemble.scoring import said_classes, score_ensemble
+from support.browsers import chromium
 from support.programs import fails, program
 from support.splits import make_split
-
-CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +93,20 @@ def test_the_ensemble(page: Page, runs: Path, tmp_path: Path) -> None:
     gains = {entry["name"]: 100 * (entry["fused"] - entry["best"]) for entry in report["classes"]}
     (bars,) = found["What fusing gains in each class"].traces
     assert dict(zip(bars["x"], bars["y"], strict=True)) == pytest.approx(gains)
-    wrong = (
-        sum(int(row[2]) for row in tables(section)["Most confused"].rows) if "Most confused" in tables(section) else 0
-    )
-    assert wrong == round(15 * (1 - fused["top1"]))
-    pictures = [picture for item in section.items[-6:] if isinstance(item, Gallery) for picture in item.pictures]
-    assert len(pictures) == wrong or wrong > 4
+    found_tables = tables(section)
+    assert [row[1] for row in found_tables["What it gives, and costs"].rows][-1] == f"{fused['top1']:.2%}"
+    assert len(found_tables["Ways to fuse"].rows) == len(report["rules"])
+    wrong = [int(row[2]) for row in found_tables["Most confused"].rows] if "Most confused" in found_tables else []
+    assert sum(wrong) == round(15 * (1 - fused["top1"]))
+    galleries = [item for item in section.items if isinstance(item, Gallery)]
+    assert [len(gallery.pictures) for gallery in galleries] == [min(count, 4) for count in wrong]
+
+
+@pytest.mark.parametrize("rank_on", ["halves", "val", "train"])
+def test_what_is_said_is_what_the_accuracy_is_of(rank_on: str, runs: Path) -> None:
+    found = find_runs(runs)
+    report = score_ensemble(found, rank_on)
+    assert (said_classes(found, report) == found[0].val.labels).mean() == report.default.top1
 
 
 def test_what_is_under_way_is_shown(runs: Path, tmp_path: Path) -> None:
@@ -105,10 +114,15 @@ def test_what_is_under_way_is_shown(runs: Path, tmp_path: Path) -> None:
     (copy / "01" / "run.json").unlink()
     text = (copy / "01" / "metrics.jsonl").read_text()
     (copy / "01" / "metrics.jsonl").write_text(text[: len(text) // 2 + 40])  # ends within a line
+    steps = (copy / "01" / "steps.jsonl").read_text().splitlines()
+    (copy / "01" / "steps.jsonl").write_text("\n".join([*steps, steps[-1].replace('"loss": ', '"loss": NaN, "was": ')]))
     for name in ("02", "03"):
         shutil.rmtree(copy / name)
-    sections = make_page([str(copy)]).sections
+    page = make_page([str(copy)])
+    assert "NaN" not in render(page).partition('id="charts"')[2]
+    sections = page.sections
     assert [section.title for section in sections] == ["The runs"]
+    assert len(charts(sections[0])["Loss of the steps"].traces[1]["x"]) == len(steps)
     assert sections[0].lead == ("2 runs, 1 finished.", "The others are shown as far as they are.")
     assert [row[-1] for row in tables(sections[0])[""].rows] == ["finished", "under way"]
 
@@ -145,13 +159,8 @@ def test_names_cannot_break_the_page() -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here (apt install chromium)")
-    with api.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("dark", 390)])

@@ -1,7 +1,6 @@
 """examples/serve.py: the exported model behind a web page, asked as a browser asks."""
 
 import json
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -14,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from support.browsers import chromium
 from support.programs import fails, program
 from support.splits import ROOT
-
-CHROMIUM = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +78,7 @@ def test_what_is_no_image_is_a_sentence(address: str) -> None:
 
 
 def test_a_photograph_in_a_browser(address: str, photos: Path, tmp_path: Path) -> None:
-    api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here (apt install chromium)")
-    with api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         view = browser.new_page()
         said: list[str] = []
         view.on("pageerror", lambda error: said.append(str(error)))
@@ -98,7 +92,13 @@ def test_a_photograph_in_a_browser(address: str, photos: Path, tmp_path: Path) -
         view.wait_for_function("document.querySelector('#problem').textContent.includes('not an image')")
         assert view.locator("#members .bar").count() == 0
         assert said == []
-        browser.close()
+
+
+def test_the_other_example_takes_such_a_model_too(model: Path, photos: Path) -> None:
+    path = next(photos.glob("bee/*"))
+    done = program("python", ROOT / "examples" / "classify.py", model, path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}  ")
 
 
 def test_members_are_exported_with_the_model_alone(runs: Path) -> None:

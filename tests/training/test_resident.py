@@ -21,7 +21,7 @@ from spectral_shards.shards_manifest.manifest import dump
 from spectral_shards.shards_manifest.shard.reader import BlockReader
 from spectral_shards.train.data.loader import BandLoader, LoaderOptions
 from spectral_shards.train.data.resident import content_name
-from spectral_shards.train.data.shared_memory import open_files
+from spectral_shards.train.data.shared_memory import SharedMemory, open_files
 from spectral_shards.train.errors import TrainError
 from support.hubs import Hub
 from support.splits import SUB4, make_split
@@ -212,6 +212,26 @@ def test_processes_share_memory_that_outlives_none_of_them(photos: Path, tmp_pat
         assert epoch(third) == (0, wanted)
         assert epoch(second)[0] == epoch(third)[0] == 0
     assert holders() == 0
+
+
+def test_pages_are_got_in_the_order_of_reading(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block's bytes, in every band, once, and in the order in which the first epoch needs the blocks."""
+    asked: list[slice] = []
+    monkeypatch.setattr(SharedMemory, "populate", lambda memory, places: asked.extend(places))
+    split = make_split(photos, tmp_path / "sub4", **{**SUB4, "seed": 77})  # which no other process has in memory
+    loader = BandLoader(open_bands(split), batch_size=16, seed=5, options=LoaderOptions(resident="memory"))
+    x, _ = next(iter(loader))
+    sample, bands = x[0, 0].numpy().nbytes, x.shape[1]
+    asked = list(
+        {(place.start, place.stop): place for place in asked}.values()
+    )  # pieces of a block come at several times
+    sizes = [(place.stop - place.start) // sample for place in asked]
+    blocks = sizes[::bands]
+    assert sizes == [size for size in blocks for _ in range(bands)]
+    assert sum(blocks) == loader.samples
+    starts = [(place.start - min(each.start for each in asked)) // sample for place in asked[::bands]]
+    assert len({*starts}) == len(starts)
+    assert starts != sorted(starts)  # shuffled, as the blocks of the epoch are
 
 
 def test_places_that_there_are_not(sub4: Path) -> None:

@@ -72,7 +72,9 @@ def is_there(name: str) -> bool:
 
 
 def _populate(mapped: mmap.mmap, user: weakref.ref[SharedMemory], places: Iterable[slice]) -> None:
-    """Get pages for places of some memory, as long as it has a user."""
+    """Get pages for places of some memory, as long as it has a user; on Linux alone."""
+    if not hasattr(os, "memfd_create"):
+        return
     try:
         madvise = ctypes.CDLL(None).madvise  # Python's own keeps other threads from running
     except (OSError, AttributeError):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+Scores = TypeVar("Scores", bound=np.generic)
 
 CHUNK_BYTES = 256_000_000  # of outputs that are looked at together
 
@@ -73,43 +76,44 @@ def prefix_hits(
 
 
 def fused_classes(
-    logits: Sequence[NDArray[np.float16]], weights: NDArray[np.float64], in_log: bool
+    logits: Sequence[NDArray[np.float16]], rows: NDArray[np.int64], weights: NDArray[np.float64], in_log: bool
 ) -> NDArray[np.int64]:
-    """Return the class that an ensemble says for each sample: (samples,).
+    """Return the class that an ensemble says for some samples: (n,).
 
     Args:
         logits: of every member: (samples, classes) each.
+        rows: the samples: (n,).
         weights: one a member: (members,).
         in_log: sum log-probabilities, and not probabilities.
     """
-    said = []
-    for rows in _chunks(*logits[0].shape):
-        fused = torch.zeros(logits[0][rows].shape)
+    said = np.empty(len(rows), np.int64)
+    for part in _chunks(len(rows), logits[0].shape[1]):
+        fused = torch.zeros(len(rows[part]), logits[0].shape[1])
         for member in np.flatnonzero(weights).tolist():
-            outputs = log_probabilities(logits[member], rows)
+            outputs = log_probabilities(logits[member], rows[part])
             fused.add_(outputs if in_log else outputs.exp(), alpha=float(weights[member]))
-        said.append(fused.argmax(1).numpy())
-    return np.concatenate(said)
+        said[part] = fused.argmax(1).numpy()
+    return said
 
 
 def cross_hits(
-    samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
-) -> NDArray[np.bool_]:
+    samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Scores]]
+) -> NDArray[Scores]:
     """Score each half of the samples with choices made on the other half.
 
     The halves are the even and the odd rows, so that both have every class of a part in source order.
 
     Args:
         samples: how many there are.
-        score: gets the rows to choose on and the rows to score, and returns bool (members, scored rows, 2).
+        score: gets the rows to choose on and the rows to score, and returns (members, scored rows, ...).
 
     Returns:
-        bool (members, samples, 2).
+        The same of all samples, in their order: (members, samples, ...).
     """
     rows = np.arange(samples)
     halves = rows[::2], rows[1::2]
     found = [score(halves[1 - half], halves[half]) for half in (0, 1)]
-    hits = np.empty((len(found[0]), samples, 2), np.bool_)
+    hits = np.empty((len(found[0]), samples, *found[0].shape[2:]), found[0].dtype)
     for half, some in zip(halves, found, strict=True):
         hits[:, half] = some
     return hits

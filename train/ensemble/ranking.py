@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EnsembleError
-from .hits import cross_hits, member_hits
+from .hits import Scores, cross_hits, member_hits
 from .members import FinishedRun, Outputs
 from .rules import RANK_ON, FusingRule, RankedOutputs, RankingData
 
@@ -53,17 +53,17 @@ class Ranking:
         return self._weights[key]
 
     def score_val(
-        self, samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]]
-    ) -> NDArray[np.bool_]:
+        self, samples: int, score: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[Scores]]
+    ) -> NDArray[Scores]:
         """Score all samples of val.
 
         Args:
             samples: how many there are.
             score: gets the rows of the data to choose on and the rows of val to score, and returns
-                bool (members, scored rows, 2).
+                (members, scored rows, ...).
 
         Returns:
-            bool (members, samples, 2).
+            The same of all samples: (members, samples, ...).
         """
         if self.data.halves:
             return cross_hits(samples, score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from .rules import RANK_ON, RULES, SPACES
@@ -69,10 +70,6 @@ CURVE: tuple[ReportColumn[tuple[int, Accuracy]], ...] = (
 
 def markdown(report: EnsembleReport) -> str:
     """Return the members, the rules, the chosen set, the costs, the classes, and the curve, as Markdown."""
-
-    def rule_title(score: RuleScore) -> str:
-        return RULES[score.rule].title + (" (default)" if score is report.default else "")
-
     lines = [
         f"# {report.dataset} in {report.factor} bands",
         f"{report.samples} val samples; {RANK_ON[report.rank_on].sentence.format(report.rank_samples)}.",
@@ -84,7 +81,7 @@ def markdown(report: EnsembleReport) -> str:
     if report.fell_back:
         lines.append(fallback(report))
     lines += _table(MEMBERS, report.members)
-    lines += _table((ReportColumn("weights", "{}", rule_title), *RULE_SCORES), report.rules)
+    lines += _table((ReportColumn("weights", "{}", partial(rule_title, report)), *RULE_SCORES), report.rules)
     lines += _table(CHOSEN, report.chosen)
     costs = report.costs
     lines += _table(COSTS, [*([costs.baseline] if costs.baseline else []), costs.best, costs.every, costs.chosen])
@@ -92,6 +89,11 @@ def markdown(report: EnsembleReport) -> str:
         lines += _table(CLASSES, _extremes(report))
     lines += _table(CURVE, enumerate(report.curve, 1))
     return "\n".join(lines) + "\n"
+
+
+def rule_title(report: EnsembleReport, score: RuleScore) -> str:
+    """Return what the report calls a rule."""
+    return RULES[score.rule].title + (" (default)" if score is report.default else "")
 
 
 def fallback(report: EnsembleReport) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EnsembleError
-from .hits import prefix_hits
+from .hits import fused_classes, prefix_hits
 from .members import FinishedRun, check_same, find_runs, open_baseline
 from .ranking import Ranking, ranking_data, run_hits
-from .rules import LOG, MEAN, PREFERRED, RULES, SELECTED, FusingRule, RankingData, Space
+from .rules import LOG, MEAN, PREFERRED, RANK_ON, RULES, SELECTED, FusingRule, RankingData, Space
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,24 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
         ),
         classes=_class_gains(runs[0], best_hits[:, 0], prefixes[-1, :, 0]),
     )
+
+
+def said_classes(runs: list[FinishedRun], report: EnsembleReport) -> NDArray[np.int64]:
+    """Return the class that the default rule says for each sample of val: what its accuracy is of. int64 (samples,).
+
+    Args:
+        runs: as for `score_ensemble`.
+        report: what that returned.
+    """
+    logits = [run.val.logits for run in runs]
+    ranking = Ranking(runs, RANK_ON[report.rank_on], np.stack([run_hits(run, run.val) for run in runs]))
+    rule, in_log = RULES[report.default.rule], report.default.space == LOG.name
+
+    def say(chosen: NDArray[np.int64], scored: NDArray[np.int64]) -> NDArray[np.int64]:
+        return fused_classes(logits, scored, ranking.weights(rule, chosen), in_log)[None]
+
+    said: NDArray[np.int64] = ranking.score_val(report.samples, say)[0]
+    return said
 
 
 def _scored_rules(data: RankingData) -> list[tuple[FusingRule, Space]]:
