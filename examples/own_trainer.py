@@ -17,7 +17,8 @@ from spectral_shards import BandAugmentation, BandLoader, build_network, open_ba
 BATCH_SIZE = 64
 
 
-def main(shards: str, epochs: int) -> None:
+def train_band(shards: str, epochs: int) -> float:
+    """Return the top-1 accuracy on val, 0 to 1, of a network that is trained on a band."""
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu", int(os.environ.get("LOCAL_RANK", 0)))
     if world_size > 1:
@@ -52,7 +53,8 @@ def main(shards: str, epochs: int) -> None:
             distributed.all_reduce(right)
         if rank == 0:
             print(f"epoch {epoch + 1}: loss {loss.item():.3f}, top-1 {right.item() / val.samples:.2%}")
+    return right.item() / val.samples
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], epochs=int(sys.argv[2]))
+    train_band(sys.argv[1], epochs=int(sys.argv[2]))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from ..shards_manifest.dataset import open_data
 from ..shards_manifest.manifest import canonical_json, dump
 from ..shards_manifest.runtime.cli_runner import counted, human_bytes, speaker
 from ..shards_manifest.runtime.executors import Backend
+from ..shards_manifest.runtime.progress import ProgressLine
 from ..shards_manifest.storage.address import is_url, shown
 from ..shards_manifest.storage.opening import open_store
 from .config import DEFAULT_BLOCK, SourceOptions, SplitConfig, WorkerOptions
@@ -29,7 +28,7 @@ from .split.class_filter import class_note, read_class_list
 from .split.estimate import estimate
 from .split.job import Job, check_outside, choose_compression, prepare
 from .split.job import split as run_split
-from .split.progress import INTERVAL, SplitProgress
+from .split.progress import SplitProgress
 from .split.summary import summary
 
 # of the coefficients may be cut without a word: a handful in an image's sharpest edges (docs/decisions/0019)
@@ -74,9 +73,8 @@ def split(
     check_outside(source, named or scratch, "--scratch")
     unshared = not local and is_url(out) and not named
     source_options = replace(source_options, scratch="" if unshared else scratch)
-    label = f"scan {shown(source)}"
-    with tqdm(unit="img", desc=label, mininterval=_interval(), delay=1, leave=False, disable=quiet) as bar:
-        job = prepare(source, resolved, source_options, out, bar.update)
+    with ProgressLine(f"scan {shown(source)}", "images", quiet=quiet) as progress:
+        job = prepare(source, resolved, source_options, out, progress)
     for line in (*summary(job), *job.listing.notes, class_note(resolved, len(job.listing.classes))):
         if line:
             say(line)
@@ -91,11 +89,8 @@ def split(
 
 
 def _write_split(job: Job, out: str, backend: Backend, quiet: bool) -> None:
-    if quiet:
-        outcome = run_split(job, out, backend)
-    else:
-        with SplitProgress(f"split to {out}", sum(job.samples.values())) as progress:
-            outcome = run_split(job, out, backend, progress)
+    with ProgressLine(f"split to {out}", "images", sum(job.samples.values()), quiet=quiet) as progress:
+        outcome = run_split(job, out, backend, SplitProgress(progress))
     counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
     listed = f", listed in {out}/rejects.jsonl" if outcome.rejects else ""
     click.echo(
@@ -156,9 +151,9 @@ def verify(
         quiet: Show no progress.
     """
     name = shown(data)
-    with tqdm(unit="shard", desc=f"verify {name}", mininterval=_interval(), disable=quiet) as bar:
-        report = verify_data(data, jobs or _cores(), bar.update)
-    compared = _compare(data, against, samples, source_options) if against and not report.bad else None
+    with ProgressLine(f"verify {name}", "shards", quiet=quiet) as progress:
+        report = verify_data(data, jobs or _cores(), progress)
+    compared = _compare(data, against, samples, source_options, quiet) if against and not report.bad else None
     if as_json:
         found = {**vars(report), "compared": compared and compared.to_json()}
         click.echo(canonical_json(found).decode(), nl=False)
@@ -184,9 +179,10 @@ def _print_verified(name: str, report: VerifyReport) -> None:
         click.echo(f"{name}: {report.shards} shards, {report.samples} samples a band, {size}: all good")
 
 
-def _compare(data: str, source: str, samples: int, options: SourceOptions) -> Fidelity:
+def _compare(data: str, source: str, samples: int, options: SourceOptions, quiet: bool) -> Fidelity:
     scratch = scratch_folder(options.scratch, f"{data}-verify", source) if options.scratch else None
-    found = fidelity(data, source, samples, options=replace(options, scratch=scratch))
+    with ProgressLine(f"compare with {shown(source)}", "images", quiet=quiet) as progress:
+        found = fidelity(data, source, samples, options=replace(options, scratch=scratch), progress=progress)
     if scratch:
         shutil.rmtree(scratch, ignore_errors=True)
     return found
@@ -219,8 +215,3 @@ def preview(data: str, out: Path, images: int) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _interval() -> float:
-    """Return the seconds between two updates of a bar; a log gets fewer."""
-    return 0.1 if sys.stderr.isatty() else INTERVAL

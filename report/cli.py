@@ -10,6 +10,7 @@ import cloup
 from ..shards_manifest.errors import SpectralError
 from ..shards_manifest.runtime import cli_runner
 from ..shards_manifest.runtime.options import CONTEXT, quiet_option
+from ..shards_manifest.runtime.progress import ProgressLine
 from ..train.errors import needs_train_extra
 
 
@@ -35,8 +36,10 @@ def cli(paths: tuple[str, ...], out: Path, baseline: Path | None, quiet: bool) -
         from .gather import make_page
         from .page import render
 
-        page = make_page(paths, baseline)
-        text = render(page)
+        with ProgressLine("report", quiet=quiet) as progress:
+            page = make_page(paths, baseline, progress.stage)
+            progress.stage("writing the page")
+            text = render(page)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, "utf-8")

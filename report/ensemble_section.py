@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,13 @@ EXAMPLES = 4  # images of a pair
 MOST_CLASSES = 40
 
 
-def ensemble_section(runs: list[FinishedRun], split: Split | None, baseline: Path | None, where: str) -> Section:
+def ensemble_section(
+    runs: list[FinishedRun],
+    split: Split | None,
+    baseline: Path | None,
+    where: str,
+    stage: Callable[[str], object] = lambda text: None,
+) -> Section:
     """Return the section about an ensemble.
 
     Args:
@@ -43,11 +49,12 @@ def ensemble_section(runs: list[FinishedRun], split: Split | None, baseline: Pat
         split: whose val part has the images; None to show none.
         baseline: run of a network that saw the whole images.
         where: the folders of the runs, for the command.
+        stage: called with what is done from then on, in words.
 
     Raises:
         EnsembleError: the runs cannot be fused.
     """
-    report = score_ensemble(runs, baseline=baseline)
+    report = score_ensemble(runs, baseline=baseline, stage=stage)
     fused, best = report.default.top1, report.costs.best.top1
     lead = [
         f"{len(report.chosen)} of {len(report.members)} members are fused: top-1 {fused:.2%}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..shards_manifest.dataset import Split, open_data
@@ -17,12 +17,15 @@ from .runs_section import RunLog, find_logs, runs_section
 from .split_section import split_section
 
 
-def make_page(paths: Sequence[str], baseline: Path | None = None) -> Page:
+def make_page(
+    paths: Sequence[str], baseline: Path | None = None, stage: Callable[[str], object] = lambda text: None
+) -> Page:
     """Return the page about splits, runs, and the ensemble of the runs that are finished.
 
     Args:
         paths: splits, run folders, and folders of run folders.
         baseline: run of a network that saw the whole images.
+        stage: called with what is done from then on, in words.
 
     Raises:
         FormatError: a path is neither.
@@ -32,6 +35,7 @@ def make_page(paths: Sequence[str], baseline: Path | None = None) -> Page:
     logs: list[RunLog] = []
     folders: list[Path] = []
     for path in paths:
+        stage(f"reading {shown(path)}")
         if is_url(path) or (Path(path) / MANIFEST).exists():
             store, manifest = open_data(path)
             if not isinstance(manifest, SplitManifest):
@@ -44,11 +48,15 @@ def make_page(paths: Sequence[str], baseline: Path | None = None) -> Page:
             raise FormatError(
                 f"{path} is neither a split nor a folder of runs: give a folder that spectral split or train has made"
             )
-    sections = [split_section(path, split) for path, split in splits.items()]
+    sections = []
+    for path, split in splits.items():
+        stage(f"drawing {shown(path)}")
+        sections.append(split_section(path, split))
     if logs:
+        stage(f"drawing {len(logs)} runs")
         sections.append(runs_section(logs))
     if sum(log.record is not None for log in logs) > 1:
-        sections.append(_ensemble(folders, logs, list(splits.values()), baseline))
+        sections.append(_ensemble(folders, logs, list(splits.values()), baseline, stage))
     return Page(f"Spectral report: {', '.join(_name(path) for path in paths)}", tuple(sections))
 
 
@@ -56,14 +64,20 @@ def _name(path: str) -> str:
     return shown(path) if is_url(path) else os.path.basename(os.path.abspath(path))
 
 
-def _ensemble(folders: list[Path], logs: list[RunLog], splits: list[Split], baseline: Path | None) -> Section:
+def _ensemble(
+    folders: list[Path],
+    logs: list[RunLog],
+    splits: list[Split],
+    baseline: Path | None,
+    stage: Callable[[str], object],
+) -> Section:
     """Return the section about the ensemble; a sentence where the runs cannot be fused."""
     where = " ".join(map(str, folders))
     try:
         runs = find_runs(*(log.path for log in logs if log.record is not None))
         order = runs[0].sample_order.get("val")
         split = next((each for each in splits if each.manifest.parts.get("val") and _order(each) == order), None)
-        return ensemble_section(runs, split, baseline, where)
+        return ensemble_section(runs, split, baseline, where, stage)
     except SpectralError as error:
         return Section("The ensemble", (f"The runs are not fused: {error}.",))
 

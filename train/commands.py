@@ -237,7 +237,9 @@ def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]
 
 def _evaluate(options: TrainOptions, plan: TrainPlan, ranks: Ranks) -> None:
     path = Path(options.evaluate or "")
-    found = evaluate_checkpoint(options.shards, path, plan, options.ten_crop, ranks)
+    found = evaluate_checkpoint(
+        options.shards, path, plan, options.ten_crop, ranks, options.quiet or not ranks.is_rank0
+    )
     if not ranks.is_rank0:
         return
     if options.as_json:

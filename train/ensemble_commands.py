@@ -8,6 +8,7 @@ import click
 
 from ..shards_manifest.manifest import canonical_json
 from ..shards_manifest.runtime.cli_runner import human_bytes, speaker
+from ..shards_manifest.runtime.progress import ProgressLine
 from ..shards_manifest.storage.local import LocalStore
 from .ensemble.export import check_target, export, load_ensemble
 from .ensemble.members import FinishedRun, find_runs
@@ -34,7 +35,9 @@ def fuse(options: EnsembleOptions) -> None:
     if target:
         check_target(target)
     runs = find_runs(*folders)
-    report = score_ensemble(runs, options.rank_on, local_folder(options.baseline) if options.baseline else None)
+    baseline = local_folder(options.baseline) if options.baseline else None
+    with ProgressLine("fuse", quiet=options.quiet) as progress:
+        report = score_ensemble(runs, options.rank_on, baseline, progress.stage)
     store = LocalStore(local_folder(options.out) if options.out else folders[0])
     text, values = markdown(report), canonical_json(report.to_json())
     store.write("ensemble.md", text.encode())
@@ -48,7 +51,10 @@ def fuse(options: EnsembleOptions) -> None:
     )
     say(f"table, JSON and plot: {store}/ensemble.md, .json, .png")
     if target:
-        result(_export(report, runs, target, options))
+        with ProgressLine("export", quiet=options.quiet) as progress:
+            progress.stage(f"{len(report.chosen)} members as {target}")
+            exported = _export(report, runs, target, options)
+        result(exported)
     if options.as_json:
         click.echo(values.decode(), nl=False)
 

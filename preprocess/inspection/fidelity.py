@@ -20,7 +20,7 @@ from ..config import SourceOptions
 from ..errors import RejectedImage, SourceError
 from ..listing import CHUNK, Listing
 from ..pipeline import pil_decode
-from ..sources import Source, find_source
+from ..sources import OnProgress, Source, find_source, no_progress
 from ..split.sharding import permutation
 from .reconstruct import SplitBlocks, rebuild
 
@@ -59,6 +59,7 @@ def fidelity(
     samples: int,
     seed: int = 0,
     options: SourceOptions | None = None,
+    progress: OnProgress = no_progress,
 ) -> Fidelity:
     """Rebuild `samples` images, drawn at random over all parts, and compare them with the source.
 
@@ -70,6 +71,7 @@ def fidelity(
         samples: How many to compare.
         seed: Of the draw.
         options: How to read the source.
+        progress: Called with the number of images that were compared since the last call.
 
     Raises:
         FormatError: The split lacks bands, or is none.
@@ -88,6 +90,7 @@ def fidelity(
         origin = part if part in listing.parts else "train"
         places = _places(listing, origin, {table[i][0] for i in positions})
         for position, image in _rebuilt(store, manifest, part, positions):
+            progress(1)
             key = table[position][0]
             if key not in places:
                 bad.append(f"{key} of {part} is not in {shown(source)}")

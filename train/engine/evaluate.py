@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from ...shards_manifest.dataset import Split, open_bands, open_data
 from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.runtime.progress import ProgressLine
 from ...shards_manifest.storage.address import shown
 from ..config import TrainPlan
 from ..data.loader import BandLoader, LoaderOptions
@@ -33,7 +34,11 @@ def eval_batch_size(recipe: Recipe, world_size: int) -> int:
 
 @torch.inference_mode()
 def evaluate(
-    model: Model, loader: BandLoader, ten_crop: bool = False, writer: PredictionWriter | None = None
+    model: Model,
+    loader: BandLoader,
+    ten_crop: bool = False,
+    writer: PredictionWriter | None = None,
+    progress: Callable[[int], object] = lambda samples: None,
 ) -> Evaluation:
     """Evaluate a network on every sample of a loader once. All ranks call this together.
 
@@ -42,6 +47,7 @@ def evaluate(
         loader: The part.
         ten_crop: Take the mean of the probabilities of ten crops in place of the centre's.
         writer: Takes the outputs, in stored order. They are of no use where samples were lost.
+        progress: Called with the samples of each batch, over all ranks.
 
     Raises:
         TrainError: No sample can be read, or the planes have no margin for ten crops.
@@ -68,6 +74,7 @@ def evaluate(
         for name, metric in METRICS.items():
             sums[name] = sums[name] + metric(logits, y)
         sums["samples"] = sums["samples"] + len(y)
+        progress(len(y) * ranks.world_size)
         if writer is not None:
             writer.add((logits.clamp(-FLOAT16, FLOAT16).half().cpu().numpy(), labels.cpu().numpy()))
     if writer is not None:
@@ -110,7 +117,12 @@ class Evaluator:
 
 
 def evaluate_checkpoint(
-    shards: str, path: Path, plan: TrainPlan, ten_crop: bool = False, ranks: Ranks = SINGLE_PROCESS
+    shards: str,
+    path: Path,
+    plan: TrainPlan,
+    ten_crop: bool = False,
+    ranks: Ranks = SINGLE_PROCESS,
+    quiet: bool = True,
 ) -> Evaluation:
     """Evaluate the network of a checkpoint on the val part of its bands, wherever they lie.
 
@@ -120,6 +132,7 @@ def evaluate_checkpoint(
         plan: Device, precision and reading are taken from it.
         ten_crop: As in `evaluate`.
         ranks: The processes that evaluate together.
+        quiet: Show no progress.
 
     Raises:
         TrainError: The checkpoint is damaged, or of other data, or there is no val part.
@@ -154,7 +167,8 @@ def evaluate_checkpoint(
         workers=reading.workers,
         options=LoaderOptions(cache=reading.open_cache(), skip_bad_shards=reading.skip),
     )
-    return evaluate(model, loader, ten_crop)
+    with ProgressLine(f"evaluate {path}", "samples", loader.samples, quiet=quiet) as progress:
+        return evaluate(model, loader, ten_crop, progress=progress)
 
 
 def _differences(trained: Sequence[BandManifest], found_here: Sequence[BandManifest]) -> list[str]:

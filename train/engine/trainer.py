@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ...shards_manifest.dataset import Bands, open_bands
 from ...shards_manifest.errors import SpectralError
 from ...shards_manifest.manifest import BandManifest
+from ...shards_manifest.runtime.progress import ProgressLine
 from ..config import TrainPlan
 from ..distributed import SINGLE_PROCESS, Ranks
 from ..errors import TrainError
@@ -35,6 +36,7 @@ from .part_loaders import part_loaders
 from .train_step import TrainStep
 
 REPORT = 20  # steps between two readings of the loss, each of which waits for the device, and a line in steps.jsonl
+LOG_INTERVAL = 60.0  # seconds between two lines of an epoch in a log
 
 
 def train_network(
@@ -210,15 +212,14 @@ class Trainer:
         """Train on what is left of an epoch, some steps between two reports."""
         self._step.model.train()
         state, batches = self.state, iter(self.loader)
-        label, hidden = f"epoch {state.epoch + 1}", self._quiet or None
-        with tqdm(total=len(self.loader), initial=state.batch, desc=label, leave=False, disable=hidden) as bar:
+        label, steps = f"epoch {state.epoch + 1}", len(self.loader)
+        with ProgressLine(label, "steps", steps, state.batch, self._quiet, LOG_INTERVAL) as progress:
             while state.batch < len(self.loader):
                 before = state.batch
                 end = min(before - before % REPORT + REPORT, len(self.loader))
                 self._some_steps(batches, end)
-                bar.update(state.batch - before)
                 trained = max(state.batch * self.loader.batch_size, 1)
-                bar.set_postfix(loss=f"{state.totals.loss / trained:.3f}")
+                progress(state.batch - before, f"loss {state.totals.loss / trained:.3f}")
 
     def _some_steps(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], end: int) -> None:
         """Train up to batch `end` of the epoch, report, and save or stop where that is due."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,12 @@ def default_score(rules: tuple[RuleScore, ...]) -> RuleScore:
     return next(found for rule in PREFERRED if (found := exported_score(rules, rule)))
 
 
-def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline: Path | None = None) -> EnsembleReport:
+def score_ensemble(
+    runs: list[FinishedRun],
+    rank_on: str | None = None,
+    baseline: Path | None = None,
+    stage: Callable[[str], object] = lambda text: None,
+) -> EnsembleReport:
     """Score every rule on runs that belong together.
 
     Args:
@@ -197,14 +203,20 @@ def score_ensemble(runs: list[FinishedRun], rank_on: str | None = None, baseline
         rank_on: name in RANK_ON: what members are ranked, chosen and weighted on. Default: holdout if every run has
             holdout samples, else halves.
         baseline: folder of the run of a network that saw the whole images, to compare with.
+        stage: called with what is done from then on, in words.
 
     Raises:
         EnsembleError: if the runs do not have what is ranked on, or their outputs are not finite.
     """
     data = ranking_data(runs, rank_on)
-    alone = np.stack([run_hits(run, run.val) for run in runs])
+    alone = np.stack(list(_each_alone(runs, stage)))
+    stage("ranking the members")
     ranking = Ranking(runs, data, alone)
-    scored = dict(_score(runs, ranking, rule, space) for rule, space in _scored_rules(data))
+    scored = {}
+    for rule, space in _scored_rules(data):
+        stage(f"scoring the rule {rule.name}, {space.name}")
+        score, hits = _score(runs, ranking, rule, space)
+        scored[score] = hits
     rules = tuple(scored)
     default, every = default_score(rules), exported_score(rules, MEAN)
     assert every is not None
@@ -262,6 +274,13 @@ def said_classes(runs: list[FinishedRun], report: EnsembleReport) -> NDArray[np.
 
     said: NDArray[np.int64] = ranking.score_val(report.samples, say)[0]
     return said
+
+
+def _each_alone(runs: list[FinishedRun], stage: Callable[[str], object]) -> Iterator[NDArray[np.bool_]]:
+    """Yield what each member has right on val: bool (samples, 2)."""
+    for number, run in enumerate(runs, 1):
+        stage(f"reading what {run.name} says, {number} of {len(runs)}")
+        yield run_hits(run, run.val)
 
 
 def _scored_rules(data: RankingData) -> list[tuple[FusingRule, Space]]:
