@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..shards_manifest.runtime.cli_runner import human_seconds
 from ..train.runs.metrics_log import METRICS, STEPS
 from ..train.runs.run_record import RUN, RunRecord, read_run
 from .content import Chart, Item, Section, Table, lines
@@ -120,12 +121,12 @@ def _table(logs: Sequence[RunLog]) -> Table:
                 str(log.record.identity.options.network) if log.record else "",
                 str(last.get("epoch", 0)),
                 "" if top1 is None else f"{top1:.2%}",
-                f"{log.record.result.seconds:,.0f}" if log.record else "",
+                human_seconds(log.record.result.seconds) if log.record else "",
                 f"{sum(wait) / len(wait):.2%}" if wait else "",
                 "finished" if log.record else "under way",
             )
         )
-    return Table(("run", "network", "epochs", "top-1 on val", "seconds", "waiting", ""), tuple(rows))
+    return Table(("run", "network", "epochs", "top-1 on val", "time", "waiting", ""), tuple(rows))
 
 
 def _command(log: RunLog) -> str:

@@ -17,7 +17,7 @@ import torch
 from ..shards_manifest.dataset import open_bands, open_data
 from ..shards_manifest.errors import SpectralError
 from ..shards_manifest.manifest import BandManifest, SplitManifest, band_folder, canonical_json
-from ..shards_manifest.runtime.cli_runner import speaker
+from ..shards_manifest.runtime.cli_runner import human_seconds, speaker
 from ..shards_manifest.runtime.executors import Backend
 from ..shards_manifest.storage.address import joined, shown
 from . import recipes
@@ -276,7 +276,7 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
         if outcome.result is None:
             click.echo(f"{out} failed: {outcome.failure}", err=True)
         elif ranks.is_rank0:
-            how = "is finished" if outcome.earlier else f"took {outcome.result.seconds:.0f} s"
+            how = "is finished" if outcome.earlier else f"took {human_seconds(outcome.result.seconds)}"
             click.echo(f"{out} {how}: {_summary(outcome.result)}")
 
     def train_in_turn() -> Iterator[TrainOutcome]:

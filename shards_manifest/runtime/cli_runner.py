@@ -69,3 +69,12 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError
+
+
+def human_seconds(count: float) -> str:
+    """Return a time for people: 43 s, 12 min 5 s, 20 h 3 min, 3 d 4 h."""
+    for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if round(count / smaller) * smaller >= size:
+            whole, rest = divmod(round(count / smaller), size // smaller)
+            return f"{whole} {unit} {rest} {part}" if rest else f"{whole} {unit}"
+    return f"{count:.0f} s"

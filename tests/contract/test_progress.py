@@ -13,6 +13,7 @@ import termios
 import pytest
 
 from spectral_shards.shards_manifest.runtime import progress
+from spectral_shards.shards_manifest.runtime.cli_runner import human_seconds
 from spectral_shards.shards_manifest.runtime.progress import ProgressLine
 
 
@@ -95,3 +96,20 @@ def test_a_terminal_gets_one_line_that_fits_and_goes(
     assert drawn[-1] == ""  # the line is empty again
     assert "\x1b[3" not in text  # no colours
     terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (43.2, "43 s"),
+        (59.6, "1 min"),
+        (725, "12 min 5 s"),
+        (3599.7, "1 h"),
+        (72180, "20 h 3 min"),
+        (86399, "1 d"),
+        (270_000, "3 d 3 h"),
+    ],
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert human_seconds(seconds) == text

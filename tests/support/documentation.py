@@ -5,6 +5,8 @@ A comment in the line before a block says how it is checked; a block without one
     <!-- small -->              run, with options that make trainings short
     <!-- cluster: ray -->       the same, on a cluster of this machine in place of the address
     <!-- parsed: REASON -->     not run: the options of our commands are parsed, and the shell's syntax is checked
+
+`PYTHONPATH=tests python -m support.documentation` lists them all.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,3 +154,22 @@ def run_page(found: list[Block], folder: Path, environment: dict[str, str], clus
         assert done.returncode == 0, f"line {block.line}:\n{code}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         said.append(done.stdout)
     return said
+
+
+def main() -> None:
+    """Print every block that a shell or Python could run, and how it is checked."""
+    counts: Counter[str] = Counter()
+    for page in (ROOT / "README.md", ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))):
+        for block in blocks(page):
+            if block.language not in ("bash", "python"):
+                continue
+            how = block.how or "run"
+            counts[how] += 1
+            first = block.code.splitlines()[0]
+            why = f" ({block.why})" if block.why else ""
+            print(f"{page.relative_to(ROOT)}:{block.line}  {block.language}  {how}{why}  {first}")
+    print(", ".join(f"{count} {how}" for how, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

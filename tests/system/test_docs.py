@@ -68,6 +68,7 @@ def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Non
         "kubernetes": runs,
         "imagenet1k": imagenet1k,
         "imagenet21k": imagenet21k,
+        "alternatives": lambda: None,
         "troubleshooting": lambda: None,
     }
     return lambda name: stages[name]()

@@ -205,7 +205,8 @@ class Trainer:
             self._run.log(line)
             if better or self._timer.due(epoch_ends=True):
                 self._save(better)
-        self._say(line.text(self._plan.recipe.epochs))
+        epochs = self._plan.recipe.epochs
+        self._say(line.text(epochs, state.seconds / state.epoch * (epochs - state.epoch)))
         return found
 
     def _train_epoch(self) -> None:

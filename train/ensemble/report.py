@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from ...shards_manifest.runtime.cli_runner import human_seconds
 from .rules import RANK_ON, RULES, SPACES
 from .scoring import Accuracy, ChosenMember, ClassGain, EnsembleReport, MemberScore, ModelCost, RuleScore
 
@@ -52,7 +53,7 @@ COSTS: tuple[ReportColumn[ModelCost], ...] = (
     ReportColumn("top-1", "{:.2%}", lambda cost: cost.top1),
     ReportColumn("size, MiB", "{:.2f}", lambda cost: cost.parameter_bytes / 2**20),
     ReportColumn("multiply-adds", "{:.3f} G", lambda cost: cost.multiply_adds / 1e9),
-    ReportColumn("training", "{:.0f} s", lambda cost: cost.seconds),
+    ReportColumn("training", "{}", lambda cost: human_seconds(cost.seconds)),
 )
 CLASSES: tuple[ReportColumn[ClassGain], ...] = (
     ReportColumn("class", "{}", lambda entry: entry.name),

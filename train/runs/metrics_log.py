@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...shards_manifest.runtime.cli_runner import human_seconds
 from ...shards_manifest.storage.local import LocalStore
 
 METRICS = "metrics.jsonl"
@@ -66,8 +67,13 @@ class EpochLine:
             values |= {f"{part}_{name}": value for name, value in metrics.items()}
         return values
 
-    def text(self, epochs: int) -> str:
-        """Return the line for a terminal. epochs: of the whole run."""
+    def text(self, epochs: int, left: float) -> str:
+        """Return the line for a terminal.
+
+        Args:
+            epochs: of the whole run.
+            left: seconds that the rest of it will take.
+        """
         val, holdout = self.evaluations.get("val"), self.evaluations.get("holdout")
         kept = f"  holdout {holdout['top1']:6.2%}" if holdout else ""
         scores = f"  val loss {val['loss']:.3f}  top-1 {val['top1']:6.2%}  top-5 {val['top5']:6.2%}" if val else ""
@@ -75,6 +81,7 @@ class EpochLine:
         return (
             f"epoch {self.epoch:3d}/{epochs}  loss {self.train_loss:.3f}  train {self.train_top1:6.2%}{kept}{scores}"
             f"  {self.train_seconds:.1f} s, {self.data_wait:.1%} waiting for data{lost}"
+            + (f", {human_seconds(left)} left" if left else "")
         )
 
 
