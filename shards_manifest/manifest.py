@@ -152,6 +152,11 @@ class BandManifest:
         """For each channel, of the coefficients over train: 0 where all are equal, for which `std` is 1."""
         return tuple(0.0 if std == 1 else std**2 for std in self.std)
 
+    @property
+    def divisor(self) -> tuple[float, ...]:
+        """For each channel, what inputs are divided by: `std`, but half a step at least (docs/decisions/0027)."""
+        return tuple(max(std, step / 2) for std, step in zip(self.std, self.step, strict=True))
+
 
 @dataclass(frozen=True)
 class BandSummary:

@@ -26,10 +26,19 @@ def stored(count: int = 6, side: int = 12) -> torch.Tensor:
 def test_dequantised_and_normalised(manifest: BandManifest) -> None:
     x = stored()
     wanted = x.double() * torch.tensor(manifest.step).view(3, 1, 1) - torch.tensor(manifest.mean).view(3, 1, 1)
-    wanted /= torch.tensor(manifest.std).view(3, 1, 1)
+    wanted /= torch.tensor(manifest.std).clamp(min=torch.tensor(manifest.step) / 2).view(3, 1, 1)
     got = BandAugmentation(manifest).eval()(x)
     assert got.dtype == torch.float32
     assert torch.allclose(got.double(), wanted, atol=1e-5)
+
+
+def test_one_level_of_a_nearly_empty_channel_is_two_at_most(manifest: BandManifest) -> None:
+    """Divided by its standard deviation alone it would be 48.75, and what is rare would drown what is not."""
+    empty = replace(manifest, step=(3.25, 9.75, 9.75), mean=(0.0,) * 3, std=(21.4, 0.2, 6.0))
+    assert empty.divisor == (21.4, 4.875, 6.0)
+    levels = torch.ones(1, 3, 12, 12, dtype=torch.int8)
+    for inputs in (BandAugmentation(empty).eval()(levels), BandAugmentation(empty, flip=True).train()(levels)):
+        assert torch.allclose(inputs.abs().amax((0, 2, 3)), torch.tensor([3.25 / 21.4, 2.0, 9.75 / 6]))
 
 
 @pytest.mark.parametrize("factor", [4, 16, 36])

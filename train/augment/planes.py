@@ -81,19 +81,21 @@ class BandAugmentation(nn.Module):
         moves = bool(random_shift or geometry.margin)
         complete = 1 < len(manifests) == geometry.factor
         self.compose = BandsToImage(manifests) if inputs == "image" or (complete and moves) else None
-        steps, means, stds = (np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "std"))
+        steps, means, divisors = (
+            np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "divisor")
+        )
         if inputs == "image":
-            means, stds = image_moments(manifests)
-        self._buffer("scale", 1 / stds)  # of what is in grey levels
-        self._buffer("stored_scale", steps / stds)
-        self._buffer("offset", -means / stds)
+            means, divisors = image_moments(manifests)
+        self._buffer("scale", 1 / divisors)  # of what is in grey levels
+        self._buffer("stored_scale", steps / divisors)
+        self._buffer("offset", -means / divisors)
         mirror = _mirror(manifests)
         self._mixes = bool(np.any(mirror != np.diag(mirror.diagonal())))
         if self._mixes and inputs == "planes":
-            matrix = np.kron(mirror, np.eye(3)) * steps.ravel() / stds.reshape(-1, 1)
+            matrix = np.kron(mirror, np.eye(3)) * steps.ravel() / divisors.reshape(-1, 1)
             self.register_buffer("mirrored_scale", torch.tensor(matrix, dtype=torch.float32), persistent=False)
         else:
-            self._buffer("mirrored_scale", mirror.diagonal()[:, None] * steps / stds)
+            self._buffer("mirrored_scale", mirror.diagonal()[:, None] * steps / divisors)
 
     def _buffer(self, name: str, values: NDArray[np.float64]) -> None:
         """Keep a number for each channel: float32 (channels, 1, 1)."""

@@ -150,7 +150,7 @@ def evaluate_checkpoint(
         raise TrainError(f"{shown(shards)} has no val part: there is nothing to evaluate")
     options = found.identity.options
     pairs = zip(opened.each, found.bands, strict=True)
-    bands = [replace(here, mean=there.mean, std=there.std) for here, there in pairs]  # as it learned
+    bands = [replace(here, mean=there.mean, std=there.divisor) for here, there in pairs]  # as it learned
     plan = replace(plan, network=options.network, recipe=options.recipe)
     model = Model(bands, plan, ranks)
     try:

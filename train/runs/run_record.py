@@ -14,7 +14,7 @@ from ..config import RunOptions, TrainPlan
 from ..errors import TrainError
 
 FORMAT = "spectral-run"
-VERSION = 4
+VERSION = 5
 RUN = "run.json"
 
 
