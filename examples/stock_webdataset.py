@@ -31,7 +31,7 @@ def main(band: str) -> None:
     )  # fmt: skip
     optimizer = torch.optim.Adam(network.parameters())
     for x, y in dataset:
-        inputs = (torch.as_tensor(x).float() * step - mean) / std
+        inputs = (torch.as_tensor(x).float() * step - mean) / torch.maximum(std, step / 2)
         loss = torch.nn.functional.cross_entropy(network(inputs), torch.as_tensor(y))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
