@@ -1,7 +1,8 @@
 #!/bin/bash
-# Train the band whose number is that of the task, and go on where an earlier job of it was ended:
+# Train one of the networks of a split, and go on where an earlier job of it was ended:
 #
-#     sbatch --array=0-35 examples/slurm.sh sub36
+#     sbatch --array=0-3 examples/slurm.sh sub36                 the four networks that a split gets by default
+#     sbatch --array=0-35 examples/slurm.sh sub36 --bands all    one for each band
 #
 #SBATCH --job-name=spectral
 #SBATCH --output=spectral-%A-%a.log
@@ -10,9 +11,8 @@
 #SBATCH --mem=32G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
 set -euo pipefail
 
-split=$1
-band=$(printf '%02d' "$SLURM_ARRAY_TASK_ID")
-exec spectral train --shards "$split/$band" --out "runs/$(basename "$split")/$band" "${@:2}"
+# source /path/to/.venv/bin/activate, where the shell of a job does not find `spectral`
+exec spectral train --shards "$1" --share "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" "${@:2}"

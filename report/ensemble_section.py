@@ -24,7 +24,7 @@ from ..train.ensemble.report import (
     rule_title,
 )
 from ..train.ensemble.rules import RANK_ON
-from ..train.ensemble.scoring import EnsembleReport, MemberScore, ModelCost, RuleScore, said_classes, score_ensemble
+from ..train.ensemble.scoring import EnsembleReport, MemberScore, RuleScore, said_classes, score_ensemble
 from .content import Chart, Gallery, Item, Section, Table, bars
 from .pictures import small, val_images
 
@@ -66,7 +66,7 @@ def ensemble_section(
     if report.fell_back:
         lead.append(fallback(report))
     items: list[Item] = [
-        _table(COSTS, _models(report), "What it gives, and costs"),
+        _table(COSTS, report.costs.shown, "What it gives, and costs"),
         _members(report),
         _rules(report),
         _curve(report),
@@ -76,11 +76,6 @@ def ensemble_section(
     items += _confusions(report, runs, split)
     command = f"spectral ensemble {where}" + (f" --baseline {baseline}" if baseline else "")
     return Section("The ensemble", tuple(lead), tuple(items), commands=(command,))
-
-
-def _models(report: EnsembleReport) -> list[ModelCost]:
-    costs = report.costs
-    return [*([costs.baseline] if costs.baseline else []), costs.best, costs.every, costs.chosen]
 
 
 def _table(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row], title: str = "") -> Table:
@@ -120,7 +115,7 @@ def _curve(report: EnsembleReport) -> Chart:
     values = [point.top1 for point in report.curve]
     fused = {"type": "scatter", "mode": "lines+markers", "name": "fused", "x": numbers, "y": values}
     traces: list[dict[str, Any]] = [fused]
-    for cost in _models(report)[:-1]:
+    for cost in report.costs.shown[:-1]:
         ends = [1, max(len(numbers), 2)]
         line = {"type": "scatter", "mode": "lines", "name": cost.name, "x": ends, "y": [cost.top1] * 2}
         traces.append({**line, "line": {"dash": "dot"}})

@@ -101,7 +101,7 @@ def runs(sub4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
     done = program("spectral-train", "--shards", sub4, "--bands", "all", *QUICK, cwd=root)
     assert done.returncode == 0, done.stderr
-    assert "all 4 networks are in runs/sub4: fuse them with spectral-ensemble runs/sub4" in done.stdout
+    assert "all 4 networks are in runs/sub4: fuse them with spectral ensemble runs/sub4" in done.stdout
     return root / "runs" / "sub4"
 
 

@@ -51,6 +51,16 @@ def _recipe_options() -> list[Callable[[Any], Any]]:
     return found
 
 
+def _parse_share(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Return I and N of `I/N`. Raises BadParameter."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", value)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise click.BadParameter(f"{value}: write I/N with I from 0 to N - 1, as in 0/4")
+    return int(found[1]), int(found[2])
+
+
 @cloup.command(
     "train",
     short_help="Train networks on the bands of a split, or on one band.",
@@ -212,6 +222,12 @@ def _recipe_options() -> list[Callable[[Any], Any]]:
         help="Where networks are trained: loky is this machine, the others are clusters.",
     ),
     cloup.option("--address", default="", help="Address of the cluster, as in tcp://head:8786 (Dask) or auto (Ray)."),
+    cloup.option(
+        "--share",
+        metavar="I/N",
+        callback=_parse_share,
+        help="Train the I-th of every N networks only, counted from 0: for the N jobs of an array on a cluster.",
+    ),
 )
 @cloup.option_group(
     "In place of training",

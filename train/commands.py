@@ -34,8 +34,8 @@ from .launch.progress import progress_table
 from .networks import NetworkOptions
 from .networks.profile import describe
 from .options import LaunchOptions, TrainOptions
-from .runs.run_folder import local_folder, run_path, split_runs_path
-from .runs.run_record import Result
+from .runs.run_folder import RunFolder, local_folder, run_path, split_runs_path
+from .runs.run_record import RUN, Result
 
 # the options that --evaluate uses; the checkpoint says the rest
 EVALUATE_OPTIONS = {
@@ -78,6 +78,10 @@ def train(options: TrainOptions) -> None:
         click.echo(_profile(jobs, options.as_json))
         return
     here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
+    if not jobs:
+        share = "/".join(map(str, options.launch.share or ()))
+        click.echo(f"--share {share}: there are fewer networks than that, so there is nothing to do here")
+        return
     with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
         if options.evaluate:
             _evaluate(options, plan, ranks)
@@ -152,6 +156,8 @@ def _jobs(
     if not isinstance(manifest, SplitManifest):
         if bands:
             raise TrainError(f"--bands {bands}: {shown(shards)} is one band: name the folder of the whole split")
+        if options.launch.share:
+            raise TrainError(f"--share: {shown(shards)} is one band: name the folder of the whole split")
         run = local_folder(out) if out else run_path(shards)
         return [TrainJob(run.name, shards, run, plan)], []
     root = local_folder(out) if out else split_runs_path(shards)
@@ -162,6 +168,9 @@ def _jobs(
         for text, network in kinds
         for each in parse_band_sets(text, available, network.inputs)
     ]
+    if options.launch.share:
+        first, every = options.launch.share
+        jobs = jobs[first::every]
     return jobs, notes
 
 
@@ -280,14 +289,15 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
             click.echo(f"{out} {how}: {_summary(outcome.result)}")
 
     def train_in_turn() -> Iterator[TrainOutcome]:
-        for job in jobs:
-            say(_heading([job]))
+        for number, job in enumerate(jobs, 1):
+            say((f"network {number} of {len(jobs)}: " if len(jobs) > 1 else "") + _heading([job]))
             outcome = train_one(job, quiet=options.quiet or not ranks.is_rank0, ranks=ranks)
             if outcome.failure and (len(jobs) == 1 or ranks.world_size > 1):  # ranks have lost each other
                 raise TrainError(outcome.failure)
             print_outcome(outcome)
             yield outcome
 
+    ranks.broadcast_from_rank0(lambda: _check_finished(jobs))
     say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
     if backend is None:
         outcomes = list(train_in_turn())
@@ -300,10 +310,17 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
     if failed := [outcome.name for outcome in outcomes if outcome.failure]:
         what = f"{len(failed)} of {len(jobs)} networks failed ({', '.join(failed)})"
         how = "run the same command again" + (", without --no-resume," if plan.restart else "")
-        raise TrainError(f"{what}: see above, and {how} to train what is missing")
+        raise TrainError(f"{what}: mend what is said above, and {how} to train what is missing")
     if len(jobs) > 1:
         root = jobs[0].out.parent
-        say(f"all {len(jobs)} networks are in {root}: fuse them with spectral-ensemble {root}")
+        say(f"all {len(jobs)} networks are in {root}: fuse them with spectral ensemble {root}")
+
+
+def _check_finished(jobs: Sequence[TrainJob]) -> None:
+    """Raise TrainError if a folder has a finished run of another kind, before anything is trained."""
+    for job in jobs:
+        if (job.out / RUN).exists():
+            RunFolder(job.out).finished(open_bands(job.shards, job.bands).each, job.plan)
 
 
 def _backend(plan: TrainPlan, networks: int, launch: LaunchOptions) -> Backend | None:

@@ -11,8 +11,8 @@ from ..shards_manifest.runtime.cli_runner import human_bytes, speaker
 from ..shards_manifest.runtime.progress import ProgressLine
 from ..shards_manifest.storage.local import LocalStore
 from .ensemble.export import check_target, export, load_ensemble
-from .ensemble.members import FinishedRun, find_runs
-from .ensemble.report import markdown, plot
+from .ensemble.members import FinishedRun, find_runs, unfinished_runs
+from .ensemble.report import markdown, overview, plot
 from .ensemble.rules import RULES, SPACES
 from .ensemble.scoring import EnsembleReport, exported_score, score_ensemble
 from .errors import EnsembleError
@@ -39,17 +39,20 @@ def fuse(options: EnsembleOptions) -> None:
     with ProgressLine("fuse", quiet=options.quiet) as progress:
         report = score_ensemble(runs, options.rank_on, baseline, progress.stage)
     store = LocalStore(local_folder(options.out) if options.out else folders[0])
-    text, values = markdown(report), canonical_json(report.to_json())
-    store.write("ensemble.md", text.encode())
+    values = canonical_json(report.to_json())
+    store.write("ensemble.md", markdown(report).encode())
     store.write("ensemble.json", values)
     store.write("ensemble.png", plot(report))
     say, result = speaker(options.quiet or options.as_json), speaker(options.as_json)
-    say(text)
+    say(overview(report))
+    if left_out := unfinished_runs(*folders):
+        say(f"left out, as not finished: {', '.join(left_out)}\n")
     result(
         f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
-        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%}"
+        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%} "
+        f"of {report.samples} val samples"
     )
-    say(f"table, JSON and plot: {store}/ensemble.md, .json, .png")
+    say(f"all tables, JSON and plot: {store}/ensemble.md, .json, .png")
     if target:
         with ProgressLine("export", quiet=options.quiet) as progress:
             progress.stage(f"{len(report.chosen)} members as {target}")

@@ -45,12 +45,14 @@ class LaunchOptions:
         jobs: networks at once, on each GPU of this machine or in all; None for one here, or all that a cluster has.
         backend: one of executors.BACKENDS.
         address: of the cluster; empty for what its library finds.
+        share: I and N: train the I-th of every N networks, counted from 0; None for all.
     """
 
     bands: str | None
     jobs: int | None
     backend: str
     address: str
+    share: tuple[int, int] | None = None
 
     @property
     def on_this_machine(self) -> bool:
@@ -125,7 +127,9 @@ class TrainOptions:
                 skip=values["on_bad_shard"] == "skip",
                 resident=values["resident"],
             ),
-            launch=LaunchOptions(values["bands"], values["jobs"], values["backend"], values["address"]),
+            launch=LaunchOptions(
+                values["bands"], values["jobs"], values["backend"], values["address"], values["share"]
+            ),
             describe=values["describe"],
             budget=values["budget"],
             evaluate=values["evaluate"],

@@ -25,7 +25,10 @@ def fails_alone(sub4: Path, folder: Path, *options: str) -> dict[str, bytes]:
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert f"{folder}/runs/01 failed: {split}/01/train-000002.tar is missing: copy the band again" in done.stderr
-    last = "Error: 1 of 4 networks failed (01): see above, and run the same command again to train what is missing"
+    last = (
+        "Error: 1 of 4 networks failed (01): mend what is said above, and run the same command again to train what is "
+        "missing"
+    )
     assert done.stderr.splitlines()[-1] == last
     assert "3 of 4 networks done, 1 failed" in done.stderr.splitlines()
     found = results(folder / "runs")

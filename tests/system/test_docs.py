@@ -139,17 +139,17 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 def test_the_job_of_slurm(sub4: Path, tmp_path: Path) -> None:
     """The script itself, as a task of an array runs it."""
-    env = {**os.environ, "SLURM_ARRAY_TASK_ID": "2", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4", "OMP_NUM_THREADS": "1"}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = subprocess.run(
-        ["bash", str(ROOT / "examples" / "slurm.sh"), str(sub4), *SHORT],
+        ["bash", str(ROOT / "examples" / "slurm.sh"), str(sub4), "--bands", "all", *SHORT],
         cwd=tmp_path,
         env=env,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "sub4" / "02" / "run.json").exists()
+    assert [path.parent.name for path in (tmp_path / "runs").rglob("run.json")] == ["02"]
 
 
 def test_the_job_of_kubernetes(sub4: Path, tmp_path: Path) -> None:
@@ -161,13 +161,14 @@ def test_the_job_of_kubernetes(sub4: Path, tmp_path: Path) -> None:
     (container,) = pod["containers"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     given = {each["name"]: each["value"] for each in container["env"]}
-    assert set(given) == {"SHARDS", "OPTIONS"}
+    assert set(given) == {"SHARDS", "NETWORKS", "OPTIONS"}
+    assert int(given["NETWORKS"]) == job["spec"]["completions"]
     script = container["args"][0].replace("/runs/", f"{tmp_path}/runs/").replace("/cache", f"{tmp_path}/cache")
-    env = {**os.environ, "JOB_COMPLETION_INDEX": "1", "SHARDS": str(sub4), "OPTIONS": " ".join(SHORT)}
+    env = {**os.environ, "JOB_COMPLETION_INDEX": "1", **given, "SHARDS": str(sub4), "OPTIONS": " ".join(SHORT)}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = subprocess.run([*container["command"], script], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "sub36" / "01" / "run.json").exists()
+    assert [path.parent.name for path in (tmp_path / "runs").rglob("run.json")] == ["00+01+02+03x2"]
 
 
 def test_the_version_of_the_examples_is_that_of_the_package() -> None:

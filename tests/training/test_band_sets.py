@@ -1,6 +1,7 @@
 """Which networks a split gets: what --bands may say, the folders of their runs, and what is trained by default."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,35 @@ def test_what_several_networks_cost(sub4: Path) -> None:
     ]
     assert "2 such networks" in lines
     assert lines[-1].startswith("3 networks: 0.")
+
+
+def test_jobs_of_an_array_share_the_networks(sub4: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs", "--bands", "all")
+    for first in (0, 2):
+        assert program(*command, "--share", f"{first}/3").returncode == 0
+    done = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/run.json"))
+    assert done == ["00", "02", "03"]  # 0 and 3, and 2
+    rest = program(*command, "--share", "4/5")
+    assert rest.stdout == "--share 4/5: there are fewer networks than that, so there is nothing to do here\n"
+    assert rest.returncode == 0
+    assert "write I/N with I from 0 to N - 1" in fails(*command, "--share", "3/3")
+    assert "is one band" in fails("spectral-train", "--shards", sub4 / "00", "--share", "0/2")
+    whole = program(*command, "--describe").stdout
+    assert "4 such networks" in whole
+    assert "2 such networks" in program(*command, "--describe", "--share", "0/3").stdout
+
+
+def test_a_finished_run_of_another_kind_ends_the_command_at_once(sub4: Path, tmp_path: Path) -> None:
+    command = ("spectral-train", "--shards", sub4, *QUICK, "--out", tmp_path / "runs")
+    assert program(*command, "--bands", "1").returncode == 0
+    sentence = fails(*command, "--bands", "0,1", "--epochs", "3")
+    assert "01 holds a finished run of another kind (recipe epochs 2 there, 3 here)" in sentence
+    assert not (tmp_path / "runs" / "00").exists()
+
+
+def test_unfinished_runs_are_named_where_others_are_fused(runs: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    (copy / "02" / "run.json").unlink()
+    done = program("spectral-ensemble", copy)
+    assert "left out, as not finished: 02" in done.stdout.splitlines()
+    assert "of 3 members: top-1 " in done.stdout

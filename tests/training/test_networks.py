@@ -170,10 +170,10 @@ def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
 def test_a_budget_from_the_command_line(sub4: Path) -> None:
     done = program("spectral-train", "--shards", sub4, "--network", "cnn", "--recipe", "quick", "--budget", "1")
     assert done.returncode == 0, done.stderr
-    commands = [line.strip() for line in done.stdout.splitlines() if "spectral-train" in line]
+    commands = [line.strip() for line in done.stdout.splitlines() if "spectral train" in line]
     assert len(commands) > 1
-    assert commands[0] == f"spectral-train --shards {sub4} --network cnn --bands stackx2"
-    assert commands[1] == f"spectral-train --shards {sub4} --network cnn --bands stackx2 --inputs image --width 0.5"
+    assert commands[0] == f"spectral train --shards {sub4} --network cnn --bands stackx2"
+    assert commands[1] == f"spectral train --shards {sub4} --network cnn --bands stackx2 --inputs image --width 0.5"
     assert "--inputs image --width 0.5" in commands[-1]
     for command in commands:
         described = program(*command.split(), "--recipe", "quick", "--describe")

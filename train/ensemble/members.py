@@ -13,6 +13,7 @@ from ...shards_manifest.manifest import Geometry
 from ..config import RunOptions
 from ..errors import EnsembleError
 from ..runs.predictions import LABELS, LOGITS
+from ..runs.run_folder import RECIPE
 from ..runs.run_record import RUN, Result, read_run
 
 
@@ -98,8 +99,19 @@ def _run_folders(folder: Path) -> list[Path]:
         return [folder]
     inside = sorted(path.parent for path in folder.glob(f"*/{RUN}"))
     if not inside:
-        raise EnsembleError(f"{folder} holds no finished runs: train networks with spectral-train --shards SPLIT first")
+        raise EnsembleError(f"{folder} holds no finished runs: train networks with spectral train --shards SPLIT first")
     return inside
+
+
+def unfinished_runs(*folders: Path) -> list[str]:
+    """Return the names of the runs that were begun in some folders of runs, and are not finished."""
+    return [
+        path.parent.name
+        for folder in folders
+        if not (folder / RUN).exists()
+        for path in sorted(folder.glob(f"*/{RECIPE}"))
+        if not (path.parent / RUN).exists()
+    ]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -71,25 +71,37 @@ CURVE: tuple[ReportColumn[tuple[int, Accuracy]], ...] = (
 
 def markdown(report: EnsembleReport) -> str:
     """Return the members, the rules, the chosen set, the costs, the classes, and the curve, as Markdown."""
-    lines = [
-        f"# {report.dataset} in {report.factor} bands",
-        f"{report.samples} val samples; {RANK_ON[report.rank_on].sentence.format(report.rank_samples)}.",
-    ]
+    lines = [f"# {report.dataset} in {report.factor} bands", *_sentences(report)]
+    lines += _table(MEMBERS, report.members)
+    lines += _table((ReportColumn("weights", "{}", partial(rule_title, report)), *RULE_SCORES), report.rules)
+    lines += _table(CHOSEN, report.chosen)
+    lines += _table(COSTS, report.costs.shown)
+    if len(report.classes) > 1:
+        lines += _table(CLASSES, _extremes(report))
+    lines += _table(CURVE, enumerate(report.curve, 1))
+    return "\n".join(lines) + "\n"
+
+
+def overview(report: EnsembleReport) -> str:
+    """Return what a terminal shows: the members with their shares, and what the models give and cost."""
+    shares = {member.name: member.share for member in report.chosen}
+    share = ReportColumn[MemberScore](
+        "share of the weights", "{}", lambda member: f"{shares[member.name]:.1%}" if member.name in shares else "-"
+    )
+    lines = [f"{report.dataset} in {report.factor} bands", *_sentences(report)]
+    lines += ["", *_aligned((*MEMBERS, share), report.members), "", *_aligned(COSTS, report.costs.shown)]
+    return "\n".join(lines) + "\n"
+
+
+def _sentences(report: EnsembleReport) -> list[str]:
+    lines = [f"{report.samples} val samples; {RANK_ON[report.rank_on].sentence.format(report.rank_samples)}."]
     if report.missing:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
     if report.differing:
         lines.append(f"The members differ in {', '.join(report.differing)}.")
     if report.fell_back:
         lines.append(fallback(report))
-    lines += _table(MEMBERS, report.members)
-    lines += _table((ReportColumn("weights", "{}", partial(rule_title, report)), *RULE_SCORES), report.rules)
-    lines += _table(CHOSEN, report.chosen)
-    costs = report.costs
-    lines += _table(COSTS, [*([costs.baseline] if costs.baseline else []), costs.best, costs.every, costs.chosen])
-    if len(report.classes) > 1:
-        lines += _table(CLASSES, _extremes(report))
-    lines += _table(CURVE, enumerate(report.curve, 1))
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def rule_title(report: EnsembleReport, score: RuleScore) -> str:
@@ -112,6 +124,17 @@ def _table(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row]) -> list[st
         _line(column.title for column in columns),
         "|".join(["", *("---" for _ in columns), ""]),
         *(_line(column.format.format(column.value(row)) for column in columns) for row in rows),
+    ]
+
+
+def _aligned(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row]) -> list[str]:
+    """Return the lines of a table for a terminal: the first column to the left, the others to the right."""
+    cells = [[column.title for column in columns]]
+    cells += [[column.format.format(column.value(row)) for column in columns] for row in rows]
+    first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return [
+        "  ".join([name.ljust(first), *(cell.rjust(width) for cell, width in zip(rest, others, strict=True))]).rstrip()
+        for name, *rest in cells
     ]
 
 

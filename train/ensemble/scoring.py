@@ -117,6 +117,11 @@ class Costs:
     every: ModelCost
     baseline: ModelCost | None
 
+    @property
+    def shown(self) -> list[ModelCost]:
+        """The models, in the order of tables."""
+        return [*([self.baseline] if self.baseline else []), self.best, self.every, self.chosen]
+
 
 @dataclass(frozen=True)
 class ClassGain:

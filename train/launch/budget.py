@@ -57,7 +57,7 @@ class Suggestion:
 
     def command(self, shards: str) -> str:
         """Return the command that trains them on a split."""
-        return f"spectral-train --shards {shards} --network {self.options.name} {self.command_options}"
+        return f"spectral train --shards {shards} --network {self.options.name} {self.command_options}"
 
     def to_json(self, shards: str) -> dict[str, object]:
         """Return it as values of JSON, with its command."""
