@@ -17,10 +17,12 @@ install: $(INSTALLED)
 	  from spectral_shards.preprocess.pipeline.decode import resizer_name; \
 	  print('resizing with', resizer_name()); \
 	  print('transforming with', kernel_name(), 'code'); \
-	  from spectral_shards.shards_manifest.shard.codec import compressor_name; print('compressing with', compressor_name())"
+	  from spectral_shards.shards_manifest.shard.codec import compressor_name; \
+	  name = compressor_name(); print('compressing with', name if 'zlib' in name else 'compiled code')"
 
 $(INSTALLED): pyproject.toml preprocess/pipeline/_kernel.c preprocess/pipeline/_kernel_run.h \
     shards_manifest/shard/_deflate.c shards_manifest/shard/_inflate.c
+	@echo "installing into $(VENV): two minutes or three, most of it torch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(EDITABLE) '.[train,demo]'
 	@$(MAKE) --no-print-directory pillow-simd
@@ -38,7 +40,7 @@ pillow-simd:
 	@echo "building Pillow-SIMD (log in $(SIMD)/build.log)"
 	@if ls $(SIMD)/*.whl >/dev/null 2>&1 || CC="$(or $(CC),cc) $(AVX2)" \
 	    $(BIN)/pip wheel --no-deps --no-binary pillow-simd --wheel-dir $(SIMD) pillow-simd >$(SIMD)/build.log 2>&1; then \
-	  $(BIN)/pip uninstall --quiet --yes pillow pillow-simd && \
+	  $(BIN)/pip uninstall -qq --yes pillow pillow-simd && \
 	  $(BIN)/pip install --quiet --no-deps --force-reinstall $(SIMD)/*.whl && \
 	  $(BIN)/python -c "from PIL import Image; Image.new('RGB', (8, 8)).resize((4, 4))" || \
 	  { $(BIN)/pip uninstall --quiet --yes pillow-simd; $(BIN)/pip install --quiet --force-reinstall --no-deps pillow; }; \

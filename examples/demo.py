@@ -86,11 +86,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def megabytes(folder: str) -> str:
-    """Size of the files below a folder."""
-    return f"{sum(path.stat().st_size for path in Path(folder).rglob('*') if path.is_file()) / 1e6:.1f} MB"
-
-
 @click.command()
 @click.option("--data", help="Your own images: a folder of class folders or class tars.")
 @click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
@@ -123,9 +118,8 @@ def main(data: str | None, out: Path, factor: int, size: int, epochs: int, limit
     run("spectral", "train", "--shards", f"{whole}/00", "--out", one, *recipe, *WHOLE)
     run("spectral", "ensemble", runs, "--baseline", one, "--quiet")
     run("spectral", "report", split, runs, "--baseline", one, "--out", f"{out}/report.html", "--quiet")
-    if data is None:
-        click.echo(f"\nsource images: {megabytes(source)}, all bands: {megabytes(split)}")
-    click.echo(verdict(Path(runs, "ensemble.json")))
+    click.echo(f"\n{verdict(Path(runs, 'ensemble.json'))}")
+    click.echo("now with your images: source .venv/bin/activate, and docs/guide/start.md")
     click.echo(f"{time.perf_counter() - started:.0f} s in all; all of it on one page, in a browser:")
     click.echo(f"{out}/report.html")
 

@@ -94,7 +94,7 @@ def _write_split(job: Job, out: str, backend: Backend, quiet: bool) -> None:
     counts = ", ".join(f"{count} {part}" for part, count in sorted(outcome.samples.items()))
     listed = f", listed in {out}/rejects.jsonl" if outcome.rejects else ""
     click.echo(
-        f"{out}: {len(job.config.bands)} bands of {counts} samples in {human_bytes(outcome.bytes)}, "
+        f"{out}: {counted(len(job.config.bands), 'band')} of {counts} samples in {human_bytes(outcome.bytes)}, "
         f"{counted(outcome.rejects, 'reject')}{listed}"
     )
     if outcome.earlier:
@@ -116,7 +116,7 @@ def _print_estimate(job: Job, out: str) -> None:
     geometry = job.config.geometry
     total = sum(found.samples.values()) * found.image_bytes
     click.echo(
-        f"{out}: {len(job.config.bands)} bands of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, "
+        f"{out}: {counted(len(job.config.bands), 'band')} of 3x{geometry.plane}x{geometry.plane} {geometry.dtype}, "
         "nothing written yet"
     )
     shards = ", ".join(f"{count} of {part}" for part, count in sorted(found.shards.items()))

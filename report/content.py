@@ -77,6 +77,7 @@ class Section:
         items: in order.
         members: names of the members that its charts can be switched by.
         commands: that made what it is about.
+        facts: a figure and what it is, each, for the top of the page.
     """
 
     title: str
@@ -84,6 +85,7 @@ class Section:
     items: tuple[Item, ...] = ()
     members: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,11 @@ def ensemble_section(
     items += _gains(report)
     items += _confusions(report, runs, split)
     command = f"spectral ensemble {where}" + (f" --baseline {baseline}" if baseline else "")
-    return Section("The ensemble", tuple(lead), tuple(items), commands=(command,))
+    facts = [(f"{fused:.2%}", f"ensemble of {len(report.chosen)} of {len(report.members)} members, top-1 on val")]
+    facts.append((f"{best:.2%}", "its best member alone"))
+    if report.costs.baseline:
+        facts.append((f"{report.costs.baseline.top1:.2%}", "one network on whole images"))
+    return Section("The ensemble", tuple(lead), tuple(items), commands=(command,), facts=tuple(facts))
 
 
 def _table(columns: Sequence[ReportColumn[Row]], rows: Iterable[Row], title: str = "") -> Table:

@@ -32,7 +32,8 @@ def render(page: Page) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(page.title)}</title>\n<style>\n{_file('style.css')}</style>\n</head>\n<body>\n"
-        f"<header><h1>{escape(page.title)}</h1><nav><ul>{contents}</ul></nav></header>\n<main>\n{body}\n</main>\n"
+        f"<header><h1>{escape(page.title)}</h1><nav><ul>{contents}</ul></nav>{_facts(page)}</header>\n"
+        f"<main>\n{body}\n</main>\n"
         f"<script>{get_plotlyjs()}</script>\n"
         f'<script type="application/json" id="charts">{figures}</script>\n'
         f"<script>\n{_file('script.js')}</script>\n</body>\n</html>\n"
@@ -41,6 +42,12 @@ def render(page: Page) -> str:
 
 def _file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _facts(page: Page) -> str:
+    facts = [fact for section in reversed(page.sections) for fact in section.facts]  # what came out stands first
+    cells = "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(figure)}</dd></div>" for figure, what in facts)
+    return f"<dl>{cells}</dl>" if cells else ""
 
 
 def _section(section: Section, number: int, charts: list[dict[str, Any]]) -> str:

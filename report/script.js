@@ -20,8 +20,8 @@
 
   function draw() {
     for (const chart of charts) {
-      Plotly.react(chart.id, chart.data, layout(chart), { responsive: true, displaylogo: false,
-        modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+      // without the bar of tools, which covers legends where nothing hovers; a double click ends a zoom
+      Plotly.react(chart.id, chart.data, layout(chart), { responsive: true, displayModeBar: false });
     }
   }
 

@@ -52,7 +52,11 @@ def split_section(path: str, split: Split) -> Section:
         items.append(bars("Coefficients cut to the range of int8", ("band", "coefficients"), names, {"cut": clipped}))
     items += _classes(split)
     items += _rejects(split)
-    return Section(f"The split {shown(path)}", lead, tuple(items), commands=(_command(split, path),))
+    facts = (
+        (f"{images:,}", f"images of {manifest.classes:,} classes"),
+        (human_bytes(total), f"in {geometry.factor} bands of {geometry.plane}x{geometry.plane}"),
+    )
+    return Section(f"The split {shown(path)}", lead, tuple(items), commands=(_command(split, path),), facts=facts)
 
 
 def _energy(bands: Sequence[BandManifest], names: list[str]) -> Chart:

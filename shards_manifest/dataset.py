@@ -77,8 +77,8 @@ def open_data(path: str | os.PathLike[str]) -> Band | Split:
         data = store.read(MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         raise FormatError(
-            f"{shown(path)} has no {MANIFEST}: it is not a data set, or its split is not finished "
-            "(run it again to go on)"
+            f"{shown(path)} has no {MANIFEST}: it is not a split (spectral split makes one), or one that is not "
+            "finished (run it again to go on)"
         ) from None
     if manifest_kind(data, where) == "band":
         return Band(store, load_band(data, where))

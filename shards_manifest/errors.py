@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import takewhile
 
 
 class SpectralError(Exception):
@@ -41,5 +42,14 @@ class WorkerLostError(BackendError):
 
 def did_you_mean(word: str, words: Iterable[object]) -> str:
     """Return a question that names the word most like a mistyped one, after a semicolon; nothing if none is like it."""
-    found = difflib.get_close_matches(word, list(map(str, words)), 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    found = difflib.get_close_matches(word, list(map(str, words)))
+    if not found:
+        return ""
+
+    def likeness(
+        other: str,
+    ) -> tuple[float, int]:  # of resnet34 and resnet50, alike to resnet35, the former begins alike
+        begins = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(other, word, strict=False)))
+        return difflib.SequenceMatcher(None, other, word).ratio(), begins
+
+    return f"; did you mean {max(found, key=likeness)!r}?"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -19,7 +17,7 @@ SMALLEST = 336  # pixels of a tile's side; small images are enlarged to it
 
 
 def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
-    """Draw the first samples of a split: of val if there is one, else of train.
+    """Draw some samples of a split, spread over its classes: of val if there is one, else of train.
 
     Args:
         path: Path or URL of the split.
@@ -34,9 +32,14 @@ def preview(path: str, count: int = 4) -> tuple[Image.Image, str]:
     store, manifest = open_split(path)
     part = "val" if manifest.parts.get("val") and manifest.parts["val"].samples else "train"
     rows, _ = tables.read_samples(store.read(tables.samples_name(part)), f"{store}/{tables.samples_name(part)}")
+    places = np.arange(1, 2 * min(count, len(rows)), 2) * len(rows) // (2 * min(count, len(rows)))
     with SplitBlocks(store, manifest, part) as blocks:
-        samples = (block[:, i] for block in blocks for i in range(block.shape[1]))
-        tiles = [_pair(sample, manifest, key) for sample, (key, _) in zip(islice(samples, count), rows, strict=False)]
+        ends = np.cumsum(blocks.samples)
+        tiles = []
+        for place in places.tolist():
+            block = int(np.searchsorted(ends, place, side="right"))
+            sample = blocks.read(block)[:, place - int(ends[block]) + blocks.samples[block]]
+            tiles.append(_pair(sample, manifest, rows[place][0]))
     width = max(tile.width for tile in tiles)
     sheet = Image.new("RGB", (width, sum(tile.height + GAP for tile in tiles)), "white")
     top = 0

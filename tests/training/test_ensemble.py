@@ -68,7 +68,7 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     gains = {entry["name"]: entry for entry in report["classes"]}
     assert math.isclose(sum(entry["best"] * entry["samples"] for entry in gains.values()), np.concatenate(best).sum())
     text = (copy / "ensemble.md").read_text()
-    assert f"| best member of the other half | {report['costs']['best']['top1']:.2%} |" in text
+    assert f"| best member, by the other half of val | {report['costs']['best']['top1']:.2%} |" in text
     assert "differ in" not in text
     assert f"| selected members (default) | {len(shares)} | log-probabilities |" in text
     assert "each half of val is scored with members ranked, chosen and weighted on the other half; " in text

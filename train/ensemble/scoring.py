@@ -229,7 +229,7 @@ def score_ensemble(
     best_hits = _best_member_hits(ranking, alone)
     order = ranking.order(ranking.all_rows)
     chosen = [int(i) for i in np.argsort(-np.array(default.weights), kind="stable") if default.weights[i]]
-    best = "best member of the other half" if data.halves else f"best member, {runs[order[0]].name}"
+    best = "best member, by the other half of val" if data.halves else f"best member, {runs[order[0]].name}"
     return EnsembleReport(
         dataset=runs[0].dataset,
         factor=runs[0].geometry.factor,

@@ -6,6 +6,7 @@ The form that the study found best, half of the cost for each of two kinds of ne
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -196,8 +197,9 @@ def _fit(
         options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
     count = min(max(_times(budget, cost(options)), wanted), most * wanted)
     if sized:
-        widths = (replace(options, width=width) for width in WIDTHS)
-        options = next((each for each in widths if count * cost(each) <= budget), options)
+        widths = [replace(options, width=width) for width in WIDTHS]
+        place = bisect_left(widths, True, key=lambda each: count * cost(each) <= budget)  # they get cheaper
+        options = widths[place] if place < len(widths) else options
     each = cost(options)
     return min(count, _times(budget, each)), options, each
 
