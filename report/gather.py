@@ -54,7 +54,7 @@ def make_page(
         sections.append(split_section(path, split))
     if logs:
         stage(f"drawing {len(logs)} runs")
-        sections.append(runs_section(logs))
+        sections.append(runs_section(logs, {_order(split, "train"): shown(path) for path, split in splits.items()}))
     if sum(log.record is not None for log in logs) > 1:
         sections.append(_ensemble(folders, logs, list(splits.values()), baseline, stage))
     return Page(f"Spectral report: {', '.join(_name(path) for path in paths)}", tuple(sections))
@@ -76,11 +76,12 @@ def _ensemble(
     try:
         runs = find_runs(*(log.path for log in logs if log.record is not None))
         order = runs[0].sample_order.get("val")
-        split = next((each for each in splits if each.manifest.parts.get("val") and _order(each) == order), None)
+        split = next((each for each in splits if _order(each, "val") == order), None)
         return ensemble_section(runs, split, baseline, where, stage)
     except SpectralError as error:
         return Section("The ensemble", (f"The runs are not fused: {error}.",))
 
 
-def _order(split: Split) -> str:
-    return split.manifest.parts["val"].digest
+def _order(split: Split, part: str) -> str:
+    """Return the digest of the sample order of a part; nothing if the split has no such part."""
+    return split.manifest.parts[part].digest if part in split.manifest.parts else ""

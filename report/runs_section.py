@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,13 @@ def _read(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
-def runs_section(logs: Sequence[RunLog]) -> Section:
-    """Return the section about some runs."""
+def runs_section(logs: Sequence[RunLog], shards: Mapping[str, str]) -> Section:
+    """Return the section about some runs.
+
+    Args:
+        logs: what they have written.
+        shards: where splits are that are at hand, by the digest of the sample order of train.
+    """
     done = sum(log.record is not None for log in logs)
     lead = [f"{len(logs)} {'run' if len(logs) == 1 else 'runs'}, {done} finished."]
     if done < len(logs):
@@ -78,7 +83,7 @@ def runs_section(logs: Sequence[RunLog]) -> Section:
         _chart(logs, "Waiting for data", "share of the time", "data_wait", percent=True),
     ]
     items: tuple[Item, ...] = (_table(logs), *(chart for chart in charts if chart.traces))
-    commands = tuple(command for log in logs if (command := _command(log)))
+    commands = tuple(command for log in logs if (command := _command(log, shards)))
     return Section("The runs", tuple(lead), items, tuple(log.name for log in logs), commands)
 
 
@@ -129,13 +134,14 @@ def _table(logs: Sequence[RunLog]) -> Table:
     return Table(("run", "network", "epochs", "top-1 on val", "time", "waiting", ""), tuple(rows))
 
 
-def _command(log: RunLog) -> str:
-    """Return the command that trains such a run."""
+def _command(log: RunLog, shards: Mapping[str, str]) -> str:
+    """Return the command that trains such a run; nothing while it is trained. shards: as for `runs_section`."""
     if log.record is None:
         return ""
     options, bands = log.record.identity.options, log.record.identity.data.bands
     network = options.network
-    words = [f"spectral train --shards SPLIT --bands {'+'.join(map(str, bands))} --network {network.name}"]
+    split = shards.get(log.record.identity.data.order.get("train", ""), "SPLIT")
+    words = [f"spectral train --shards {split} --bands {'+'.join(map(str, bands))} --network {network.name}"]
     words += [f"--inputs {network.inputs}"] if network.inputs != "planes" else []
     words += [f"--width {network.width:g}"] if network.width != 1 else []
     words += [f"--stem-stride {network.stem_stride}"] if network.stem_stride else []
