@@ -173,15 +173,18 @@ class Trainer:
         """
         with self._stop.catching_signals():
             found: dict[str, Evaluation] = {}
-            for _ in range(self.state.epoch, self._plan.recipe.epochs):
+            begun = time.monotonic()
+            for number in range(self._plan.recipe.epochs - self.state.epoch):
                 with self._stop.deferred():  # a signal while the epoch is saved takes effect before the next step
-                    found = self._epoch()
+                    found, line = self._epoch()
+                    left = self._plan.recipe.epochs - self.state.epoch
+                    self._say(line.text(self._plan.recipe.epochs, left * (time.monotonic() - begun) / (number + 1)))
             if not found:  # killed after the last epoch, before its outputs were kept
                 found = self._evaluate(last=True)
                 self._check_evaluations(found)
             return self._finish(found)
 
-    def _epoch(self) -> dict[str, Evaluation]:
+    def _epoch(self) -> tuple[dict[str, Evaluation], EpochLine]:
         """Do the rest of an epoch, its evaluations, its line and its checkpoint."""
         self._train_epoch()
         state, rank0 = self.state, self._step.model.ranks.is_rank0
@@ -205,9 +208,7 @@ class Trainer:
             self._run.log(line)
             if better or self._timer.due(epoch_ends=True):
                 self._save(better)
-        epochs = self._plan.recipe.epochs
-        self._say(line.text(epochs, state.seconds / state.epoch * (epochs - state.epoch)))
-        return found
+        return found, line
 
     def _train_epoch(self) -> None:
         """Train on what is left of an epoch, some steps between two reports."""
