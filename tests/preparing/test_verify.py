@@ -119,7 +119,7 @@ def test_damaged_tables_and_manifests(copy: Path) -> None:
 
 def test_what_is_not_a_data_set(tmp_path: Path, copy: Path) -> None:
     for command in ("info", "verify", "preview"):
-        assert "has no manifest.json: it is not a data set" in fails("spectral-prep", command, tmp_path)
+        assert "has no manifest.json: it is not a split" in fails("spectral-prep", command, tmp_path)
         assert "has no manifest.json" in fails("spectral-prep", command, tmp_path / "nowhere")
     raw = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps({**raw, "version": 99}))

@@ -43,7 +43,7 @@ ALONE = """
 import sys, json, runpy, numpy as np
 load = runpy.run_path(sys.argv[1])["load"]
 model, about = load(sys.argv[2])
-out = np.concatenate([model(np.load(path)) for path in sys.argv[4:]])
+out = np.concatenate([model(np.load(path))[0] for path in sys.argv[4:]])
 np.save(sys.argv[3], out)
 strangers = {"spectral_shards", "torchvision"} & set(sys.modules)
 assert not strangers, strangers
@@ -182,8 +182,8 @@ def test_members_of_several_bands_and_of_the_same(
     for member in mixed:
         planes = []
         for band in member.bands:
-            step, mean, std = (torch.tensor(each).view(3, 1, 1) for each in (band.step, band.mean, band.std))
-            planes.append((stored_val(runs.parent / "sub", band.band).float() * step - mean) / std)
+            step, mean, divisor = (torch.tensor(each).view(3, 1, 1) for each in (band.step, band.mean, band.divisor))
+            planes.append((stored_val(runs.parent / "sub", band.band).float() * step - mean) / divisor)
         with torch.inference_mode():
             outputs = member.network(torch.cat(planes, 1)).double().log_softmax(1)
         fused += member.weight * (outputs if space is LOG else outputs.exp())

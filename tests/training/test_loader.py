@@ -187,7 +187,7 @@ def test_one_sentence_for_a_wrong_argument(sub4: Path, arguments: dict[str, obje
 
 
 def test_what_cannot_be_loaded(sub4: Path, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not a data set, or its split is not finished"):
+    with pytest.raises(FormatError, match="or one that is not finished"):
         BandLoader(tmp_path)
     other = Path(shutil.copytree(sub4, tmp_path / "sub4"))
     text = (other / "02" / "manifest.json").read_text()

@@ -146,7 +146,7 @@ def test_nothing_left_to_read(sub4: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_band(tmp_path: Path, sub4: Path) -> None:
-    with pytest.raises(FormatError, match="not a data set, or its split is not finished"):
+    with pytest.raises(FormatError, match="or one that is not finished"):
         open_band(str(tmp_path))
     with pytest.raises(FormatError, match="is a whole split, not one band"):
         open_band(str(sub4))
