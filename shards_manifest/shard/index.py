@@ -26,7 +26,7 @@ def index_name(part: str) -> str:
     return f"{part}.index"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class PartIndex:
     """The blocks of a part, in stored order. All arrays have the shape (blocks,).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,4 +123,3 @@ def test_places_follow_from_sizes(samples: list[int], block: int, random: object
     index = part_index(part, data, block, "t.index")
     assert [(*index.place(i), int(index.samples[i])) for i in range(len(index))] == wanted
     assert [len(index.of_shard(n)) for n in range(len(shards))] == [s.blocks for s in shards]
-    assert index == replace(index)
