@@ -41,6 +41,21 @@ def test_one_level_of_a_nearly_empty_channel_is_two_at_most(manifest: BandManife
         assert torch.allclose(inputs.abs().amax((0, 2, 3)), torch.tensor([3.25 / 21.4, 2.0, 9.75 / 6]))
 
 
+@pytest.mark.parametrize("inputs", ["planes", "image"])
+def test_bands_of_other_steps_are_inputs_as_the_network_has_learned_them(inputs: str, sub4: Path) -> None:
+    """The same coefficients, in coarser steps, with other moments and nearly empty channels: the same inputs."""
+    learned = [
+        replace(load_band((sub4 / f"{band:02d}" / MANIFEST).read_bytes(), "m"), step=(2.0,) * 3, std=(40.0, 0.3, 1.5))
+        for band in range(4)
+    ]
+    here = [replace(each, step=(8.0,) * 3, mean=(9.0,) * 3, std=(50.0, 9.0, 0.1)) for each in learned]
+    fine, coarse = stored(24).view(6, 4, 3, 12, 12) // 8 * 4, stored(24).view(6, 4, 3, 12, 12) // 8
+    wanted = BandAugmentation(learned, inputs=inputs).eval()(fine)
+    got = BandAugmentation(here, inputs=inputs, learned=learned).eval()(coarse)
+    assert torch.allclose(got, wanted, atol=1e-5)
+    assert not torch.allclose(BandAugmentation(here, inputs=inputs).eval()(coarse), wanted, atol=1e-2)
+
+
 @pytest.mark.parametrize("factor", [4, 16, 36])
 def test_a_flip_is_the_flip_of_the_image_for_the_separable_dct(factor: int, manifest: BandManifest) -> None:
     """Splitting the mirrored image gives, band by band, what BandAugmentation makes of the bands of the image."""

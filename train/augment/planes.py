@@ -56,6 +56,7 @@ class BandAugmentation(nn.Module):
             can move too.
         inputs: 'planes' as above, or 'image': inputs are the images that the bands give together, float32
             (N, 3, S, S), where bands that are not here are zero.
+        learned: The manifests whose means and deviations the network has learned with, where those are not `bands`.
 
     Raises:
         TrainError: There are no such inputs, or the bands do not give an image.
@@ -72,6 +73,7 @@ class BandAugmentation(nn.Module):
         flip: bool = False,
         random_shift: int = 0,
         inputs: str = "planes",
+        learned: Sequence[BandManifest] | None = None,
     ) -> None:
         super().__init__()
         check_inputs(inputs)
@@ -81,11 +83,11 @@ class BandAugmentation(nn.Module):
         moves = bool(random_shift or geometry.margin)
         complete = 1 < len(manifests) == geometry.factor
         self.compose = BandsToImage(manifests) if inputs == "image" or (complete and moves) else None
-        steps, means, divisors = (
-            np.array([getattr(each, name) for each in manifests]) for name in ("step", "mean", "divisor")
-        )
+        moments = manifests if learned is None else learned
+        steps = np.array([each.step for each in manifests])
+        means, divisors = (np.array([getattr(each, name) for each in moments]) for name in ("mean", "divisor"))
         if inputs == "image":
-            means, divisors = image_moments(manifests)
+            means, divisors = image_moments(moments)
         self._buffer("scale", 1 / divisors)  # of what is in grey levels
         self._buffer("stored_scale", steps / divisors)
         self._buffer("offset", -means / divisors)

@@ -149,10 +149,8 @@ def evaluate_checkpoint(
     if "val" not in opened.first.parts or not opened.first.parts["val"].samples:
         raise TrainError(f"{shown(shards)} has no val part: there is nothing to evaluate")
     options = found.identity.options
-    pairs = zip(opened.each, found.bands, strict=True)
-    bands = [replace(here, mean=there.mean, std=there.divisor) for here, there in pairs]  # as it learned
     plan = replace(plan, network=options.network, recipe=options.recipe)
-    model = Model(bands, plan, ranks)
+    model = Model(opened.each, plan, ranks, learned=found.bands)
     try:
         model.load_state_dict(dict(found.state))
     except (KeyError, RuntimeError) as error:

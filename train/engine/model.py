@@ -23,19 +23,26 @@ class Model:
         bands: The bands that the network reads, of one split.
         plan: Network, device, precision, seed, and what the recipe says of inputs and averaged weights.
         ranks: The processes that train it together.
+        learned: As in `BandAugmentation`.
 
     Raises:
         TrainError: An unknown network, or a device that is not there.
     """
 
-    def __init__(self, bands: Sequence[BandManifest], plan: TrainPlan, ranks: Ranks = SINGLE_PROCESS) -> None:
+    def __init__(
+        self,
+        bands: Sequence[BandManifest],
+        plan: TrainPlan,
+        ranks: Ranks = SINGLE_PROCESS,
+        learned: Sequence[BandManifest] | None = None,
+    ) -> None:
         torch.manual_seed(plan.seed)
         self.ranks = ranks
         self.device = plan.torch_device(ranks.local_rank)
         self.dtype = plan.dtype(self.device)
-        self.augmentation = BandAugmentation(bands, plan.recipe.flip, plan.recipe.random_shift, plan.network.inputs).to(
-            self.device
-        )
+        recipe = plan.recipe
+        self.augmentation = BandAugmentation(bands, recipe.flip, recipe.random_shift, plan.network.inputs, learned)
+        self.augmentation.to(self.device)
         self.network = plan.network.build(plan.network.shape(bands))
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._train_model: nn.Module = self.network
