@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.buckets import Server
 from support.clusters import dask_cluster, ray_cluster
@@ -14,6 +15,10 @@ from support.forms import OPTIONS, WNIDS
 from support.pictures import class_folders
 from support.programs import program
 from support.splits import SHARED, SUB4, make_split, split_of
+
+# a loaded machine is slow, which is no fault of what is tested
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 # tests compare exact values, which a GPU rounds in another way: whatever is here, they run on the CPU
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
