@@ -6,14 +6,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from support import warm_start
+
+LOAD_TORCH = ("train", "ensemble", "report")  # of `spectral`
+
 
 def program(
     *arguments: str | Path, env: Mapping[str, str] | None = None, **options: object
 ) -> subprocess.CompletedProcess[str]:
     """Run an installed program as a user does; `env` is added to the environment."""
     name, *rest = map(str, arguments)
-    path = Path(sys.executable).with_name(name)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    command = rest[0] if name == "spectral" and rest else name.removeprefix("spectral-")
+    if command in LOAD_TORCH and not options.keys() - {"cwd"}:
+        return warm_start.run([name, *rest], environment, options.get("cwd"), 300)
+    path = Path(sys.executable).with_name(name)
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [str(path), *rest], capture_output=True, text=True, timeout=300, env=environment, **options
     )
