@@ -16,6 +16,16 @@ EXIT_CODES = (
     "130 Ctrl-C; 143 SIGTERM."
 )
 INTERRUPTED = "Interrupted: run the same command again to go on"
+EXAMPLES = {
+    "split": "--factor 4 photos/",
+    "info": "sub4",
+    "verify": "sub4",
+    "preview": "sub4",
+    "train": "--shards sub4",
+    "ensemble": "runs/sub4",
+    "report": "sub4 runs/sub4",
+    "completion": "bash",
+}  # what each command needs at least
 
 
 def run(command: Callable[..., Any], restart: str = "") -> None:
@@ -37,6 +47,8 @@ def run(command: Callable[..., Any], restart: str = "") -> None:
             click.echo(interrupted, err=True)
         raise
     except click.ClickException as error:
+        if isinstance(error, click.MissingParameter) and error.ctx and error.ctx.command.name in EXAMPLES:
+            error.message = f"For example: {error.ctx.command_path} {EXAMPLES[error.ctx.command.name]}"
         error.show()
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):

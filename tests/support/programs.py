@@ -18,9 +18,9 @@ def program(
     name, *rest = map(str, arguments)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     command = rest[0] if name == "spectral" and rest else name.removeprefix("spectral-")
-    if command in LOAD_TORCH and not options.keys() - {"cwd"}:
-        return warm_start.run([name, *rest], environment, options.get("cwd"), 300)
     path = Path(sys.executable).with_name(name)
+    if command in LOAD_TORCH and not options.keys() - {"cwd"}:
+        return warm_start.run([str(path), *rest], environment, options.get("cwd"), 300)
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [str(path), *rest], capture_output=True, text=True, timeout=300, env=environment, **options
     )

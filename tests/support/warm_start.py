@@ -1,7 +1,7 @@
 """Start programs from a process that has loaded torch: most of a short training's time is the start of Python.
 
 The process forks for every program that it is asked for. A program has its own arguments, environment, folder and
-output, runs what the installed script runs, and ends as that ends. What it shares with the others is what Python
+output, and is the installed script. What it shares with the others is what Python
 decides once at its start: the seed of its hashes, and settings such as PYTHONPATH.
 """
 
@@ -11,6 +11,7 @@ import atexit
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -21,7 +22,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 LOADED = ("spectral_shards.train.commands", "spectral_shards.train.ensemble_commands", "torch._dynamo")
@@ -31,7 +31,7 @@ MOST_BYTES = 1 << 17  # of a request
 def run(
     arguments: Sequence[str], environment: Mapping[str, str], cwd: str | os.PathLike[str] | None, timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run an installed program by its name and arguments, like subprocess.run. Raises TimeoutExpired."""
+    """Run the script `arguments[0]`, like subprocess.run. Raises TimeoutExpired."""
     request = {"arguments": arguments, "environment": dict(environment), "cwd": os.fspath(cwd or os.getcwd())}
     data = json.dumps(request).encode()
     assert len(data) <= MOST_BYTES
@@ -106,13 +106,12 @@ def _reap() -> None:
 
 
 def _program(arguments: Sequence[str], environment: Mapping[str, str], cwd: str) -> None:
-    """Be an installed program."""
+    """Be a script."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = list(arguments)
-    (script,) = entry_points(group="console_scripts", name=arguments[0])
-    sys.exit(script.load()())
+    runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":

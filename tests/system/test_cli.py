@@ -89,7 +89,11 @@ def test_a_missing_shard_is_one_sentence(sub4: Path, tmp_path: Path) -> None:
             "choose fewer",
         ),
         (("--factor", "four"), "Error: Invalid value for '--factor': 'four' is not one of '1', '4', '16', '36'."),
-        (("--size", "8"), "Error: Missing option '--factor'. Choose 1, 4, 16, 36."),
+        (
+            ("--size", "8"),
+            "Error: Missing option '--factor'. For example: spectral-prep split --factor 4 photos/. Choose 1, 4, 16, "
+            "36.",
+        ),
     ],
 )
 def test_one_sentence_for_each_wrong_option(

@@ -11,6 +11,7 @@ import pytest
 
 from spectral_shards.cli import cli
 from spectral_shards.preprocess.cli import cli as prepare
+from spectral_shards.shards_manifest.runtime.cli_runner import EXAMPLES
 from support.programs import fails, program
 
 COMMANDS = ("split", "info", "verify", "preview", "train", "ensemble", "report")
@@ -36,6 +37,15 @@ def test_help_fits_its_width_and_names_exit_codes(command: tuple[str, ...]) -> N
     narrow = program("spectral", *command, "--help", env={"COLUMNS": "60"}).stdout
     texts = [line for line in narrow.splitlines() if line.startswith((10 * " ", "  -"))]
     assert max(len(line) for line in texts if "|" not in line) <= 60  # lists of choices are not broken
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_missing_is_said_with_an_example(command: str) -> None:
+    sentence = fails("spectral", command)
+    example = f"spectral {command} {EXAMPLES[command]}"
+    assert f". For example: {example}" in sentence
+    context = cli.commands[command].make_context(command, EXAMPLES[command].split())  # nothing is missing there
+    assert context.params
 
 
 def test_options_stand_in_groups() -> None:
