@@ -9,12 +9,15 @@ import pty
 import re
 import struct
 import termios
+from collections.abc import Iterator
 
 import pytest
 
 from spectral_shards.shards_manifest.runtime import progress
 from spectral_shards.shards_manifest.runtime.cli_runner import human_seconds
 from spectral_shards.shards_manifest.runtime.progress import ProgressLine
+
+END = "<end>"
 
 
 class Terminal:
@@ -26,12 +29,12 @@ class Terminal:
         self.stream = os.fdopen(theirs, "w")
 
     def text(self) -> str:
+        self.stream.write(END)  # what is written arrives a little later, and in pieces
         self.stream.flush()
-        os.set_blocking(self._ours, False)
-        try:
-            return os.read(self._ours, 1_000_000).decode()
-        except BlockingIOError:
-            return ""
+        found = b""
+        while not found.endswith(END.encode()):
+            found += os.read(self._ours, 1_000_000)
+        return found.decode().removesuffix(END)
 
     def close(self) -> None:
         self.stream.close()
@@ -39,8 +42,10 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal() -> Terminal:
-    return Terminal(40)
+def terminal() -> Iterator[Terminal]:
+    found = Terminal(40)
+    yield found
+    found.close()
 
 
 def test_a_log_gets_whole_lines_now_and_then() -> None:
@@ -76,7 +81,6 @@ def test_a_quick_command_says_nothing(terminal: Terminal) -> None:
             line(10)
             line.stage("reading")
     assert (log.getvalue(), terminal.text().strip()) == ("", "")
-    terminal.close()
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -95,7 +99,6 @@ def test_a_terminal_gets_one_line_that_fits_and_goes(
     assert any(each.startswith(label) for each in drawn) is not quiet
     assert drawn[-1] == ""  # the line is empty again
     assert "\x1b[3" not in text  # no colours
-    terminal.close()
 
 
 @pytest.mark.parametrize(
