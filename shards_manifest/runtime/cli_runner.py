@@ -48,7 +48,8 @@ def run(command: Callable[..., Any], restart: str = "") -> None:
         raise
     except click.ClickException as error:
         if isinstance(error, click.MissingParameter) and error.ctx and error.ctx.command.name in EXAMPLES:
-            error.message = f"For example: {error.ctx.command_path} {EXAMPLES[error.ctx.command.name]}"
+            example = f"For example: {error.ctx.command_path} {EXAMPLES[error.ctx.command.name]}"
+            error = click.MissingParameter(example, error.ctx, error.param, error.param_hint, error.param_type)
         error.show()
         raise SystemExit(2) from None
     except (click.Abort, KeyboardInterrupt):
