@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -292,6 +293,7 @@ def test_tensorboard_forgets_a_run_that_saved_nothing(sub4: Path, tmp_path: Path
     killed = EventFile(tmp_path / "run", 0)
     for samples in (320, 640):
         killed.add({"samples": samples, "lr": 1.0})
+    time.sleep(1.1)  # event files are read in the order of the seconds in their names
     done = program("spectral-train", "--shards", sub4 / "00", *QUICK, "--out", tmp_path / "run", "--tensorboard")
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
