@@ -34,7 +34,9 @@ class EventFile:
     def __init__(self, folder: Path, samples: int) -> None:
         from tensorboard.compat.proto.event_pb2 import SessionLog
 
-        unique = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)  # TensorBoard reads files in the order of their names
+        started = f"{seconds:010d}.{nanoseconds:09d}"
+        unique = f"{started}.{socket.gethostname()}.{os.getpid()}.{os.urandom(4).hex()}"
         self._path = folder / f"events.out.tfevents.{unique}"
         start = SessionLog(status=SessionLog.START)
         self._append(
