@@ -16,7 +16,7 @@ EXIT_CODES = (
     "130 Ctrl-C; 143 SIGTERM."
 )
 INTERRUPTED = "Interrupted: run the same command again to go on"
-EXAMPLES = {
+EXAMPLES = {  # arguments of each command, for messages about what is missing
     "split": "--factor 4 photos/",
     "info": "sub4",
     "verify": "sub4",
@@ -25,7 +25,7 @@ EXAMPLES = {
     "ensemble": "runs/sub4",
     "report": "sub4 runs/sub4",
     "completion": "bash",
-}  # what each command needs at least
+}
 
 
 def run(command: Callable[..., Any], restart: str = "") -> None:

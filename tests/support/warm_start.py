@@ -1,8 +1,8 @@
 """Start programs from a process that has loaded torch: most of a short training's time is the start of Python.
 
-The process forks for every program that it is asked for. A program has its own arguments, environment, folder and
-output, and is the installed script. What it shares with the others is what Python
-decides once at its start: the seed of its hashes, and settings such as PYTHONPATH.
+A server process loads torch once, and forks for every program. A program runs the installed script with arguments,
+environment, folder and output of its own. What Python reads at its start alone is the server's: the seed of hashes, and
+settings such as PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ def run(
             socket.send_fds(_server(), [data], [out.fileno(), err.fileno(), given])
         finally:
             os.close(given)
-        pid = int(said.readline())
+        started = said.readline()
+        assert started, "the server could not start: stderr says why"
+        pid = int(started)
         if not select.select([said], [], [], timeout)[0]:
             os.kill(pid, signal.SIGKILL)
             raise subprocess.TimeoutExpired(list(arguments), timeout)
         code = int(said.readline())
-        texts = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
-    return subprocess.CompletedProcess(arguments, code, *texts)
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(arguments, code, out.read().decode(), err.read().decode())
 
 
 @cache
