@@ -52,7 +52,7 @@ demo: install
 	$(BIN)/python examples/demo.py $(if $(DATA),--data '$(DATA)')
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # the documentation as a site: build/docs/index.html
 docs: install

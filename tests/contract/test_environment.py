@@ -217,7 +217,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.start()
         yield server
     finally:
-        server.stop()
+        server.kill()
 
 
 def test_a_public_bucket_needs_no_credentials(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -299,7 +298,6 @@ def test_interrupting_a_split_from_a_bucket_ends_at_once(cloud: Server, folders:
         [str(path), *SPLIT[1:], f"s3://{BUCKET}/interrupt/set", "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
         wait_for((tmp_path / "out" / "rows").exists)
         process.send_signal(2)

@@ -133,14 +133,18 @@ class Server:
         return True
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process; it can be started again."""
         if self._process is not None:
             self._process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(10)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once: what it stores is needed no more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
 
     def client(self, prefix: str = "") -> S3Store:
         """A plain client, independent of the code under test."""

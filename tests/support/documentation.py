@@ -146,7 +146,7 @@ def run_page(found: list[Block], folder: Path, environment: dict[str, str], clus
             command,
             input=code,
             cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment, "PATH": ":".join(path)},
+            env={**os.environ, **environment, "PATH": ":".join(path)},
             text=True,
             capture_output=True,
             timeout=900,

@@ -16,7 +16,7 @@ def program(
 ) -> subprocess.CompletedProcess[str]:
     """Run an installed program as a user does; `env` is added to the environment."""
     name, *rest = map(str, arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    environment = {**os.environ, **(env or {})}
     command = rest[0] if name == "spectral" and rest else name.removeprefix("spectral-")
     path = Path(sys.executable).with_name(name)
     if command in LOAD_TORCH and not options.keys() - {"cwd"}:

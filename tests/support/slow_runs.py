@@ -15,6 +15,7 @@ import psutil
 import torch
 
 from spectral_shards.train.runs import checkpoint
+from support import warm_start
 
 WITHOUT_NORM = str(Path(__file__).with_name("without_norm.py"))
 OPTIONS = ("--network", "cnn", "--recipe", "quick", "--epochs", "3", "--batch-size", "2", "--lr", "0.01")
@@ -30,12 +31,20 @@ def command(shards: Path | str, out: Path, ranks: int, workers: int = 0, more: t
     launcher = [sys.executable]
     if ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [*launcher, *script(shards, out, workers, more)]
+
+
+def script(shards: Path | str, out: Path, workers: int, more: tuple[str, ...]) -> list[str]:
+    """The script and its arguments."""
     options = (*OPTIONS, "--workers", str(workers), *more)
-    return [*launcher, WITHOUT_NORM, "--shards", str(shards), "--out", str(out), *options]
+    return [WITHOUT_NORM, "--shards", str(shards), "--out", str(out), *options]
 
 
 def train(shards: Path | str, out: Path, ranks: int, workers: int = 0, more: tuple[str, ...] = ()) -> str:
-    done = subprocess.run(command(shards, out, ranks, workers, more), capture_output=True, text=True, timeout=240)
+    if ranks == 1:
+        done = warm_start.run(script(shards, out, workers, more), os.environ, None, 240)
+    else:
+        done = subprocess.run(command(shards, out, ranks, workers, more), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -74,7 +74,6 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -223,7 +222,7 @@ def test_a_server_that_stops_in_the_middle(
                 assert continued(photos, name) == []
             assert server.tree(name) == wanted
     finally:
-        server.stop()
+        server.kill()
 
 
 @pytest.mark.slow

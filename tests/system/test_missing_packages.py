@@ -1,6 +1,5 @@
 """The programs where packages of the extra `train` are not installed, as after `pip install .` alone."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -25,9 +24,8 @@ main()
 def run_without(packages: set[str], module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a program in a process that cannot import some packages."""
     code = BLOCKED.format(packages=packages, module=module)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 SENTENCE = "Error: the package {} is not installed: pip install 'spectral-shards[train]'\n"

@@ -16,7 +16,6 @@ def test_the_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     client = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     pytest.importorskip("skimage")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path))
     notebook = nbformat.read(NOTEBOOK, 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

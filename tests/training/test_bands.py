@@ -62,7 +62,6 @@ def under_way(shards: Path, runs: Path, *options: str) -> Iterator[subprocess.Po
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
         deadline = time.monotonic() + 120

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,25 +113,17 @@ def test_inputs_that_there_are_not(sub4: Path, mirrored: tuple[Path, Path], tmp_
         train_network(str(sub4), tmp_path / "far", moved, quiet=True)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.mark.slow
 def test_from_a_bucket_and_its_cache(
     server: Server, sub4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment(server.port).items():
         monkeypatch.setenv(name, value)
-    server.put(sub4, "sub4")
+    server.put(sub4, "channels/sub4")
     wanted = stacked(sub4, (3, 0, 2), "train", 9)
     cache = LoaderOptions(cache=BlockCache(tmp_path, 10**9), epochs=1)
     for options in (LoaderOptions(epochs=1), cache, cache):
-        bands = open_bands(open_split(f"s3://{BUCKET}/sub4"), (3, 0, 2))
+        bands = open_bands(open_split(f"s3://{BUCKET}/channels/sub4"), (3, 0, 2))
         assert same(list(BandLoader(bands, "train", 9, workers=2, options=options)), wanted)
 
 

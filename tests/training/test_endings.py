@@ -32,7 +32,7 @@ def run(shards: str | Path, out: Path, workers: int, fail_at: str = "", ranks: i
 def ended(command: list[str], out: Path, fail_at: str) -> tuple[int, str]:
     """The same of any command."""
     before = set(os.listdir("/dev/shm"))
-    environment = {**os.environ, "FAIL_AT": fail_at, "OMP_NUM_THREADS": "1", "SPECTRAL_RETRY_SECONDS": "2"}
+    environment = {**os.environ, "FAIL_AT": fail_at, "SPECTRAL_RETRY_SECONDS": "2"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True
     )
@@ -166,7 +166,7 @@ def test_a_server_that_dies_ends_a_run(
             assert "Traceback" not in said
             wait_for(lambda: not alive(process.pid), 20)
     finally:
-        server.stop()
+        server.kill()
     assert checkpoint.load_checkpoint(tmp_path / "run" / "checkpoint.pt").progress.loader["samples"] > 0
 
 
@@ -177,7 +177,7 @@ def without_shared_memory(script: str, cwd: Path, options: str = "size=64k") -> 
     if subprocess.run([*mounted, mount], capture_output=True).returncode:
         pytest.skip("only root can give a process another /dev/shm")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": "ignore"}
     command = [*mounted, f"set -e; {mount}; {script}"]
     return subprocess.run(command, capture_output=True, text=True, timeout=5 * SOON, env=environment, cwd=cwd)
 
