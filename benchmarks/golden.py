@@ -5,8 +5,8 @@
 It runs the programs that lie beside this Python, on images that it makes, on the CPU with one thread each, and reads
 what they leave; it imports nothing of the packages. So it serves other trees of the project too, each in an environment
 of its own: `--renamed HERE=THERE` says what another tree calls by another name: an option, its value, a file, a key in
-it, or a word between two `_`. The values, of golden.json too, hold for one machine and the same versions of libraries;
-elsewhere make the table of the earlier tree first.
+it, or a word between two `_`. A table holds for one machine and the same versions of libraries, so none is kept: make
+that of the earlier tree first.
 """
 
 from __future__ import annotations

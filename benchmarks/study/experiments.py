@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spectral_shards.train.band_sets import BandSet, parse_band_sets
+from spectral_shards.train.networks import PLANES
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -15,6 +18,8 @@ else:
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
+TIMES = HERE / "times.json"
+TIMELESS = ("--seed", "--epochs", "--holdout-samples")  # do not change what a training sample takes
 MOST_SEEDS = 100
 
 
@@ -60,6 +65,17 @@ class Group:
     bands: str
     train: tuple[str, ...] = ()
 
+    @property
+    def inputs(self) -> str:
+        """What its networks see of their bands."""
+        return self.train[self.train.index("--inputs") + 1] if "--inputs" in self.train else PLANES
+
+    @property
+    def timed(self) -> tuple[str, ...]:
+        """The options of spectral-train that a training sample's time depends on, `--bands` aside."""
+        pairs = zip(self.train[::2], self.train[1::2], strict=True)
+        return tuple(word for pair in pairs if pair[0] not in TIMELESS for word in pair)
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -99,6 +115,16 @@ class Study:
     splits: Mapping[str, tuple[str, ...]]
     train: tuple[str, ...]
     experiments: tuple[Experiment, ...] = field(default=())
+
+    def networks(self, group: Group) -> list[BandSet]:
+        """Return what each network of a group reads."""
+        options = self.splits[group.split]
+        bands = range(int(options[options.index("--factor") + 1]))
+        return parse_band_sets(group.bands, bands, group.inputs)
+
+    def times_key(self, group: Group) -> str:
+        """Return what times.json calls the first network of a group; all of them take as long."""
+        return " ".join((group.split, self.networks(group)[0].name, *group.timed))
 
     def seeds(self, experiment: Experiment, data: Data) -> tuple[int, ...]:
         """Return the seeds that an experiment is done with on a data set."""

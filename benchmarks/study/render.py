@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import click
-from experiments import RECORDS, Data, Experiment, Study, load_study
+from experiments import RECORDS, TIMES, Data, Experiment, Study, load_study
 
 ROOT = Path(__file__).parents[2]
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
@@ -47,10 +47,12 @@ class Row:
     Attributes:
         experiment: what was done.
         records: one for each seed that is done.
+        ratios: time of a training sample of each network, as a multiple of the baseline's.
     """
 
     experiment: Experiment
     records: tuple[dict[str, Any], ...]
+    ratios: tuple[float, ...]
 
     @property
     def networks(self) -> int:
@@ -74,19 +76,24 @@ class Row:
         return float(mean(sum(network[name] for network in each["networks"]) for each in self.records))
 
     def longest(self) -> float:
-        """Return the seconds of the network that takes longest, the mean over seeds."""
-        return float(mean(max(network["seconds"] for network in each["networks"]) for each in self.records))
+        """Return the time of the network that takes longest, in training samples of the baseline."""
+        networks = zip(self.records[0]["networks"], self.ratios, strict=True)
+        return max(float(network["samples"] * ratio) for network, ratio in networks)
 
 
 def rows_of(study: Study, data: Data, table: str) -> list[Row]:
     """Return what has been done on a data set, in the order of the study."""
     found = []
+    times = json.loads(TIMES.read_text())["ratios"][data.name]
     for experiment in study.experiments:
         if experiment.table == table or experiment.name in COMPARED.get(table, ()):
             paths = [RECORDS / f"{data.name}-{experiment.name}-{seed}.json" for seed in study.seeds(experiment, data)]
             records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
             if records:
-                found.append(Row(experiment, records))
+                ratios = [
+                    median(times[study.times_key(group)]) for group in experiment.groups for _ in study.networks(group)
+                ]
+                found.append(Row(experiment, records, tuple(ratios)))
     return found
 
 
@@ -129,25 +136,25 @@ def headline(study: Study) -> str:
     """Return the README's table."""
     shown = [data for data in study.data.values() if data.seeds > 1]
     titles = [data.title for data in shown]
-    lines = ["", f"| trained | multiply-adds | {' | '.join(titles)} |", "|---|---|" + "---|" * len(titles)]
+    lines = ["", f"| trained | multiply-adds | time | {' | '.join(titles)} |", "|---|---|---|" + "---|" * len(titles)]
     for experiment in study.experiments:
         if experiment.headline:
-            found = [_headline_cell(study, data, experiment) for data in shown]
-            costs = sorted({cost for cost, _ in found if cost})
+            found = [_headline_cells(study, data, experiment) for data in shown]
+            costs, times = (" to ".join(sorted({cells[at] for cells in found if cells[at]})) for at in (0, 1))
             if not costs:
                 continue  # not done yet
-            lines.append(f"| {experiment.headline} | {' to '.join(costs)} | {' | '.join(text for _, text in found)} |")
+            lines.append(f"| {experiment.headline} | {costs} | {times} | {' | '.join(cells[2] for cells in found)} |")
     return "\n".join([*lines, ""])
 
 
-def _headline_cell(study: Study, data: Data, experiment: Experiment) -> tuple[str, str]:
-    """Return the cost and the accuracy of an experiment on a data set; empty where there is none."""
+def _headline_cells(study: Study, data: Data, experiment: Experiment) -> tuple[str, str, str]:
+    """Return the costs and the accuracy of an experiment on a data set; empty where there is none."""
     rows = {row.experiment.name: row for row in rows_of(study, data, "cost")}
     if experiment.name not in rows or BASELINE not in rows:
-        return "", ""
-    row = rows[experiment.name]
-    cost = row.total("multiply_adds") / rows[BASELINE].total("multiply_adds")
-    return f"{cost:.2f}", spread(row.top1())
+        return "", "", ""
+    row, base = rows[experiment.name], rows[BASELINE]
+    cost = row.total("multiply_adds") / base.total("multiply_adds")
+    return f"{cost:.2f}", f"{row.longest() / base.longest():.2f}", spread(row.top1())
 
 
 def tables(study: Study) -> str:

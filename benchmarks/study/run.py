@@ -30,10 +30,8 @@ from experiments import RECORDS, Data, Experiment, Group, Study, load_study
 
 from spectral_shards.shards_manifest.dataset import open_bands
 from spectral_shards.shards_manifest.manifest import canonical_json
-from spectral_shards.train.band_sets import parse_band_sets
 from spectral_shards.train.ensemble.members import find_runs
 from spectral_shards.train.ensemble.scoring import score_ensemble
-from spectral_shards.train.networks import PLANES
 from spectral_shards.train.runs.run_record import RunRecord, read_run
 
 LOCKS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # commands of one folder follow one another
@@ -88,18 +86,15 @@ def train(each: Task, threads: int) -> None:
         raise click.ClickException(f"{' '.join(each.command)} failed: see {log.name}")
 
 
-def runs_of(each: Task, group: Group) -> list[Path]:
-    """Return the run folders of a task."""
-    available = [band.band for band in open_bands(each.split).each]
-    inputs = group.train[group.train.index("--inputs") + 1] if "--inputs" in group.train else PLANES
-    return [each.out / networks.name for networks in parse_band_sets(group.bands, available, inputs)]
+def last_epoch(run: Path) -> dict[str, Any]:
+    """Return the last line of a run's metrics."""
+    return dict(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]))
 
 
 def network_record(split: Path, run: Path, record: RunRecord) -> dict[str, Any]:
     """Return what is recorded of a network: what it reached, and what its training cost."""
     options, result, bands = record.identity.options, record.result, record.identity.data.bands
-    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    samples = epochs[-1]["samples"]
+    samples = last_epoch(run)["samples"]
     parts = [band.parts["train"] for band in open_bands(split, bands).each]
     return {
         "name": run.name,
@@ -113,7 +108,6 @@ def network_record(split: Path, run: Path, record: RunRecord) -> dict[str, Any]:
         "samples": samples,
         "multiply_adds": result.multiply_adds * samples,
         "bytes": options.recipe.epochs * sum(shard.bytes for part in parts for shard in part.shards),
-        "seconds": len(epochs) * min(epoch["train_seconds"] for epoch in epochs),  # other work disturbs the others
         "parameters": result.parameter_bytes // 4,
         "precision": options.precision,
     }
@@ -124,7 +118,7 @@ def record(study: Study, experiment: Experiment, data: Data, seed: int, work: Pa
     networks, runs = [], []
     for group in experiment.groups:
         each = task(study, data, group, seed, work)
-        for run in runs_of(each, group):
+        for run in (each.out / bands.name for bands in study.networks(group)):
             runs.append(run)
             networks.append(network_record(each.split, run, read_run(run)))
     fused: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """The study: its list can be read, and the tables in the documents are those of its records."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from support.splits import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "study"))
 
-from experiments import load_study
+from experiments import TIMES, load_study
 
 STUDY = ROOT / "benchmarks" / "study"
 
@@ -32,6 +33,20 @@ def test_every_record_belongs_to_an_experiment() -> None:
         for seed in study.seeds(experiment, data)
     }
     assert {path.name for path in (STUDY / "records").glob("*")} <= names
+
+
+def test_every_kind_of_network_is_timed() -> None:
+    study, timed = load_study(), json.loads(TIMES.read_text())["ratios"]
+    kinds = {
+        data.name: {
+            study.times_key(group)
+            for experiment in study.experiments
+            if study.seeds(experiment, data)
+            for group in experiment.groups
+        }
+        for data in study.data.values()
+    }
+    assert {name: set(ratios) for name, ratios in timed.items()} == kinds
 
 
 @pytest.mark.parametrize(("name", "budget"), [("channels-x2-image-half-x2", 1.0), ("quarter-pair", 0.25)])
