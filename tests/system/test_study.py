@@ -15,6 +15,7 @@ from support.splits import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks" / "study"))
 
 from experiments import TIMES, load_study
+from times import kinds
 
 STUDY = ROOT / "benchmarks" / "study"
 
@@ -37,16 +38,8 @@ def test_every_record_belongs_to_an_experiment() -> None:
 
 def test_every_kind_of_network_is_timed() -> None:
     study, timed = load_study(), json.loads(TIMES.read_text())["ratios"]
-    kinds = {
-        data.name: {
-            study.times_key(group)
-            for experiment in study.experiments
-            if study.seeds(experiment, data)
-            for group in experiment.groups
-        }
-        for data in study.data.values()
-    }
-    assert {name: set(ratios) for name, ratios in timed.items()} == kinds
+    wanted = {data.name: set(kinds(study, data)) for data in study.data.values()}
+    assert {name: set(ratios) for name, ratios in timed.items()} == wanted
 
 
 @pytest.mark.parametrize(("name", "budget"), [("channels-x2-image-half-x2", 1.0), ("quarter-pair", 0.25)])
