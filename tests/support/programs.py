@@ -33,5 +33,5 @@ def fails(*arguments: str | Path, **options: object) -> str:
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     sentence = lines[-1]
-    assert sentence.startswith("Error: ")
+    assert sentence.startswith("Error: "), done.stderr
     return sentence
