@@ -19,6 +19,7 @@ else:
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
 TIMES = HERE / "times.json"
+BASELINE = "baseline"  # the experiment that all costs are multiples of
 TIMELESS = ("--seed", "--epochs", "--holdout-samples")  # do not change what a training sample takes
 MOST_SEEDS = 100
 

@@ -18,13 +18,12 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import click
-from experiments import RECORDS, TIMES, Data, Experiment, Study, load_study
+from experiments import BASELINE, RECORDS, TIMES, Data, Experiment, Study, load_study
 
 ROOT = Path(__file__).parents[2]
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 PLOT = RESULTS.with_name("study.png")
 BEGIN, END = "<!-- study: made by benchmarks/study/render.py -->", "<!-- end of the study -->"
-BASELINE = "baseline"
 EQUAL_WEIGHTS = "mean of log"
 COMPARED = {  # rows of the table of costs that stand in others too
     "recipe": (BASELINE, "channels", "image-half", "published"),
@@ -82,18 +81,22 @@ class Row:
 
 
 def rows_of(study: Study, data: Data, table: str) -> list[Row]:
-    """Return what has been done on a data set, in the order of the study."""
+    """Return what has been done on a data set, in the order of the study.
+
+    Raises:
+        ClickException: the time of a network of it is not measured.
+    """
     found = []
-    times = json.loads(TIMES.read_text())["ratios"][data.name]
+    times = json.loads(TIMES.read_text())["ratios"].get(data.name, {})
     for experiment in study.experiments:
         if experiment.table == table or experiment.name in COMPARED.get(table, ()):
             paths = [RECORDS / f"{data.name}-{experiment.name}-{seed}.json" for seed in study.seeds(experiment, data)]
             records = tuple(json.loads(path.read_text()) for path in paths if path.exists())
             if records:
-                ratios = [
-                    median(times[study.times_key(group)]) for group in experiment.groups for _ in study.networks(group)
-                ]
-                found.append(Row(experiment, records, tuple(ratios)))
+                keys = [study.times_key(group) for group in experiment.groups for _ in study.networks(group)]
+                if unknown := [key for key in keys if key not in times]:
+                    raise click.ClickException(f"no time of {unknown[0]} on {data.name}: run benchmarks/study/times.py")
+                found.append(Row(experiment, records, tuple(median(times[key]) for key in keys)))
     return found
 
 
@@ -159,7 +162,8 @@ def _headline_cells(study: Study, data: Data, experiment: Experiment) -> tuple[s
 
 def tables(study: Study) -> str:
     """Return the tables of docs/results.md."""
-    lines = []
+    times = json.loads(TIMES.read_text())
+    lines = ["", f"Times: {times['date']}; {times['machine']}; medians of {times['rounds']}"]
     for name, title in TITLES.items():
         for data in study.data.values():
             rows = rows_of(study, data, name)

@@ -18,14 +18,13 @@ from statistics import median
 
 import click
 import torch
-from experiments import TIMES, Data, Group, Study, load_study
+from experiments import BASELINE, TIMES, Data, Group, Study, load_study
 from run import last_epoch, machine, prepare, task, train
 
 from spectral_shards.shards_manifest.manifest import canonical_json
 
 SAMPLES = ("--limit", "2000")
 EPOCHS = 2  # the last one is timed
-BASELINE = "baseline"
 
 
 def kinds(study: Study, data: Data) -> dict[str, Group]:
@@ -73,7 +72,7 @@ def main(source: Path, work: Path, rounds: int) -> None:
         for key, values in ratios.items():
             click.echo(f"{data.name} {key}: {median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
     about = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": torch.__version__.split("+")[0]}
-    TIMES.write_bytes(canonical_json({**about, "ratios": found}))
+    TIMES.write_bytes(canonical_json({**about, "rounds": rounds, "ratios": found}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from spectral_shards.shards_manifest.dataset import open_bands
@@ -14,6 +15,7 @@ from support.splits import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "study"))
 
+import render
 from experiments import TIMES, load_study
 from times import kinds
 
@@ -40,6 +42,15 @@ def test_every_kind_of_network_is_timed() -> None:
     study, timed = load_study(), json.loads(TIMES.read_text())["ratios"]
     wanted = {data.name: set(kinds(study, data)) for data in study.data.values()}
     assert {name: set(ratios) for name, ratios in timed.items()} == wanted
+
+
+def test_a_network_that_is_not_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    path.write_text('{"ratios": {"cifar10": {"whole 00 --random-shift 2": [1.0]}}}')
+    monkeypatch.setattr(render, "TIMES", path)
+    study = load_study()
+    with pytest.raises(click.ClickException, match=r"no time of sub4 .* on cifar10: run benchmarks/study/times.py"):
+        render.rows_of(study, study.data["cifar10"], "cost")
 
 
 @pytest.mark.parametrize(("name", "budget"), [("channels-x2-image-half-x2", 1.0), ("quarter-pair", 0.25)])
