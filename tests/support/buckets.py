@@ -145,6 +145,9 @@ class Server:
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
+            for number in (port + more for port in self._ports.values() for more in (0, 10000)):
+                for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    left.unlink(missing_ok=True)
 
     def client(self, prefix: str = "") -> S3Store:
         """A plain client, independent of the code under test."""
