@@ -6,10 +6,12 @@ why, is in docs/decisions/0017-libraries.md.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -21,6 +23,8 @@ from typing import Any, TypeVar
 from ..errors import BackendError, SpectralError, WorkerLostError
 
 Result = TypeVar("Result")
+LOKY_THREAD = "QueueFeederThread"  # passes tasks on to the processes
+LONGEST_WAIT = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,16 @@ def _loky(backend: Backend) -> Iterator[int]:
         raise BackendError(
             "this machine lets no processes work side by side, perhaps for lack of a /dev/shm: leave out --jobs"
         )
+    atexit.register(_wait_for_loky)
     with joblib.parallel_config(backend="loky"):
         yield -1
+
+
+def _wait_for_loky() -> None:
+    """Wait for loky's thread: if it is stopped while it frees a semaphore, loky complains of that after all else."""
+    for thread in threading.enumerate():
+        if thread.name == LOKY_THREAD:
+            thread.join(LONGEST_WAIT)
 
 
 @contextmanager
