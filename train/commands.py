@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import torch
 
-from ..shards_manifest.dataset import open_bands, open_data
+from ..shards_manifest.dataset import open_band, open_bands, open_data
 from ..shards_manifest.errors import SpectralError
 from ..shards_manifest.manifest import BandManifest, SplitManifest, band_folder, canonical_json
 from ..shards_manifest.runtime.cli_runner import human_seconds, speaker
@@ -23,7 +23,7 @@ from ..shards_manifest.storage.address import joined, shown
 from . import recipes
 from .band_sets import EACH, BandSet, parse_band_sets
 from .config import TrainPlan
-from .data.sampler import LEAST_HOLDOUT
+from .data.sampler import LEAST_HOLDOUT, held_out
 from .distributed import Ranks
 from .engine.evaluate import evaluate_checkpoint
 from .errors import TrainError
@@ -72,16 +72,16 @@ def train(options: TrainOptions) -> None:
         for note in (*notes, *more):
             click.echo(note)
     if options.budget is not None:
-        click.echo(_budget(options.shards, plan, options.budget, options.as_json))
+        click.echo(_budget(options, plan, options.budget))
+        return
+    if not jobs:
+        share = "/".join(map(str, options.launch.share or ()))
+        click.echo(f"--share {share}: there are fewer networks than that, so there is nothing to do here")
         return
     if options.describe:
         click.echo(_profile(jobs, options.as_json))
         return
     here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
-    if not jobs:
-        share = "/".join(map(str, options.launch.share or ()))
-        click.echo(f"--share {share}: there are fewer networks than that, so there is nothing to do here")
-        return
     with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
         if options.evaluate:
             _evaluate(options, plan, ranks)
@@ -127,25 +127,23 @@ def _make_plan(options: TrainOptions, manifest: BandManifest | SplitManifest) ->
     if options.launch.on_this_machine:
         plan.torch_device()  # raises before any work
     if "holdout_samples" in options.given:
-        notes = [*notes, *_holdout_note(manifest, run.holdout_samples)]
+        notes = [*notes, *_holdout_note(options.shards, manifest, run.holdout_samples)]
     return plan, notes
 
 
-def _holdout_note(manifest: BandManifest | SplitManifest, wanted: int) -> list[str]:
-    """Return a sentence if there are too few samples for a --holdout-samples that the user set."""
+def _holdout_note(shards: str, manifest: BandManifest | SplitManifest, wanted: int) -> list[str]:
+    """Return a sentence if --holdout-samples, which the user set, holds out fewer samples than that."""
     if not wanted or "train" not in manifest.parts:
         return []
-    samples = manifest.parts["train"].samples
-    most = min(wanted, samples // 20)
-    if most < LEAST_HOLDOUT:
-        why = f"a twentieth of {samples} samples is {samples // 20}" if most < wanted else "so few"
-        return [
-            f"--holdout-samples {wanted} holds nothing out: {why}, "
-            f"and fewer than {LEAST_HOLDOUT} would rank bands by chance"
-        ]
-    if most < wanted:
-        return [f"--holdout-samples {wanted} is more than a twentieth of {samples} samples: {most} at most"]
-    return []
+    if isinstance(manifest, SplitManifest):
+        manifest = open_band(joined(shards, band_folder(manifest.bands[0].band))).manifest
+    samples, kept = manifest.parts["train"].samples, held_out(manifest, wanted)
+    if kept == wanted:
+        return []
+    rule = f"whole blocks of {manifest.block}, and at most a twentieth of {samples} samples"
+    if kept:
+        return [f"--holdout-samples {wanted} holds out {kept}: {rule}"]
+    return [f"--holdout-samples {wanted} holds nothing out: {rule}; fewer than {LEAST_HOLDOUT} rank bands by chance"]
 
 
 def _jobs(
@@ -220,16 +218,17 @@ def _profile(jobs: Sequence[TrainJob], as_json: bool) -> str:
     return "\n".join(texts)
 
 
-def _budget(shards: str, plan: TrainPlan, budget: float, as_json: bool) -> str:
+def _budget(options: TrainOptions, plan: TrainPlan, budget: float) -> str:
     """Return which networks to train on a split for a cost."""
-    bands, cost = _costed(shards, plan)
+    bands, cost = _costed(options.shards, plan)
+    shards, recipe = shown(options.shards), options.recipe_text
     if len(bands) == 1 or "train" not in bands[0].parts:
-        raise TrainError(f"--budget: {shown(shards)} has to be a split of several bands with a train part")
+        raise TrainError(f"--budget: {shards} has to be a split of several bands with a train part")
     found = suggestions(bands, cost, budget)
-    if as_json:
-        ways = [[each.to_json(shown(shards)) for each in way] for way in found]
+    if options.as_json:
+        ways = [[each.to_json(shards, recipe) for each in way] for way in found]
         return _json({"budget": budget, "ways": ways})
-    return budget_text(shown(shards), bands, found, budget)
+    return budget_text(shards, recipe, bands, found, budget)
 
 
 def _json(value: object) -> str:
@@ -240,8 +239,8 @@ def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]
     """Return the bands of a split, and what the costs of networks on them are computed from."""
     bands = open_bands(shards).each
     samples = bands[0].parts["train"].samples if "train" in bands[0].parts else 0
-    kept = min(plan.holdout_samples, samples // 20) / max(samples, 1)
-    return bands, Cost(plan.network.name, plan.recipe, 1 - kept)
+    kept = held_out(bands[0], plan.holdout_samples) if samples else 0
+    return bands, Cost(plan.network.name, plan.recipe, 1 - kept / max(samples, 1))
 
 
 def _evaluate(options: TrainOptions, plan: TrainPlan, ranks: Ranks) -> None:

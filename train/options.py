@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,19 @@ class TrainOptions:
     as_json: bool
     quiet: bool
     given: tuple[str, ...]
+
+    @property
+    def recipe_text(self) -> str:
+        """The options on the command line that say how networks are trained, to be written again."""
+        values = {"recipe": self.recipe, **self.overrides, "holdout_samples": self.run.holdout_samples}
+        words = []
+        for name, value in values.items():
+            flag = name.replace("_", "-")
+            if name in self.given and isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            elif name in self.given:
+                words.append(f"--{flag} {shlex.quote(str(value))}")
+        return " ".join(words)
 
     @staticmethod
     def from_values(values: Mapping[str, Any], given: tuple[str, ...]) -> TrainOptions:

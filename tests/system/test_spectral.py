@@ -102,8 +102,8 @@ def test_json_for_scripts(sub4: Path, runs: Path, tmp_path: Path) -> None:
     assert profile["multiply_adds"] == total
     first = printed(*small, "--budget", "1")["ways"][0]  # type: ignore[index]
     assert [each["command"].split(" --bands ")[1] for each in first] == [
-        "stackx2",
-        "stackx2 --inputs image --width 0.5",
+        "stackx2 --width 0.98 --recipe quick",
+        "stackx2 --inputs image --width 0.49 --recipe quick",
     ]
     score = printed("train", "--shards", sub4, "--evaluate", runs / "00" / "checkpoint.pt")
     assert score["top1"] == json.loads((runs / "00" / "run.json").read_text())["result"]["top1"]

@@ -41,6 +41,27 @@ def test_one_level_of_a_nearly_empty_channel_is_two_at_most(manifest: BandManife
         assert torch.allclose(inputs.abs().amax((0, 2, 3)), torch.tensor([3.25 / 21.4, 2.0, 9.75 / 6]))
 
 
+@pytest.mark.parametrize("step", [1.0, 3.25])
+def test_an_image_of_an_empty_channel_is_divided_by_what_half_steps_give(step: float, sub4: Path) -> None:
+    """Divided by its standard deviation, a colour in val where train is grey would be millions of deviations away."""
+    bands = [
+        replace(load_band((sub4 / f"{band:02d}" / MANIFEST).read_bytes(), "m"), step=(step,) * 3) for band in range(4)
+    ]
+    grey = [replace(band, mean=(band.mean[0], 0, 0), std=(band.std[0], 1, 1)) for band in bands]  # 1: all are equal
+    levels = torch.zeros(2, 4, 3, 12, 12, dtype=torch.int8)
+    levels[1, :, 1:] = 1
+    for random_shift in (0, 1):
+        augmentation = BandAugmentation(grey, random_shift=random_shift, inputs="image")
+        for inputs in (augmentation.eval()(levels), augmentation.train()(levels)):
+            assert inputs[0, 1:].abs().max() == 0
+            assert 0 < inputs[1, 1:].abs().max() <= 4  # one level in each of four bands
+    blue = [
+        replace(band, mean=(*band.mean[:2], -128.0 * (n == 0)), std=(*band.std[:2], 1)) for n, band in enumerate(bands)
+    ]
+    shifted = BandAugmentation(blue, random_shift=1, inputs="image").train()(levels)
+    assert shifted.abs().max() <= 2 * 128 / step + 4
+
+
 @pytest.mark.parametrize("inputs", ["planes", "image"])
 def test_bands_of_other_steps_are_inputs_as_the_network_has_learned_them(inputs: str, sub4: Path) -> None:
     """The same coefficients, in coarser steps, with other moments and nearly empty channels: the same inputs."""

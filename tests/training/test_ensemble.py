@@ -100,6 +100,7 @@ def test_outputs_that_are_not_finite_are_refused(
 def test_other_ranking_data(runs: Path, rank_on: str) -> None:
     report = score_ensemble(find_runs(runs), rank_on)
     assert report.rank_on == rank_on
+    assert report.rank_samples == (None if rank_on == "train" else report.samples)
     by = {each.name: each.train_top1 if rank_on == "train" else each.top1 for each in report.members}
     assert list(report.order) == sorted(by, key=lambda name: -by[name])
     assert any(score.rule == "fitted" for score in report.rules) == (rank_on == "val")
@@ -304,20 +305,20 @@ def test_weak_members_are_left_out(made_up: Callable[..., list[FinishedRun]]) ->
     assert costs.chosen.seconds < costs.every.seconds
     assert len(report.curve) == 2
     text = markdown(report)
-    assert "too few" not in text
+    assert "taken alone" not in text
     assert f"\n| {report.chosen[0].name} | {report.chosen[0].bands[0]} | {report.chosen[0].share:.1%} |\n" in text
     assert text.count("\n| 02 | ") == 1  # as a member, not as a chosen one
 
 
-def test_too_few_samples_fall_back_to_the_best_member(made_up: Callable[..., list[FinishedRun]]) -> None:
+def test_where_no_gain_shows_the_best_member_is_taken(made_up: Callable[..., list[FinishedRun]]) -> None:
     """Members that differ in nothing but noise: none helps another."""
     report = score_ensemble(made_up(1.5, 1.0, 0.2, alike=1.0), "holdout")
     assert report.fell_back
     assert [member.name for member in report.chosen] == [report.order[0]] == ["00"]
     assert report.default.top1 == report.costs.best.top1 == report.costs.chosen.top1
     assert (
-        "96 samples are too few to show that fusing helps: by cross-validation on them a chosen set is no better than "
-        "00, which is taken alone."
+        "96 samples do not show that fusing helps: by cross-validation on them a chosen set is no better than 00, "
+        "which is taken alone."
     ) in markdown(report).splitlines()
     assert json.loads(canonical_json(report.to_json()))["fell_back"] is True
 

@@ -1,6 +1,7 @@
 """The networks: published sizes, and any plane."""
 
 import itertools
+import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -168,15 +169,18 @@ def test_the_fewest_bands_that_hold_a_share_of_the_energy(sub4: Path) -> None:
 
 
 def test_a_budget_from_the_command_line(sub4: Path) -> None:
-    done = program("spectral-train", "--shards", sub4, "--network", "cnn", "--recipe", "quick", "--budget", "1")
+    recipe = ("--recipe", "quick", "--epochs", "3", "--no-flip", "--holdout-samples", "50")
+    spaced = sub4.parent / "with a space"
+    spaced.symlink_to(sub4)
+    done = program("spectral-train", "--shards", spaced, "--network", "cnn", *recipe, "--budget", "1")
     assert done.returncode == 0, done.stderr
     commands = [line.strip() for line in done.stdout.splitlines() if "spectral train" in line]
     assert len(commands) > 1
-    assert commands[0] == f"spectral train --shards {sub4} --network cnn --bands stackx2"
-    assert commands[1] == f"spectral train --shards {sub4} --network cnn --bands stackx2 --inputs image --width 0.5"
-    assert "--inputs image --width 0.5" in commands[-1]
+    start, end = f"spectral train --shards '{spaced}' --network cnn --bands ", " ".join(recipe)
+    assert commands[0] == f"{start}stackx2 --width 0.98 {end}"
+    assert commands[1] == f"{start}stackx2 --inputs image --width 0.49 {end}"
     for command in commands:
-        described = program(*command.split(), "--recipe", "quick", "--describe")
+        described = program(*shlex.split(command), "--describe")
         assert described.returncode == 0, described.stderr
     for option in (("--bands", "all"), ("--width", "0.5"), ("--stem-stride", "2"), ("--describe",)):
         both = program("spectral-train", "--shards", sub4, "--budget", "1", *option)
@@ -184,6 +188,11 @@ def test_a_budget_from_the_command_line(sub4: Path) -> None:
         assert f"{option[0]} does not go with --budget" in both.stderr
     said = fails("spectral-train", "--shards", sub4, "--network", "vgg16", "--budget", "0.001")
     assert said.startswith("Error: --budget 0.001 is too small: the cheapest vgg16 on these planes costs")
+    small = ("spectral-train", "--shards", sub4, "--network", "cnn", "--budget")
+    cheapest = fails(*small, "1e-9").rstrip().rpartition(" ")[2]
+    assert program(*small, str(1.01 * float(cheapest))).returncode == 0
+    assert fails(*small, str(0.99 * float(cheapest))).rstrip().endswith(f"costs {cheapest}")
+    assert "stackx1000 " in program(*small, "600").stdout  # as many as --bands takes
     for number in ("nan", "inf"):
         assert f"--budget {number}: write a number, as in 0.25" in fails(
             "spectral-train", "--shards", sub4, "--budget", number

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectral_shards.shards_manifest.manifest import BandManifest, Shard
 from spectral_shards.train.data import philox, sampler
 from spectral_shards.train.data.sampler import (
     LEAST_HOLDOUT,
     EpochSampler,
     Span,
     evaluation_batches,
+    held_out,
     rank_blocks,
     slot_count,
     slots_of,
@@ -154,6 +159,17 @@ def test_the_holdout_is_small_and_of_whole_blocks(sizes: list[int], wanted: int)
     assert holdout == 0 or LEAST_HOLDOUT <= holdout <= most
     if most >= LEAST_HOLDOUT + 63 and trained:  # as much as whole blocks allow
         assert holdout + samples[trained - 1] > most
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 64), st.integers(0, 400))
+def test_the_manifest_says_how_many_are_held_out(counts: list[int], block: int, wanted: int) -> None:
+    shards = tuple(Shard(f"train-{n}.tar", count, -(-count // block), 0, "") for n, count in enumerate(counts))
+    part = SimpleNamespace(shards=shards)
+    band = cast(BandManifest, SimpleNamespace(block=block, parts={"train": part}))
+    samples = np.array(
+        [len(range(count)[first : first + block]) for count in counts for first in range(0, count, block)]
+    )
+    assert held_out(band, wanted) == samples[trained_blocks(samples, wanted) :].sum()
 
 
 def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:

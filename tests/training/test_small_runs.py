@@ -171,8 +171,8 @@ def test_one_epoch_of_a_set_named_cifar10(cifar: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "--warmup 8 of recipe cifar10 does not fit --epochs 1: it is 0.2 here"
     assert lines[1] == (
-        "--holdout-samples 20 holds nothing out: a twentieth of 9 samples is 0, "
-        "and fewer than 50 would rank bands by chance"
+        "--holdout-samples 20 holds nothing out: whole blocks of 64, and at most a twentieth of 9 samples; "
+        "fewer than 50 rank bands by chance"
     )
     assert "there are 9 samples to train on: fewer than --batch-size 128" in done.stderr + done.stdout
     options = json.loads((tmp_path / "run" / "run.json").read_text())["options"]["recipe"]

@@ -62,13 +62,16 @@ class BandsToImage(nn.Module):
 
 
 def image_moments(bands: Sequence[BandManifest]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean and the standard deviation of the images of some bands, for each channel: two (3,).
+    """Return the mean of the images of some bands, and what they are divided by, for each channel: two (3,).
 
-    The columns of the matrix are orthogonal, so the mean square of pixels is a sum over bands.
+    That is the standard deviation, but at least that of images whose coefficients all deviate by half a step
+    (docs/decisions/0027). The columns of the matrix are orthogonal, so the mean square of pixels is a sum over bands.
     """
     geometry, here = bands[0].geometry, [band.band for band in bands]
     matrix = compose_matrix(geometry.transform, geometry.factor, here)
-    means, variances = (np.array([getattr(band, name) for band in bands]) for name in ("mean", "variance"))
-    mean = matrix.mean(axis=0) @ means
-    square = (matrix**2).mean(axis=0) @ (means**2 + variances)
-    return mean, np.sqrt(np.maximum(square - mean**2, 1e-12))
+    means, variances, steps = (
+        np.array([getattr(band, name) for band in bands]) for name in ("mean", "variance", "step")
+    )
+    mean, squares = matrix.mean(axis=0) @ means, (matrix**2).mean(axis=0)
+    variance = squares @ (means**2 + variances) - mean**2
+    return mean, np.sqrt(np.maximum(variance, squares @ (steps / 2) ** 2))

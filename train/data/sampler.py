@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ...shards_manifest.manifest import BandManifest
 from ..errors import TrainError
 from . import philox
 
@@ -302,3 +303,19 @@ def trained_blocks(samples: NDArray[np.int64], holdout_samples: int) -> int:
     last = np.cumsum(samples[::-1])
     count = int(np.searchsorted(last, min(holdout_samples, int(samples.sum()) // 20), side="right"))
     return len(samples) - (count if count and last[count - 1] >= LEAST_HOLDOUT else 0)
+
+
+def held_out(band: BandManifest, holdout_samples: int) -> int:
+    """Return how many samples of train are the holdout, by the manifest alone.
+
+    Args:
+        band: A band with a train part.
+        holdout_samples: As for `trained_blocks`.
+    """
+    sizes = [
+        min(band.block, shard.samples - first)
+        for shard in band.parts["train"].shards
+        for first in range(0, shard.samples, band.block)
+    ]
+    samples = np.array(sizes, np.int64)
+    return int(samples[trained_blocks(samples, holdout_samples) :].sum())

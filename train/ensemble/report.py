@@ -112,8 +112,8 @@ def rule_title(report: EnsembleReport, score: RuleScore) -> str:
 def fallback(report: EnsembleReport) -> str:
     """Return the sentence for a report that fell back to the best member."""
     return (
-        f"{report.rank_samples} samples are too few to show that fusing helps: by cross-validation on them a chosen "
-        f"set is no better than {report.order[0]}, which is taken alone."
+        f"{report.rank_samples} samples do not show that fusing helps: by cross-validation on them a chosen set is no "
+        f"better than {report.order[0]}, which is taken alone."
     )
 
 

@@ -142,7 +142,7 @@ class EnsembleReport:
         factor: bands of the split.
         samples: of val.
         rank_on: name in RANK_ON.
-        rank_samples: how many samples members are ranked, chosen and weighted on.
+        rank_samples: how many samples members are ranked, chosen and weighted on; None by accuracies of training.
         members: each alone, in the order of `find_runs`.
         order: names of the members, best first, by all data that is ranked on.
         missing: numbers of the bands that no member reads.
@@ -158,7 +158,7 @@ class EnsembleReport:
     factor: int
     samples: int
     rank_on: str
-    rank_samples: int
+    rank_samples: int | None
     members: tuple[MemberScore, ...]
     order: tuple[str, ...]
     missing: tuple[int, ...]
@@ -235,7 +235,7 @@ def score_ensemble(
         factor=runs[0].geometry.factor,
         samples=alone.shape[1],
         rank_on=data.name,
-        rank_samples=len(ranking.all_rows),
+        rank_samples=len(ranking.all_rows) if data.has_outputs else None,
         members=tuple(
             MemberScore(run.name, run.bands, float(top1), float(top5), run.result.train_top1)
             for run, (top1, top5) in zip(runs, alone.mean(axis=1), strict=True)

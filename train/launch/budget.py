@@ -6,13 +6,14 @@ The form that the study found best, half of the cost for each of two kinds of ne
 
 from __future__ import annotations
 
+import shlex
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...shards_manifest.manifest import BandManifest
 from ...shards_manifest.runtime.cli_runner import human_bytes
-from ..band_sets import STACK
+from ..band_sets import MOST_REPEATS, STACK
 from ..errors import TrainError
 from ..networks import IMAGE, NETWORKS, PLANES, STEM_STRIDES, InputShape, NetworkOptions, gives_image
 from ..networks.profile import MIB, describe, multiply_adds
@@ -23,7 +24,7 @@ NEARLY_ALL = 0.995  # share of the energy that a smaller set of bands has to hol
 MORE = 2  # times as many members where each is cheap
 CLOSE = 2.1  # times the budget that a width of 0.7 brings below it; a coarser stem is for what costs more
 DEFAULT_BUDGET = 1.0
-WIDTHS = tuple(step / 20 for step in range(40, 0, -1))  # 2 to 0.05
+WIDTHS = tuple(step / 100 for step in range(200, 4, -1))  # 2 to 0.05
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,14 @@ class Suggestion:
         size += f" --width {self.options.width:g}" if self.options.width != 1 else ""
         return f"--bands {self.bands}{size}"
 
-    def command(self, shards: str) -> str:
-        """Return the command that trains them on a split."""
-        return f"spectral train --shards {shards} --network {self.options.name} {self.command_options}"
+    def command(self, shards: str, recipe: str) -> str:
+        """Return the command that trains them on a split, by the options of a recipe."""
+        words = ["spectral train --shards", shlex.quote(shards), "--network", self.options.name, self.command_options]
+        return " ".join((*words, recipe) if recipe else words)
 
-    def to_json(self, shards: str) -> dict[str, object]:
+    def to_json(self, shards: str, recipe: str) -> dict[str, object]:
         """Return it as values of JSON, with its command."""
-        return {**vars(self), "options": vars(self.options), "command": self.command(shards)}
+        return {**vars(self), "options": vars(self.options), "command": self.command(shards, recipe)}
 
 
 def whole_image(bands: Sequence[BandManifest]) -> InputShape:
@@ -180,7 +182,7 @@ def _suggestion(
 def _fit(
     bands: Sequence[BandManifest], network: NetworkOptions, of: Cost, budget: float, most: int = MORE
 ) -> tuple[int, NetworkOptions, float]:
-    """Return how many networks fit, of which size, and what one of them costs.
+    """Return how many networks fit, of which size, and what one of them costs; 0 and the least size if none fits.
 
     Where each is cheap there are more, `most` times the usual number at most, and then they are wider.
     """
@@ -195,11 +197,11 @@ def _fit(
         stems = [replace(network, stem_stride=stride) for stride in STEM_STRIDES]
         stems = [network if cost(each) == cost(network) else each for each in stems]  # its own needs no option
         options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
-    count = min(max(_times(budget, cost(options)), wanted), most * wanted)
+    count = min(max(_times(budget, cost(options)), wanted), most * wanted, MOST_REPEATS)
     if sized:
         widths = [replace(options, width=width) for width in WIDTHS]
         place = bisect_left(widths, True, key=lambda each: count * cost(each) <= budget)  # they get cheaper
-        options = widths[place] if place < len(widths) else options
+        options = widths[min(place, len(widths) - 1)]
     each = cost(options)
     return min(count, _times(budget, each)), options, each
 
@@ -209,8 +211,10 @@ def _times(budget: float, cost: float) -> int:
     return int(budget / cost + 1e-9)
 
 
-def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Suggestion]], budget: float) -> str:
-    """Return suggestions in lines for a user: what each costs, and the commands that train it."""
+def text(
+    shards: str, recipe: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Suggestion]], budget: float
+) -> str:
+    """Return suggestions in lines for a user: what each costs, and the commands that train it by a recipe's options."""
     name, side = found[0][0].options.name, bands[0].geometry.size
     lines = [
         f"{name} for {budget:g} times the multiply-adds of one on whole images of {side}x{side}:",
@@ -224,7 +228,7 @@ def text(shards: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Su
             lines += [
                 f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"
                 f"   {each.step_bytes / MIB:12,.0f} MiB",
-                f"    {each.command(shards)}",
+                f"    {each.command(shards, recipe)}",
             ]
         if len(way) > 1:
             lines.append("or one kind:")

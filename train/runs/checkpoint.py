@@ -19,7 +19,7 @@ from ..errors import TrainError
 from .run_record import RunIdentity
 
 FORMAT = "spectral-checkpoint"
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..config import RunOptions, TrainPlan
 from ..errors import TrainError
 
 FORMAT = "spectral-run"
-VERSION = 5
+VERSION = 6
 RUN = "run.json"
 
 
