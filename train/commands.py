@@ -23,7 +23,7 @@ from ..shards_manifest.storage.address import joined, shown
 from . import recipes
 from .band_sets import EACH, BandSet, parse_band_sets
 from .config import TrainPlan
-from .data.sampler import LEAST_HOLDOUT, held_out
+from .data.sampler import LEAST_HOLDOUT, holdout_size
 from .distributed import Ranks
 from .engine.evaluate import evaluate_checkpoint
 from .errors import TrainError
@@ -137,7 +137,7 @@ def _holdout_note(shards: str, manifest: BandManifest | SplitManifest, wanted: i
         return []
     if isinstance(manifest, SplitManifest):
         manifest = open_band(joined(shards, band_folder(manifest.bands[0].band))).manifest
-    samples, kept = manifest.parts["train"].samples, held_out(manifest, wanted)
+    samples, kept = manifest.parts["train"].samples, holdout_size(manifest, wanted)
     if kept == wanted:
         return []
     rule = f"whole blocks of {manifest.block}, and at most a twentieth of {samples} samples"
@@ -239,7 +239,7 @@ def _costed(shards: str, plan: TrainPlan) -> tuple[Sequence[BandManifest], Cost]
     """Return the bands of a split, and what the costs of networks on them are computed from."""
     bands = open_bands(shards).each
     samples = bands[0].parts["train"].samples if "train" in bands[0].parts else 0
-    kept = held_out(bands[0], plan.holdout_samples) if samples else 0
+    kept = holdout_size(bands[0], plan.holdout_samples) if samples else 0
     return bands, Cost(plan.network.name, plan.recipe, 1 - kept / max(samples, 1))
 
 

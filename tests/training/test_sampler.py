@@ -16,7 +16,7 @@ from spectral_shards.train.data.sampler import (
     EpochSampler,
     Span,
     evaluation_batches,
-    held_out,
+    holdout_size,
     rank_blocks,
     slot_count,
     slots_of,
@@ -162,14 +162,14 @@ def test_the_holdout_is_small_and_of_whole_blocks(sizes: list[int], wanted: int)
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 64), st.integers(0, 400))
-def test_the_manifest_says_how_many_are_held_out(counts: list[int], block: int, wanted: int) -> None:
+def test_the_manifest_says_how_large_the_holdout_is(counts: list[int], block: int, wanted: int) -> None:
     shards = tuple(Shard(f"train-{n}.tar", count, -(-count // block), 0, "") for n, count in enumerate(counts))
     part = SimpleNamespace(shards=shards)
     band = cast(BandManifest, SimpleNamespace(block=block, parts={"train": part}))
     samples = np.array(
         [len(range(count)[first : first + block]) for count in counts for first in range(0, count, block)]
     )
-    assert held_out(band, wanted) == samples[trained_blocks(samples, wanted) :].sum()
+    assert holdout_size(band, wanted) == samples[trained_blocks(samples, wanted) :].sum()
 
 
 def test_a_block_is_read_once_by_one_rank_but_at_the_cuts() -> None:

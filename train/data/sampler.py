@@ -305,7 +305,7 @@ def trained_blocks(samples: NDArray[np.int64], holdout_samples: int) -> int:
     return len(samples) - (count if count and last[count - 1] >= LEAST_HOLDOUT else 0)
 
 
-def held_out(band: BandManifest, holdout_samples: int) -> int:
+def holdout_size(band: BandManifest, holdout_samples: int) -> int:
     """Return how many samples of train are the holdout, by the manifest alone.
 
     Args:

@@ -1,7 +1,7 @@
 """Which networks to train on a split for a given cost (--budget), and by default: all from the manifests.
 
-The form that the study found best, half of the cost for each of two kinds of networks, is the first that is suggested
-(docs/decisions/0022-default-networks.md).
+The form that the study found best, two kinds of networks with at most half of the cost for each, is the first that is
+suggested (docs/decisions/0022-default-networks.md).
 """
 
 from __future__ import annotations
