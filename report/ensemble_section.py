@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -74,7 +75,7 @@ def ensemble_section(
     ]
     items += _gains(report)
     items += _confusions(report, runs, split)
-    command = f"spectral ensemble {where}" + (f" --baseline {baseline}" if baseline else "")
+    command = f"spectral ensemble {where}" + (f" --baseline {shlex.quote(str(baseline))}" if baseline else "")
     facts = [(f"{fused:.2%}", f"ensemble of {len(report.chosen)} of {len(report.members)} members, top-1 on val")]
     facts.append((f"{best:.2%}", "its best member alone"))
     if report.costs.baseline:

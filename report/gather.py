@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _ensemble(
     stage: Callable[[str], object],
 ) -> Section:
     """Return the section about the ensemble; a sentence where the runs cannot be fused."""
-    where = " ".join(map(str, folders))
+    where = shlex.join(map(str, folders))
     try:
         runs = find_runs(*(log.path for log in logs if log.record is not None))
         order = runs[0].sample_order.get("val")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..shards_manifest.runtime.cli_runner import human_seconds
+from ..train.config import ReadOptions
 from ..train.runs.metrics_log import METRICS, STEPS
 from ..train.runs.run_record import RUN, RunRecord, read_run
 from .content import Chart, Item, Section, Table, lines
@@ -140,9 +142,12 @@ def _command(log: RunLog, shards: Mapping[str, str]) -> str:
         return ""
     options, bands = log.record.identity.options, log.record.identity.data.bands
     network = options.network
-    split = shards.get(log.record.identity.data.order.get("train", ""), "SPLIT")
+    split = shlex.quote(shards.get(log.record.identity.data.order.get("train", ""), "SPLIT"))
     words = [f"spectral train --shards {split} --bands {'+'.join(map(str, bands))} --network {network.name}"]
     words += [f"--inputs {network.inputs}"] if network.inputs != "planes" else []
     words += [f"--width {network.width:g}"] if network.width != 1 else []
     words += [f"--stem-stride {network.stem_stride}"] if network.stem_stride else []
-    return " ".join([*words, f"--recipe {log.path}/recipe.toml --seed {options.seed}"])
+    words += [f"--recipe {shlex.quote(str(log.path / 'recipe.toml'))} --seed {options.seed}"]
+    words += [f"--holdout-samples {options.holdout_samples} --precision {options.precision}"]
+    words += [f"--last-batch {options.last_batch}"] if options.last_batch != ReadOptions.last_batch else []
+    return " ".join(words)

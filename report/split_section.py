@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -134,4 +135,4 @@ def _command(split: Split, path: str) -> str:
     for option, field in (("size", "size"), ("transform", "transform"), ("margin", "margin"), ("limit", "limit")):
         if plan.get(field):
             options.append(f"--{option} {plan[field]}")
-    return f"spectral split {source} {' '.join(options)} --out {shown(path)}"
+    return f"spectral split {shlex.quote(source)} {' '.join(options)} --out {shlex.quote(shown(path))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -312,7 +313,7 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
         raise TrainError(f"{what}: mend what is said above, and {how} to train what is missing")
     if len(jobs) > 1:
         root = jobs[0].out.parent
-        say(f"all {len(jobs)} networks are in {root}: fuse them with spectral ensemble {root}")
+        say(f"all {len(jobs)} networks are in {root}: fuse them with spectral ensemble {shlex.quote(str(root))}")
 
 
 def _check_finished(jobs: Sequence[TrainJob]) -> None:

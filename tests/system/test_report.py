@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,14 @@ def test_the_runs(page: Page, runs: Path) -> None:
         lines = [json.loads(line) for line in (runs / name / "metrics.jsonl").read_text().splitlines()]
         assert (trace["name"], list(trace["y"])) == (name, [line["val_top1"] for line in lines])
         assert len(found["Accuracy on val"].table.rows) == 4 * len(lines)
+
+
+def test_the_command_of_a_run_trains_the_same(page: Page, runs: Path, tmp_path: Path) -> None:
+    command = next(each for each in page.sections[1].commands if " --bands 2 " in each)
+    done = program(*shlex.split(command), "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    again, first = (folder / "02" / "val-logits.npy" for folder in (tmp_path, runs))
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_the_ensemble(page: Page, runs: Path, tmp_path: Path) -> None:
