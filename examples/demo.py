@@ -1,4 +1,4 @@
-"""The main job end to end in a minute or two: split, verify, preview, train four networks, fuse them, look at them.
+"""The main job end to end in a few minutes: split, verify, preview, train four networks, fuse them, look at them.
 
 Without --data it cuts labelled crops out of photographs that come with scikit-image and scikit-learn, one class a
 photograph. A quarter of the tiles of each is for val, the others are for train, so that they share no pixel.
@@ -91,7 +91,7 @@ def cores() -> int:
 @click.option("--out", type=click.Path(path_type=Path), default="demo", show_default=True)
 @click.option("--factor", default=4, show_default=True)
 @click.option("--size", default=32, show_default=True)
-@click.option("--epochs", default=14, show_default=True)
+@click.option("--epochs", default=20, show_default=True)
 @click.option("--limit", default=2500, show_default=True, help="Images of each part taken from --data.")
 def main(data: str | None, out: Path, factor: int, size: int, epochs: int, limit: int) -> None:
     """Run the main job into the folder OUT, which is made again."""
