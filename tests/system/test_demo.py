@@ -13,7 +13,7 @@ QUICK = ("--epochs", "1", "--size", "16")
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "examples" / "demo.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, capture_output=True, text=True, timeout=2400)
 
 
 @pytest.mark.slow
