@@ -22,6 +22,7 @@ from ..train.ensemble.report import (
     RULE_SCORES,
     ReportColumn,
     fallback,
+    repeated,
     rule_title,
 )
 from ..train.ensemble.rules import RANK_ON
@@ -64,6 +65,8 @@ def ensemble_section(
     ]
     if report.costs.baseline:
         lead.append(f"One network on whole images: {report.costs.baseline.top1:.2%}.")
+    if report.repeated:
+        lead.append(repeated(report))
     if report.fell_back:
         lead.append(fallback(report))
     items: list[Item] = [

@@ -14,8 +14,9 @@ from .networks import PLANES
 EACH = "all"  # one network for each band
 STACK = "stack"  # one network with all bands as channels
 GRAMMAR = "write as in 0-3,7 (a network each), 0+1+6 (one network), stack (one with all bands), 0+1x3 (three networks)"
-RANGE = re.compile(r"(\d+)-(\d+)")
-SUM = re.compile(r"(stack|\d+(?:\.\.\d+)?(?:\+\d+(?:\.\.\d+)?)*)(?:x(\d+))?")
+NUMBER = r"\d{1,18}"
+RANGE = re.compile(rf"({NUMBER})-({NUMBER})")
+SUM = re.compile(rf"(stack|{NUMBER}(?:\.\.{NUMBER})?(?:\+{NUMBER}(?:\.\.{NUMBER})?)*)(?:x({NUMBER}))?")
 MOST_REPEATS = 1000
 
 
@@ -60,9 +61,6 @@ def parse_band_sets(text: str, available: Sequence[int], inputs: str = PLANES) -
     found: list[BandSet] = []
     for item in text.split(","):
         for bands, repeats in _parse_item(text, item.strip(), available):
-            if missing := [band for band in bands if band not in available]:
-                there = ", ".join(map(str, available))
-                raise TrainError(f"--bands {text}: there is no band {missing[0]}: choose from {there}")
             found += [BandSet(bands, repeat, inputs) for repeat in range(repeats)]
     names = [each.name for each in found]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -74,15 +72,28 @@ def parse_band_sets(text: str, available: Sequence[int], inputs: str = PLANES) -
 def _parse_item(text: str, item: str, available: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
     """Return the bands and the number of networks that one item asks for."""
     if several := RANGE.fullmatch(item):
-        first, last = int(several[1]), int(several[2])
-        if first <= last:
-            return [((band,), 1) for band in range(first, last + 1)]
+        if each := _range(text, several[1], several[2], available):
+            return [((band,), 1) for band in each]
     elif one := SUM.fullmatch(item):
         bands: list[int] = []
         for piece in one[1].split("+") if one[1] != STACK else map(str, available):
             low, _, high = piece.partition("..")
-            bands += range(int(low), int(high or low) + 1)
+            bands += _range(text, low, high or low, available)
         repeats = int(one[2] or 1)
-        if bands and len(set(bands)) == len(bands) and 1 <= repeats <= MOST_REPEATS:
+        if repeats > MOST_REPEATS:
+            raise TrainError(f"--bands {text}: {item} asks for more than {MOST_REPEATS} networks on the same bands")
+        if bands and len(set(bands)) == len(bands) and repeats:
             return [(tuple(sorted(bands)), repeats)]
+    elif item == EACH:
+        raise TrainError(f"--bands {text}: {EACH} stands alone: beside others, write numbers, as in 0-3")
     raise TrainError(f"--bands {text}: {item!r} is not understood: {GRAMMAR}{did_you_mean(item, (EACH, STACK))}")
+
+
+def _range(text: str, first: str, last: str, available: Sequence[int]) -> range:
+    """Return the bands from one to another. Raises TrainError if one is not there; a large range takes no memory."""
+    bands = range(int(first), int(last) + 1)
+    missing = next((band for band in bands if band not in available), None)
+    if missing is not None:
+        there = ", ".join(map(str, available))
+        raise TrainError(f"--bands {text}: there is no band {missing}: choose from {there}")
+    return bands

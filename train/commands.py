@@ -153,7 +153,7 @@ def _jobs(
     """Return a job for each network on the band or the split, and a sentence about what the user did not ask for."""
     shards, out, bands = options.shards, options.out, options.launch.bands
     if not isinstance(manifest, SplitManifest):
-        if bands:
+        if bands is not None:
             raise TrainError(f"--bands {bands}: {shown(shards)} is one band: name the folder of the whole split")
         if options.launch.share:
             raise TrainError(f"--share: {shown(shards)} is one band: name the folder of the whole split")
@@ -179,7 +179,7 @@ def _kinds(
     """Return which bands are read by which networks, and a sentence about what the user did not ask for."""
     whole = 1 < len(split.bands) == split.geometry.factor and "train" in split.parts
     if options.evaluate or options.budget or not whole or any(name in options.given for name in CHOOSE_NETWORKS):
-        return [(options.launch.bands or EACH, options.network)], []
+        return [(EACH if options.launch.bands is None else options.launch.bands, options.network)], []
     found = two_kinds(*_costed(options.shards, plan), DEFAULT_BUDGET)
     if not found:
         note = f"{options.network.name} has one size, so by default each band gets a network (--bands {EACH})"
@@ -222,14 +222,14 @@ def _profile(jobs: Sequence[TrainJob], as_json: bool) -> str:
 def _budget(options: TrainOptions, plan: TrainPlan, budget: float) -> str:
     """Return which networks to train on a split for a cost."""
     bands, cost = _costed(options.shards, plan)
-    shards, recipe = shown(options.shards), options.recipe_text
+    shards, more = shown(options.shards), options.training_options
     if len(bands) == 1 or "train" not in bands[0].parts:
         raise TrainError(f"--budget: {shards} has to be a split of several bands with a train part")
     found = suggestions(bands, cost, budget)
     if options.as_json:
-        ways = [[each.to_json(shards, recipe) for each in way] for way in found]
+        ways = [[each.to_json(shards, more) for each in way] for way in found]
         return _json({"budget": budget, "ways": ways})
-    return budget_text(shards, recipe, bands, found, budget)
+    return budget_text(shards, more, bands, found, budget)
 
 
 def _json(value: object) -> str:
@@ -297,7 +297,7 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
             print_outcome(outcome)
             yield outcome
 
-    ranks.broadcast_from_rank0(lambda: _check_finished(jobs))
+    ranks.broadcast_from_rank0(lambda: _check_jobs(jobs))
     say(textwrap.fill(f"recipe {plan.recipe}", 110, subsequent_indent="  ", break_on_hyphens=False))
     if backend is None:
         outcomes = list(train_in_turn())
@@ -316,11 +316,14 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
         say(f"all {len(jobs)} networks are in {root}: fuse them with spectral ensemble {shlex.quote(str(root))}")
 
 
-def _check_finished(jobs: Sequence[TrainJob]) -> None:
-    """Raise TrainError if a folder has a finished run of another kind, before anything is trained."""
+def _check_jobs(jobs: Sequence[TrainJob]) -> None:
+    """Raise TrainError before anything is trained: for impossible networks, and folders with runs of another kind."""
     for job in jobs:
+        bands = open_bands(job.shards, job.bands).each
+        job.plan.network.check()
+        job.plan.network.shape(bands)
         if (job.out / RUN).exists():
-            RunFolder(job.out).finished(open_bands(job.shards, job.bands).each, job.plan)
+            RunFolder(job.out).finished(bands, job.plan)
 
 
 def _backend(plan: TrainPlan, networks: int, launch: LaunchOptions) -> Backend | None:

@@ -49,7 +49,7 @@ def fuse(options: EnsembleOptions) -> None:
         say(f"left out, as not finished: {', '.join(left_out)}\n")
     result(
         f"ensemble of {len(report.chosen)} of {len(report.members)} members: top-1 {report.default.top1:.2%}; "
-        f"best member ({report.order[0]}): {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%} "
+        f"{report.costs.best.name}: {report.costs.best.top1:.2%}; all members: {report.costs.every.top1:.2%} "
         f"of {report.samples} val samples"
     )
     say(f"all tables, JSON and plot: {store}/ensemble.md, .json, .png")

@@ -100,9 +100,10 @@ class TrainOptions:
     given: tuple[str, ...]
 
     @property
-    def recipe_text(self) -> str:
-        """The options on the command line that say how networks are trained, to be written again."""
-        values = {"recipe": self.recipe, **self.overrides, "holdout_samples": self.run.holdout_samples}
+    def training_options(self) -> str:
+        """The options on the command line that say how networks are trained, and where to, to be written again."""
+        run = {name: getattr(self.run, name) for name in ("holdout_samples", "seed", "precision")}
+        values = {"out": self.out, "recipe": self.recipe, **self.overrides, **run}
         words = []
         for name, value in values.items():
             flag = name.replace("_", "-")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ EXIT_CODES = (
     "Exit codes: 0 done; 1 what was checked is damaged; 2 a problem, and one sentence that says what to do; "
     "130 Ctrl-C; 143 SIGTERM."
 )
+EMPTY_OPTION = re.compile(r"--[a-z0-9-]+=")
 INTERRUPTED = "Interrupted: run the same command again to go on"
 EXAMPLES = {  # arguments of each command, for messages about what is missing
     "split": "--factor 4 photos/",
@@ -41,6 +43,7 @@ def run(command: Callable[..., Any], restart: str = "") -> None:
     """
     interrupted = f"{INTERRUPTED}, without {restart}" if restart in sys.argv[1:] else INTERRUPTED
     try:
+        _check_words(sys.argv[1:])
         code = command(standalone_mode=False)
     except SystemExit as ended:
         if ended.code == TERMINATED:
@@ -63,6 +66,17 @@ def run(command: Callable[..., Any], restart: str = "") -> None:
         click.echo(f"Error: {error.strerror or error}{where}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Raise UsageError for an empty word: it comes of a variable that is not set, and would count as no option."""
+    for before, word in zip(("", *words), words, strict=False):
+        option = before if before.startswith("--") else ""
+        if EMPTY_OPTION.fullmatch(word):
+            option, word = word[:-1], ""
+        if not word:
+            where = f" after {option}" if option else ""
+            raise click.UsageError(f"there is an empty word{where}: write a value, or leave it out")
 
 
 def speaker(quiet: bool) -> Callable[[str], None]:

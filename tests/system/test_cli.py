@@ -113,3 +113,18 @@ def test_one_sentence_for_each_wrong_source(tmp_path: Path) -> None:
     )
     assert fails(*split, "nowhere", cwd=tmp_path) == "Error: nowhere does not exist"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("spectral-train", "--shards", "sub4", "--bands", ""), " after --bands"),
+        (("spectral", "split", "--factor=", "photos"), " after --factor"),
+        (("spectral-ensemble", ""), ""),
+        (("spectral", "report", "", "runs"), ""),
+    ],
+)
+def test_an_empty_word_is_no_default(words: tuple[str, ...], where: str, tmp_path: Path) -> None:
+    """As of a variable that is not set."""
+    assert fails(*words, cwd=tmp_path) == f"Error: there is an empty word{where}: write a value, or leave it out"
+    assert not list(tmp_path.iterdir())

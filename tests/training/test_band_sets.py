@@ -41,6 +41,11 @@ def test_what_band_sets_mean() -> None:
         "0+16": "there is no band 16: choose from 0, 1, 2",
         "1,0-3": "names 01 twice: write 1x2 for two",
         "0+1,1+0": "names 00+01 twice",
+        "0-99999999999": "there is no band 16: choose from 0, 1, 2",
+        "0..99999999999": "there is no band 16: choose from 0, 1, 2",
+        "9" * 5000: "is not understood",
+        "0x1001": "0x1001 asks for more than 1000 networks on the same bands",
+        "all,stack": "all stands alone: beside others, write numbers, as in 0-3",
     }.items():
         with pytest.raises(TrainError, match=re.escape(why)):
             parse(text)
@@ -138,6 +143,28 @@ def test_the_default_gives_way(sub4: Path, photos: Path, tmp_path: Path) -> None
     assert "image" not in suggested.partition(":")[2]  # which two phases of four do not give
     for where in (some, sub4 / "01"):
         assert "by default" not in program(*command, where, "--network", "cnn").stdout
+
+
+def test_an_impossible_network_is_found_before_any_is_trained(sub4: Path, photos: Path, tmp_path: Path) -> None:
+    some = make_split(photos, tmp_path / "some", factor=4, size=16, bands=(0, 2), transform="none")
+    for options, why in {
+        ("--shards", sub4, "--bands", "all", "--network", "vgg16", "--width", "0.5"): "--width does not go with",
+        ("--shards", sub4, "--bands", "stackx2", "--network", "cnn", "--width", "9"): "--width 9: choose 0.05 to 8",
+        (
+            "--shards",
+            some,
+            "--bands",
+            "all",
+            "--network",
+            "cnn",
+            "--inputs",
+            "image",
+        ): "--inputs image needs all 4 bands",
+    }.items():
+        done = program("spectral-train", *options, "--out", tmp_path / "runs")
+        assert done.returncode == 2
+        assert done.stderr.count("Error: ") == done.stderr.count(why) == 1
+        assert not (tmp_path / "runs").exists()
 
 
 def test_what_several_networks_cost(sub4: Path) -> None:

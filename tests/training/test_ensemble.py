@@ -46,7 +46,8 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     hits = logits.argmax(2) == labels
     right = 0
     for scored, chosen in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        order = np.argsort(-hits[:, chosen].mean(1), kind="stable")
+        losses = -logp[:, np.arange(len(labels)), labels][:, chosen].mean(1)
+        order = np.lexsort((losses, -hits[:, chosen].mean(1)))  # of equal ones by cross-entropy
         fused = sum(0.3 * 0.7**rank * logp[band] for rank, band in enumerate(order))
         right += (fused[scored].argmax(1) == labels[scored]).sum()  # type: ignore[index]
     assert math.isclose(rules["geometric", "log"]["top1"], right / len(labels))
@@ -77,6 +78,8 @@ def test_the_ensemble(runs: Path, tmp_path: Path) -> None:
     assert f"| chosen set, {len(shares)} of 4 members | {rules['selected', 'log']['top1']:.2%} |" in text
     assert "| chosen set | bands | share of the weights |" in text
     assert f"ensemble of {len(shares)} of 4 members: top-1 " in done.stdout
+    best_text = f"best member, by the other half of val: {report['costs']['best']['top1']:.2%};"
+    assert best_text in done.stdout
     with Image.open(copy / "ensemble.png") as plot:
         assert plot.width > 800
 
@@ -323,6 +326,15 @@ def test_where_no_gain_shows_the_best_member_is_taken(made_up: Callable[..., lis
     assert json.loads(canonical_json(report.to_json()))["fell_back"] is True
 
 
+def test_of_equal_members_the_one_of_the_lower_cross_entropy_is_best(runs: Path) -> None:
+    labels = np.arange(60) % 3
+    right = np.eye(3)[labels]
+    found = [with_outputs(run, each * right, labels) for run, each in zip(find_runs(runs), (1, 3, 2, -1), strict=True)]
+    report = score_ensemble(found, "holdout")
+    assert report.order == ("01", "02", "00", "03")
+    assert report.costs.best.name == "best member, 01"
+
+
 def test_one_member_alone_is_no_fallback(runs: Path) -> None:
     report = score_ensemble(find_runs(runs)[:1], "val")
     assert [member.share for member in report.chosen] == [1]
@@ -367,6 +379,12 @@ def test_runs_of_several_folders(runs: Path, tmp_path: Path) -> None:
     assert [run.name for run in everything][:2] == sorted([f"other/{run}" for run in ("00",)] + [f"{runs.name}/00"])
     assert len(everything) == 8
     assert [run.name for run in find_runs(runs / "02", other / "00")] == ["00", "02"]
+    report = score_ensemble(find_runs(runs, other / "02"), "val")
+    assert report.repeated == (f"{runs.name}/02",)
+    assert f"The same network as another member, of the same bands, options and seed: {runs.name}/02.\n" in markdown(
+        report
+    )
+    assert score_ensemble(find_runs(runs), "val").repeated == ()
     with pytest.raises(EnsembleError, match="00 is named twice: name each run once"):
         find_runs(runs, runs / "00")
     done = program("spectral-ensemble", runs / "01", other / "03", "--out", tmp_path / "report")

@@ -41,6 +41,21 @@ def member_hits(logits: NDArray[np.float16], labels: NDArray[np.int64]) -> NDArr
     return np.concatenate(hits)
 
 
+def mean_loss(logits: NDArray[np.float16], labels: NDArray[np.int64], rows: NDArray[np.int64]) -> float:
+    """Return the cross-entropy of some samples, in nats: the mean over them.
+
+    Args:
+        logits: (samples, classes).
+        labels: (samples,).
+        rows: the samples: (n,).
+    """
+    total = 0.0
+    for part in _chunks(len(rows), logits.shape[1]):
+        right = torch.from_numpy(np.asarray(labels[rows[part]], np.int64))
+        total -= float(log_probabilities(logits, rows[part]).gather(1, right[:, None]).double().sum())
+    return total / len(rows)
+
+
 def prefix_hits(
     logits: Sequence[NDArray[np.float16]],
     labels: NDArray[np.int64],

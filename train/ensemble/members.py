@@ -194,3 +194,19 @@ def _outputs(path: Path, part: str, classes: int) -> Outputs:
     if logits.ndim != 2 or logits.shape != (len(labels), classes):
         raise EnsembleError(f"{path}/{names[0]} has the shape {logits.shape}, not what {RUN} says: train it again")
     return Outputs(logits, labels)
+
+
+def differing(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
+    """Return the options that are not the same in all runs.
+
+    The precision depends on the machine, and members of the same bands differ in the seed: both are left out.
+    """
+    each = [{**vars(run.options), **vars(run.options.recipe)} for run in runs]
+    names = set(each[0]) - {"recipe", "precision", "seed"}
+    return tuple(sorted(name for name in names if any(other.get(name) != each[0][name] for other in each)))
+
+
+def repeated(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
+    """Return the names of the runs that train a network again, which another one has trained."""
+    kinds = [(run.bands, run.options) for run in runs]
+    return tuple(run.name for place, run in enumerate(runs) if kinds[place] in kinds[:place])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EnsembleError
-from .hits import Scores, cross_hits, member_hits
+from .hits import Scores, cross_hits, mean_loss, member_hits
 from .members import FinishedRun, Outputs
 from .rules import RANK_ON, FusingRule, RankedOutputs, RankingData
 
@@ -40,9 +40,16 @@ class Ranking:
         return np.arange(self._hits.shape[1])
 
     def order(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the places of the members, best first, by some rows of the data."""
-        by = self._hits[:, rows].mean(axis=1) if self._train_top1 is None else self._train_top1
-        return np.argsort(-by, kind="stable")
+        """Return the places of the members, best first, by some rows of the data: of equal ones by cross-entropy."""
+        if self._train_top1 is not None:
+            return np.argsort(-self._train_top1, kind="stable")
+        by = self._hits[:, rows].mean(axis=1)
+        tied = [(by == each).sum() > 1 for each in by]
+        losses = [
+            mean_loss(part.logits, part.labels, rows) if equal else 0.0
+            for part, equal in zip(self._outputs, tied, strict=True)
+        ]
+        return np.lexsort((losses, -by))
 
     def weights(self, rule: FusingRule, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return one weight a member from some rows of the data; they are computed once."""

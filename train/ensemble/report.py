@@ -99,6 +99,8 @@ def _sentences(report: EnsembleReport) -> list[str]:
         lines.append(f"Missing bands: {', '.join(map(str, report.missing))}.")
     if report.differing:
         lines.append(f"The members differ in {', '.join(report.differing)}.")
+    if report.repeated:
+        lines.append(repeated(report))
     if report.fell_back:
         lines.append(fallback(report))
     return lines
@@ -107,6 +109,11 @@ def _sentences(report: EnsembleReport) -> list[str]:
 def rule_title(report: EnsembleReport, score: RuleScore) -> str:
     """Return what the report calls a rule."""
     return RULES[score.rule].title + (" (default)" if score is report.default else "")
+
+
+def repeated(report: EnsembleReport) -> str:
+    """Return the sentence for a report with members that are the same network."""
+    return f"The same network as another member, of the same bands, options and seed: {', '.join(report.repeated)}."
 
 
 def fallback(report: EnsembleReport) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import EnsembleError
 from .hits import fused_classes, prefix_hits
-from .members import FinishedRun, check_same, find_runs, open_baseline
+from .members import FinishedRun, check_same, differing, find_runs, open_baseline, repeated
 from .ranking import Ranking, ranking_data, run_hits
 from .rules import LOG, MEAN, PREFERRED, RANK_ON, RULES, SELECTED, FusingRule, RankingData, Space
 
@@ -147,6 +147,7 @@ class EnsembleReport:
         order: names of the members, best first, by all data that is ranked on.
         missing: numbers of the bands that no member reads.
         differing: names of the options that are not the same in all runs.
+        repeated: names of the members with the bands, options and seed of one before them: they add nothing.
         rules: each in each of its spaces.
         chosen: the members that the default rule chooses, the largest share first.
         curve: accuracies of the default rule with the 1, 2, ... members of the largest weights.
@@ -163,6 +164,7 @@ class EnsembleReport:
     order: tuple[str, ...]
     missing: tuple[int, ...]
     differing: tuple[str, ...]
+    repeated: tuple[str, ...]
     rules: tuple[RuleScore, ...]
     chosen: tuple[ChosenMember, ...]
     curve: tuple[Accuracy, ...]
@@ -242,7 +244,8 @@ def score_ensemble(
         ),
         order=tuple(runs[i].name for i in order),
         missing=tuple(sorted(set(range(runs[0].geometry.factor)) - {band for run in runs for band in run.bands})),
-        differing=_differing(runs),
+        differing=differing(runs),
+        repeated=repeated(runs),
         rules=rules,
         chosen=tuple(
             ChosenMember(runs[i].name, runs[i].bands, default.weights[i] / sum(default.weights)) for i in chosen
@@ -327,16 +330,6 @@ def _best_member_hits(ranking: Ranking, alone: NDArray[np.bool_]) -> NDArray[np.
         return alone[ranking.order(chosen)[:1]][:, scored]
 
     return np.asarray(ranking.score_val(alone.shape[1], hits)[0])
-
-
-def _differing(runs: list[FinishedRun]) -> tuple[str, ...]:
-    """Return the options that are not the same in all runs.
-
-    The precision depends on the machine, and members of the same bands differ in the seed: both are left out.
-    """
-    each = [{**vars(run.options), **vars(run.options.recipe)} for run in runs]
-    names = set(each[0]) - {"recipe", "precision", "seed"}
-    return tuple(sorted(name for name in names if any(other.get(name) != each[0][name] for other in each)))
 
 
 def _cost(name: str, runs: list[FinishedRun], top1: float, top5: float) -> ModelCost:

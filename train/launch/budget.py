@@ -57,14 +57,14 @@ class Suggestion:
         size += f" --width {self.options.width:g}" if self.options.width != 1 else ""
         return f"--bands {self.bands}{size}"
 
-    def command(self, shards: str, recipe: str) -> str:
-        """Return the command that trains them on a split, by the options of a recipe."""
+    def command(self, shards: str, more: str) -> str:
+        """Return the command that trains them on a split, with more options."""
         words = ["spectral train --shards", shlex.quote(shards), "--network", self.options.name, self.command_options]
-        return " ".join((*words, recipe) if recipe else words)
+        return " ".join((*words, more) if more else words)
 
-    def to_json(self, shards: str, recipe: str) -> dict[str, object]:
+    def to_json(self, shards: str, more: str) -> dict[str, object]:
         """Return it as values of JSON, with its command."""
-        return {**vars(self), "options": vars(self.options), "command": self.command(shards, recipe)}
+        return {**vars(self), "options": vars(self.options), "command": self.command(shards, more)}
 
 
 def whole_image(bands: Sequence[BandManifest]) -> InputShape:
@@ -191,13 +191,13 @@ def _fit(
     def cost(options: NetworkOptions) -> float:
         return of.trained * multiply_adds(options, options.shape(bands)) / base
 
-    wanted, sized = max(round(MEMBERS * budget), 1), NETWORKS[network.name].sized
+    wanted, sized = max(round(min(MEMBERS * budget, MOST_REPEATS)), 1), NETWORKS[network.name].sized
     options = network
     if sized and network.inputs == PLANES:  # on an image a network keeps its own stem, and gets narrower
         stems = [replace(network, stem_stride=stride) for stride in STEM_STRIDES]
         stems = [network if cost(each) == cost(network) else each for each in stems]  # its own needs no option
         options = next((each for each in stems if wanted * cost(each) <= CLOSE * budget), stems[-1])
-    count = min(max(_times(budget, cost(options)), wanted), most * wanted, MOST_REPEATS)
+    count = min(max(_times(budget, cost(options)), wanted), most * wanted)
     if sized:
         widths = [replace(options, width=width) for width in WIDTHS]
         place = bisect_left(widths, True, key=lambda each: count * cost(each) <= budget)  # they get cheaper
@@ -207,17 +207,19 @@ def _fit(
 
 
 def _times(budget: float, cost: float) -> int:
-    """Return how often a cost fits into a budget."""
-    return int(budget / cost + 1e-9)
+    """Return how often a cost fits into a budget, MOST_REPEATS at most."""
+    return int(min(budget / cost + 1e-9, MOST_REPEATS))
 
 
 def text(
-    shards: str, recipe: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Suggestion]], budget: float
+    shards: str, more: str, bands: Sequence[BandManifest], found: Sequence[Sequence[Suggestion]], budget: float
 ) -> str:
-    """Return suggestions in lines for a user: what each costs, and the commands that train it by a recipe's options."""
+    """Return suggestions in lines for a user: what each costs, and the commands, with more options, that train it."""
     name, side = found[0][0].options.name, bands[0].geometry.size
+    base = multiply_adds(NetworkOptions(name), whole_image(bands))
     lines = [
-        f"{name} for {budget:g} times the multiply-adds of one on whole images of {side}x{side}:",
+        f"{name} for {budget:g} times the multiply-adds of one on whole images of {side}x{side} "
+        f"({base / 1e9:.3f} G an image):",
         "networks   cost   energy   bytes an epoch   memory of a step",
     ]
     for way in found:
@@ -228,7 +230,7 @@ def text(
             lines += [
                 f"{each.networks:8d}   {each.cost:4.2g}  {each.energy:7.2%}   {human_bytes(each.epoch_bytes):>14}"
                 f"   {each.step_bytes / MIB:12,.0f} MiB",
-                f"    {each.command(shards, recipe)}",
+                f"    {each.command(shards, more)}",
             ]
         if len(way) > 1:
             lines.append("or one kind:")

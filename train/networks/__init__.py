@@ -63,15 +63,8 @@ class NetworkOptions:
     width: float = 1.0
     inputs: str = PLANES
 
-    def build(self, shape: InputShape) -> nn.Module:
-        """Build the network, with random weights.
-
-        Args:
-            shape: of its inputs, float32 (N, channels, plane, plane), and its outputs, float32 (N, classes).
-
-        Raises:
-            TrainError: if there is no such network, or none of this size.
-        """
+    def check(self) -> None:
+        """Raise TrainError if there is no such network, or none of this size."""
         if self.name not in NETWORKS:
             raise TrainError(f"--network {self.name}: choose {', '.join(NETWORKS)}")
         if self.stem_stride not in (0, *STEM_STRIDES):
@@ -83,7 +76,18 @@ class NetworkOptions:
             option = "--stem-stride" if self.stem_stride else "--width"
             sized = ", ".join(name for name, other in NETWORKS.items() if other.sized)
             raise TrainError(f"{option} does not go with --network {self.name}: choose {sized}, or leave it out")
-        return entry.build(shape, self)
+
+    def build(self, shape: InputShape) -> nn.Module:
+        """Build the network, with random weights.
+
+        Args:
+            shape: of its inputs, float32 (N, channels, plane, plane), and its outputs, float32 (N, classes).
+
+        Raises:
+            TrainError: if there is no such network, or none of this size.
+        """
+        self.check()
+        return NETWORKS[self.name].build(shape, self)
 
     @staticmethod
     def from_json(raw: Mapping[str, Any]) -> NetworkOptions:
@@ -185,7 +189,7 @@ def composed_grid(bands: Sequence[BandManifest]) -> int:
     if not gives_image(bands):
         raise TrainError(
             f"--inputs image needs all {geometry.factor} bands where there is no transform, and here are {len(here)}: "
-            "name them all, or leave it out"
+            "name all of them if the split has them, or leave it out"
         )
     return math.isqrt(len(compose_matrix(geometry.transform, geometry.factor, here)))
 
