@@ -25,6 +25,7 @@ DEFAULT_SIZE = {1: 224, 4: 224, 16: 224, 36: 336}
 DEFAULT_BLOCK = 64
 # in grey levels; each keeps 41 dB or more (docs/results.md), and a network's answers (docs/decisions/0019)
 DEFAULT_QUANT_STEP = {4: 3.25, 16: 2.75, 36: 3.25}
+SHAPE = ("size", "margin", "transform", "color", "dtype")  # options that the defaults of others depend on
 CHROMA_STEPS = 3.0  # steps of luma that one of chroma is by default
 DEFAULT_ONE_STEP = {1: 1.0, 4: 5.0, 16: 5.0, 36: 6.0}  # for R, G, B, for phases, and for the plain image
 LARGEST_STEP = 128.0
@@ -239,6 +240,28 @@ def option_name(json_name: str) -> str:
     """Return the name of an option on the command line, without dashes before it, from its name in plan.json."""
     names = {written: field for field, written in JSON_NAMES.items()}
     return names.get(json_name, json_name).replace("_", "-")
+
+
+def command_options(plan: Mapping[str, Any]) -> list[str]:
+    """Return the options on the command line that give the values of plan.json; defaults are left out.
+
+    Args:
+        plan: the values; of an older split fewer, or of none but the factor.
+    """
+    values = {option_name(name).replace("-", "_"): value for name, value in plan.items()}
+    shape = {name: values[name] for name in ("factor", *SHAPE) if name in values}
+    usual = {**vars(SplitConfig(**shape).resolved()), **{name: getattr(SplitConfig, name) for name in SHAPE}}
+    usual["bands"] = list(usual["bands"])
+    written = {
+        "bands": lambda bands: f"--bands {ranges(bands)}",
+        "classes": lambda _: "--classes LIST",
+        "uncompressed": lambda bands: f"--compression {'none' if bands == values['bands'] else 'auto'}",
+    }
+    return [
+        written[name](value) if name in written else f"--{option_name(name)} {value}"
+        for name, value in values.items()
+        if name == "factor" or value != usual.get(name)
+    ]
 
 
 def ranges(bands: Sequence[int]) -> str:

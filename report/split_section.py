@@ -6,12 +6,11 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..preprocess.config import SplitConfig, option_name, ranges
+from ..preprocess.config import command_options
 from ..preprocess.inspection.reconstruct import SplitBlocks
 from ..shards_manifest import tables
 from ..shards_manifest.dataset import Split, open_bands
@@ -24,8 +23,6 @@ from .pictures import contact_sheet
 MOST_CLASSES = 60  # in a chart; of more, the largest and the smallest
 SAMPLED_BLOCKS = 8  # of each band, for its histogram
 BINS = 64  # of a histogram
-SHAPING = ("size", "margin", "transform", "color", "dtype")  # options that defaults of others depend on
-ALWAYS_SAID = ("size", "transform")
 
 
 def split_section(path: str, split: Split) -> Section:
@@ -133,21 +130,7 @@ def _rejects(split: Split) -> list[Item]:
 
 def _command(split: Split, path: str) -> str:
     """Return the command that makes such a split, as far as the manifest says it."""
-    plan: dict[str, Any] = split.manifest.provenance.get("plan", {})
-    source = split.manifest.provenance.get("source", {}).get("name", "SOURCE")
-    fields = {option_name(name).replace("-", "_"): value for name, value in plan.items()}
-    shaping = {name: fields[name] for name in SHAPING if name in fields}
-    usual = dict(vars(SplitConfig(split.manifest.geometry.factor, **shaping).resolved()))
-    usual |= {name: None if name in ALWAYS_SAID else getattr(SplitConfig, name) for name in SHAPING}
-    options = [f"--factor {split.manifest.geometry.factor}"]
-    for name, value in fields.items():
-        option = f"--{option_name(name)}"
-        if name == "bands" and value != list(usual[name]):
-            options.append(f"{option} {ranges(value)}")
-        elif name == "uncompressed":
-            options.append(f"--compression {'none' if value == fields['bands'] else 'auto'}")
-        elif name == "classes":
-            options.append(f"{option} LIST")
-        elif name not in ("factor", "bands") and value != usual.get(name):
-            options.append(f"{option} {value}")
-    return f"spectral split {shlex.quote(source)} {' '.join(options)} --out {shlex.quote(shown(path))}"
+    provenance = split.manifest.provenance
+    words = ["spectral split", shlex.quote(provenance.get("source", {}).get("name", "SOURCE"))]
+    options = command_options({"factor": split.manifest.geometry.factor, **provenance.get("plan", {})})
+    return " ".join([*words, *options, "--out", shlex.quote(shown(path))])
