@@ -9,6 +9,7 @@ records of the study itself are of many days. Writes times.json, which render.py
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import defaultdict
@@ -53,13 +54,19 @@ def seconds(study: Study, data: Data, group: Group, work: Path) -> float:
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option("--work", type=click.Path(path_type=Path), default=Path("build/study/times"), show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Trainings of each network.")
-def main(source: Path, work: Path, rounds: int) -> None:
+@click.option("--missing", is_flag=True, help="Time only what has no time yet, and the baseline beside it.")
+def main(source: Path, work: Path, rounds: int, missing: bool) -> None:
     """Time the networks of the study on the data sets in SOURCE, with one thread."""
     study = load_study()
+    known: dict[str, dict[str, list[float]]] = json.loads(TIMES.read_text())["ratios"] if missing else {}
     found: dict[str, dict[str, list[float]]] = {}
     for data in study.data.values():
         small = replace(data, split=(*data.split, *SAMPLES))
-        groups = kinds(study, small)
+        every, there = kinds(study, small), known.get(data.name, {})
+        found[data.name] = {key: there[key] for key in every if key in there}
+        groups = {key: group for place, (key, group) in enumerate(every.items()) if not place or key not in there}
+        if all(key in there for key in groups):
+            continue
         for split in {group.split for group in groups.values()}:
             prepare(study, small, split, source, work)
         ratios: defaultdict[str, list[float]] = defaultdict(list)
@@ -68,7 +75,7 @@ def main(source: Path, work: Path, rounds: int) -> None:
             base = next(iter(taken.values()))
             for key, each in taken.items():
                 ratios[key].append(round(each / base, 4))
-        found[data.name] = dict(ratios)
+        found[data.name] = {**ratios, **found[data.name]}
         for key, values in ratios.items():
             click.echo(f"{data.name} {key}: {median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
     about = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": torch.__version__.split("+")[0]}
