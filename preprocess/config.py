@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -252,7 +252,7 @@ def command_options(plan: Mapping[str, Any]) -> list[str]:
     shape = {name: values[name] for name in ("factor", *SHAPE) if name in values}
     usual = {**vars(SplitConfig(**shape).resolved()), **{name: getattr(SplitConfig, name) for name in SHAPE}}
     usual["bands"] = list(usual["bands"])
-    written = {
+    written: dict[str, Callable[[Any], str]] = {
         "bands": lambda bands: f"--bands {ranges(bands)}",
         "classes": lambda _: "--classes LIST",
         "uncompressed": lambda bands: f"--compression {'none' if bands == values['bands'] else 'auto'}",
