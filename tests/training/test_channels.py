@@ -105,9 +105,9 @@ def test_inputs_that_there_are_not(sub4: Path, mirrored: tuple[Path, Path], tmp_
     split = make_split(mirrored[0], tmp_path / "none", factor=4, size=48, transform="none", val_per_class=0)
     command = ("spectral-train", "--shards", split, *QUICK, "--inputs", "image", "--out", tmp_path / "runs")
     said = fails(*command, "--bands", "0+1", "--describe")
-    why = "all 4 bands where there is no transform, and here are 2: name them all, or leave it out"
-    assert said == f"Error: --inputs image needs {why}"
-    assert "here are 2: name them all" in fails(*command, "--bands", "0+1")
+    why = "all 4 bands where there is no transform, and here are 2"
+    assert said == f"Error: --inputs image needs {why}: name all of them if the split has them, or leave it out"
+    assert "here are 2: name all of them" in fails(*command, "--bands", "0+1")
     moved = replace(quick(random_shift=12), network=NetworkOptions("cnn", inputs="image"))
     with pytest.raises(TrainError, match="--random-shift 12 moves planes of 12x12 out of sight"):
         train_network(str(sub4), tmp_path / "far", moved, quiet=True)
