@@ -99,6 +99,15 @@ def test_the_best_member_is_taken_alone_where_nothing_shows_that_more_are_better
     assert weights[1] > 0
 
 
+@pytest.mark.parametrize("seed", [7, 12, 27, 39])
+def test_of_equal_members_the_order_decides_nothing(seed: int) -> None:
+    logp, labels = outputs(2, 2, 2, samples=12, seed=seed)
+    logp[1] = (4 * logp[0]).log_softmax(1)  # the same answers, but bolder
+    swapped = [1, 0, 2]
+    first, second = selection.select(logp, labels, 0), selection.select(logp[swapped], labels, 1)
+    assert np.allclose(first, second[swapped])
+
+
 @pytest.mark.parametrize("samples", [1, 2, 3, 7])
 def test_a_handful_of_samples(samples: int) -> None:
     weights = rules.selected(ranked(outputs(2, 1, 1, samples=samples)))

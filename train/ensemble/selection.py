@@ -92,8 +92,10 @@ def _one(outputs: torch.Tensor, labels: torch.Tensor, place: int) -> NDArray[np.
 
 
 def _best(outputs: torch.Tensor, labels: torch.Tensor) -> NDArray[np.float64]:
-    """Return weights that leave the member of the highest accuracy alone."""
-    return _one(outputs, labels, int((outputs.argmax(2) == labels).float().mean(1).argmax()))
+    """Return weights that leave the member of the highest accuracy alone: of equal ones that of the least loss."""
+    hits = np.asarray((outputs.argmax(2) == labels).sum(1))
+    losses = np.array([_loss(member, labels) for member in outputs])
+    return _one(outputs, labels, int(np.lexsort((losses, -hits))[0]))
 
 
 def _gain(outputs: torch.Tensor, labels: torch.Tensor) -> float:
