@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -242,16 +243,23 @@ def option_name(json_name: str) -> str:
     return names.get(json_name, json_name).replace("_", "-")
 
 
+def complete_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of plan.json with those that it leaves out: chroma has the step of luma there."""
+    missing = {**ADDED_LATER, **({"chroma_step": plan["step"]} if "step" in plan else {})}
+    return {**plan, **{name: value for name, value in missing.items() if name not in plan}}
+
+
 def command_options(plan: Mapping[str, Any]) -> list[str]:
     """Return the options on the command line that give the values of plan.json; defaults are left out.
 
     Args:
         plan: the values; of an older split fewer, or of none but the factor.
     """
-    values = {option_name(name).replace("-", "_"): value for name, value in plan.items()}
-    shape = {name: values[name] for name in ("factor", *SHAPE) if name in values}
-    usual = {**vars(SplitConfig(**shape).resolved()), **{name: getattr(SplitConfig, name) for name in SHAPE}}
-    usual["bands"] = list(usual["bands"])
+    values = {option_name(name).replace("-", "_"): value for name, value in complete_plan(plan).items()}
+    shape = SplitConfig(**{name: values[name] for name in ("factor", *SHAPE) if name in values})
+    steps = replace(shape, quant_step=values.get("quant_step", 0.0)).resolved()  # that of chroma depends on it
+    usual = {**vars(shape.resolved()), **{name: getattr(SplitConfig, name) for name in SHAPE}}
+    usual.update(chroma_quant_step=steps.chroma_quant_step, bands=list(steps.bands), uncompressed=[])
     written: dict[str, Callable[[Any], str]] = {
         "bands": lambda bands: f"--bands {ranges(bands)}",
         "classes": lambda _: "--classes LIST",
@@ -283,12 +291,13 @@ def parse_bands(text: str) -> tuple[int, ...]:
     """
     bands: set[int] = set()
     for piece in text.split(","):
-        first, dash, last = piece.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", piece.strip())
+        if not found:
             raise ConfigError(f"--bands {text}: write numbers and ranges, as in 0-3,7")
-        if not int(first) <= int(last or first) < max(FACTORS):
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last < max(FACTORS):
             raise ConfigError(f"--bands {text}: {piece.strip()} is not a range of bands")
-        bands.update(range(int(first), int(last or first) + 1))
+        bands.update(range(first, last + 1))
     return tuple(sorted(bands))
 
 

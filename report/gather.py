@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..shards_manifest.dataset import Split, open_data
+from ..shards_manifest.dataset import Split, open_bands, open_data
 from ..shards_manifest.errors import FormatError, SpectralError
 from ..shards_manifest.manifest import MANIFEST, SplitManifest
 from ..shards_manifest.storage.address import is_url, shown
-from ..train.ensemble.members import find_runs
+from ..train.ensemble.members import find_runs, open_baseline
+from ..train.runs.run_record import RunData
 from .content import Page, Section
 from .ensemble_section import ensemble_section
 from .runs_section import RunLog, find_logs, runs_section
@@ -30,8 +31,11 @@ def make_page(
 
     Raises:
         FormatError: a path is neither.
+        EnsembleError, TrainError: there is no such baseline.
         SpectralError: something in them is damaged.
     """
+    if baseline is not None:
+        open_baseline(baseline)  # so that a wrong one is refused, whatever else is shown
     splits: dict[str, Split] = {}
     logs: list[RunLog] = []
     folders: list[Path] = []
@@ -55,7 +59,7 @@ def make_page(
         sections.append(split_section(path, split))
     if logs:
         stage(f"drawing {len(logs)} runs")
-        sections.append(runs_section(logs, {_order(split, "train"): shown(path) for path, split in splits.items()}))
+        sections.append(runs_section(logs, _split_finder(splits)))
     if sum(log.record is not None for log in logs) > 1:
         sections.append(_ensemble(folders, logs, list(splits.values()), baseline, stage))
     return Page(f"Spectral report: {', '.join(_name(path) for path in paths)}", tuple(sections))
@@ -81,6 +85,19 @@ def _ensemble(
         return ensemble_section(runs, split, baseline, where, stage)
     except SpectralError as error:
         return Section("The ensemble", (f"The runs are not fused: {error}.",))
+
+
+def _split_finder(splits: Mapping[str, Split]) -> Callable[[RunData], str]:
+    """Return a function that says where the split of a run's data is; nothing if it is not at hand."""
+    bands = {shown(path): {band.band: band for band in open_bands(split).each} for path, split in splits.items()}
+
+    def find(data: RunData) -> str:
+        for path, each in bands.items():
+            if each.keys() >= set(data.bands) and RunData.of([each[band] for band in data.bands]) == data:
+                return path
+        return ""
+
+    return find
 
 
 def _order(split: Split, part: str) -> str:

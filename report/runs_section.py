@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..shards_manifest.runtime.cli_runner import human_seconds
+from ..train.band_sets import BandSet
 from ..train.config import ReadOptions
 from ..train.runs.metrics_log import METRICS, STEPS
-from ..train.runs.run_record import RUN, RunRecord, read_run
+from ..train.runs.run_record import RUN, RunData, RunIdentity, RunRecord, read_run
 from .content import Chart, Item, Section, Table, lines
 
 POINTS = 400  # of a line, at most
@@ -64,12 +66,12 @@ def _read(path: Path) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
-def runs_section(logs: Sequence[RunLog], shards: Mapping[str, str]) -> Section:
+def runs_section(logs: Sequence[RunLog], find_split: Callable[[RunData], str]) -> Section:
     """Return the section about some runs.
 
     Args:
         logs: what they have written.
-        shards: where splits are that are at hand, by the digest of the sample order of train.
+        find_split: returns where the split of a run's data is; nothing if it is not at hand.
     """
     done = sum(log.record is not None for log in logs)
     lead = [f"{len(logs)} {'run' if len(logs) == 1 else 'runs'}, {done} finished."]
@@ -85,8 +87,7 @@ def runs_section(logs: Sequence[RunLog], shards: Mapping[str, str]) -> Section:
         _chart(logs, "Waiting for data", "share of the time", "data_wait", percent=True),
     ]
     items: tuple[Item, ...] = (_table(logs), *(chart for chart in charts if chart.traces))
-    commands = tuple(command for log in logs if (command := _command(log, shards)))
-    return Section("The runs", tuple(lead), items, tuple(log.name for log in logs), commands)
+    return Section("The runs", tuple(lead), items, tuple(log.name for log in logs), _commands(logs, find_split))
 
 
 def _chart(
@@ -136,18 +137,38 @@ def _table(logs: Sequence[RunLog]) -> Table:
     return Table(("run", "network", "epochs", "top-1 on val", "time", "waiting", ""), tuple(rows))
 
 
-def _command(log: RunLog, shards: Mapping[str, str]) -> str:
-    """Return the command that trains such a run; nothing while it is trained. shards: as for `runs_section`."""
-    if log.record is None:
-        return ""
-    options, bands = log.record.identity.options, log.record.identity.data.bands
-    network = options.network
-    split = shlex.quote(shards.get(log.record.identity.data.order.get("train", ""), "SPLIT"))
-    words = [f"spectral train --shards {split} --bands {'+'.join(map(str, bands))} --network {network.name}"]
-    words += [f"--inputs {network.inputs}"] if network.inputs != "planes" else []
-    words += [f"--width {network.width:g}"] if network.width != 1 else []
-    words += [f"--stem-stride {network.stem_stride}"] if network.stem_stride else []
-    words += [f"--recipe {shlex.quote(str(log.path / 'recipe.toml'))} --seed {options.seed}"]
+def _commands(logs: Sequence[RunLog], find_split: Callable[[RunData], str]) -> tuple[str, ...]:
+    """Return the commands that train the finished runs: one for those that differ in their repeats alone."""
+    found: dict[tuple[object, ...], tuple[Path, RunIdentity, int]] = {}
+    for log in logs:
+        if log.record is None:
+            continue
+        data, options = log.record.identity.data, log.record.identity.options
+        repeat = _repeat(log.name, BandSet(data.bands, 0, options.network.inputs).name)
+        options = replace(options, seed=options.seed - repeat)  # of the first of its repeats
+        key = (log.path.parent, data.sha256, data.bands, options)
+        path, _, networks = found.get(key, (log.path, None, 1))
+        found[key] = (path, RunIdentity(data, options), max(networks, repeat + 1))
+    return tuple(
+        _command(path, identity, networks, find_split(identity.data)) for path, identity, networks in found.values()
+    )
+
+
+def _repeat(name: str, first: str) -> int:
+    """Return how many networks stand before the one of a folder: 1 for 00x2, 0 for 00."""
+    again = re.fullmatch(re.escape(first) + r"x([1-9]\d{0,3})", name)
+    return int(again[1]) - 1 if again else 0
+
+
+def _command(run: Path, identity: RunIdentity, networks: int, split: str) -> str:
+    """Return the command that trains a run, and the repeats of it."""
+    options = identity.options
+    bands = "+".join(map(str, identity.data.bands)) + (f"x{networks}" if networks > 1 else "")
+    words = [
+        f"spectral train --shards {shlex.quote(split or 'SPLIT')} --bands {bands} --network {options.network.name}"
+    ]
+    words += [options.network.size_options] if options.network.size_options else []
+    words += [f"--recipe {shlex.quote(str(run / 'recipe.toml'))} --seed {options.seed}"]
     words += [f"--holdout-samples {options.holdout_samples} --precision {options.precision}"]
     words += [f"--last-batch {options.last_batch}"] if options.last_batch != ReadOptions.last_batch else []
-    return " ".join(words)
+    return " ".join([*words, f"--out {shlex.quote(str(run.parent))}"])

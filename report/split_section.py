@@ -131,6 +131,9 @@ def _rejects(split: Split) -> list[Item]:
 def _command(split: Split, path: str) -> str:
     """Return the command that makes such a split, as far as the manifest says it."""
     provenance = split.manifest.provenance
-    words = ["spectral split", shlex.quote(provenance.get("source", {}).get("name", "SOURCE"))]
-    options = command_options({"factor": split.manifest.geometry.factor, **provenance.get("plan", {})})
-    return " ".join([*words, *options, "--out", shlex.quote(shown(path))])
+    source = provenance.get("source", {})
+    words = ["spectral", "split", shlex.quote(source.get("name", "SOURCE"))]
+    words += command_options({"factor": split.manifest.geometry.factor, **provenance.get("plan", {})})
+    for column in ("image_column", "label_column"):
+        words += [f"--{column.replace('_', '-')} {shlex.quote(source[column])}"] if column in source else []
+    return " ".join([*words, "--out", shlex.quote(shown(path))])

@@ -72,16 +72,17 @@ def parse_band_sets(text: str, available: Sequence[int], inputs: str = PLANES) -
 def _parse_item(text: str, item: str, available: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
     """Return the bands and the number of networks that one item asks for."""
     if several := RANGE.fullmatch(item):
-        if each := _range(text, several[1], several[2], available):
-            return [((band,), 1) for band in each]
-    elif one := SUM.fullmatch(item):
+        return [((band,), 1) for band in _range(text, several[1], several[2], available)]
+    if one := SUM.fullmatch(item):
         bands: list[int] = []
         for piece in one[1].split("+") if one[1] != STACK else map(str, available):
             low, _, high = piece.partition("..")
             bands += _range(text, low, high or low, available)
         repeats = int(one[2] or 1)
         if repeats > MOST_REPEATS:
-            raise TrainError(f"--bands {text}: {item} asks for more than {MOST_REPEATS} networks on the same bands")
+            raise TrainError(
+                f"--bands {text}: {item} is more networks than one item gives: write x{MOST_REPEATS} at most"
+            )
         if bands and len(set(bands)) == len(bands) and repeats:
             return [(tuple(sorted(bands)), repeats)]
     elif item == EACH:
@@ -90,8 +91,10 @@ def _parse_item(text: str, item: str, available: Sequence[int]) -> list[tuple[tu
 
 
 def _range(text: str, first: str, last: str, available: Sequence[int]) -> range:
-    """Return the bands from one to another. Raises TrainError if one is not there; a large range takes no memory."""
+    """Return the bands from one to another, in little memory. Raises TrainError if one is not there, or none is."""
     bands = range(int(first), int(last) + 1)
+    if not bands:
+        raise TrainError(f"--bands {text}: from {first} to {last} there is no band: write the lower number first")
     missing = next((band for band in bands if band not in available), None)
     if missing is not None:
         there = ", ".join(map(str, available))

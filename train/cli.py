@@ -28,7 +28,7 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str) -
     Raises:
         TrainError: if it is no size, or too small to be of use.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)B?", text.strip(), re.IGNORECASE)
     value = float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ") if found else 0
     if value < 10**8:
         raise TrainError(f"{parameter.opts[0]} {text}: write a size of 100MB or more, as in 50GB")
@@ -55,7 +55,7 @@ def _parse_share(_: click.Context, __: click.Parameter, value: str | None) -> tu
     """Return I and N of `I/N`. Raises BadParameter."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+)/(\d+)", value)
+    found = re.fullmatch(r"(\d{1,18})/(\d{1,18})", value)
     if found is None or int(found[1]) >= int(found[2]):
         raise click.BadParameter(f"{value}: write I/N with I from 0 to N - 1, as in 0/4")
     return int(found[1]), int(found[2])

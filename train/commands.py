@@ -75,12 +75,12 @@ def train(options: TrainOptions) -> None:
     if options.budget is not None:
         click.echo(_budget(options, plan, options.budget))
         return
+    if options.describe and (jobs or options.as_json):
+        click.echo(_profile(jobs, plan.recipe, options.as_json))
+        return
     if not jobs:
         share = "/".join(map(str, options.launch.share or ()))
         click.echo(f"--share {share}: there are fewer networks than that, so there is nothing to do here")
-        return
-    if options.describe:
-        click.echo(_profile(jobs, options.as_json))
         return
     here = options.launch.on_this_machine or options.evaluate  # a cluster has devices of its own
     with ranks.process_group(plan.torch_device(ranks.local_rank)) if here else nullcontext():
@@ -200,9 +200,8 @@ def _job(shards: str, networks: BandSet, out: Path, plan: TrainPlan) -> TrainJob
     return TrainJob(networks.name, shards, out, plan, networks.bands)
 
 
-def _profile(jobs: Sequence[TrainJob], as_json: bool) -> str:
+def _profile(jobs: Sequence[TrainJob], recipe: recipes.Recipe, as_json: bool) -> str:
     """Return what the networks cost, each kind of them once."""
-    recipe = jobs[0].plan.recipe
     kinds = Counter(
         (each.plan.network, each.plan.network.shape(open_bands(each.shards, each.bands).each)) for each in jobs
     )
@@ -318,12 +317,19 @@ def _train(jobs: list[TrainJob], plan: TrainPlan, ranks: Ranks, options: TrainOp
 
 def _check_jobs(jobs: Sequence[TrainJob]) -> None:
     """Raise TrainError before anything is trained: for impossible networks, and folders with runs of another kind."""
+    opened: dict[tuple[str, tuple[int, ...]], list[BandManifest]] = {}
     for job in jobs:
-        bands = open_bands(job.shards, job.bands).each
         job.plan.network.check()
-        job.plan.network.shape(bands)
-        if (job.out / RUN).exists():
-            RunFolder(job.out).finished(bands, job.plan)
+        key = (job.shards, job.bands)
+        if key not in opened:
+            try:
+                opened[key] = open_bands(*key).each
+            except SpectralError:  # which fails this network, when its turn comes, and no other
+                opened[key] = []
+        if bands := opened[key]:
+            job.plan.network.shape(bands)
+            if (job.out / RUN).exists():
+                RunFolder(job.out).finished(bands, job.plan)
 
 
 def _backend(plan: TrainPlan, networks: int, launch: LaunchOptions) -> Backend | None:

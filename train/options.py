@@ -11,6 +11,8 @@ from . import recipes
 from .config import ReadOptions
 from .networks import NetworkOptions
 
+ASKING = {"shards", "network", "budget", "as_json", "quiet"}  # options that do not change the commands of --budget
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -81,6 +83,7 @@ class TrainOptions:
         as_json: print what describe, budget or evaluate found as JSON.
         quiet: print problems and results only.
         given: names of the options that are on the command line, in its order.
+        training_options: those of them that stand in the commands that `budget` prints.
     """
 
     shards: str
@@ -98,20 +101,7 @@ class TrainOptions:
     as_json: bool
     quiet: bool
     given: tuple[str, ...]
-
-    @property
-    def training_options(self) -> str:
-        """The options on the command line that say how networks are trained, and where to, to be written again."""
-        run = {name: getattr(self.run, name) for name in ("holdout_samples", "seed", "precision")}
-        values = {"out": self.out, "recipe": self.recipe, **self.overrides, **run}
-        words = []
-        for name, value in values.items():
-            flag = name.replace("_", "-")
-            if name in self.given and isinstance(value, bool):
-                words.append(f"--{flag}" if value else f"--no-{flag}")
-            elif name in self.given:
-                words.append(f"--{flag} {shlex.quote(str(value))}")
-        return " ".join(words)
+    training_options: str
 
     @staticmethod
     def from_values(values: Mapping[str, Any], given: tuple[str, ...]) -> TrainOptions:
@@ -152,7 +142,17 @@ class TrainOptions:
             as_json=values["as_json"],
             quiet=values["quiet"],
             given=given,
+            training_options=" ".join(_written(name, values[name]) for name in given if name not in ASKING),
         )
+
+
+def _written(name: str, value: Any) -> str:
+    """Return an option as it is written on the command line."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    text = "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"--{flag} {shlex.quote(text)}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...shards_manifest.manifest import VERSIONS, canonical_json, version_of
-from ..config import ADDED_LATER, SplitConfig, option_name, ranges
+from ..config import SplitConfig, complete_plan, option_name, ranges
 
 LIST_CHANGED = "the source's list of images has changed"
 
@@ -51,17 +51,12 @@ class SplitIdentity:
         """
         earlier = json.loads(recorded)
         if isinstance(earlier, dict) and isinstance(earlier.get("plan"), dict):
-            earlier["plan"] = _complete(earlier["plan"])
+            earlier["plan"] = complete_plan(earlier["plan"])
         current = json.loads(self.to_bytes())
-        current["plan"] = _complete(current["plan"])
+        current["plan"] = complete_plan(current["plan"])
         if isinstance(earlier, dict) and earlier.get("version") in VERSIONS:
             earlier["version"] = current["version"]  # follows from the compression, which is compared by itself
         return list(_differences(earlier, current))
-
-
-def _complete(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a plan with those that it leaves out: chroma has the step of luma there."""
-    return {**ADDED_LATER, "chroma_step": plan.get("step"), **plan}
 
 
 def _differences(earlier: Any, current: Any, name: str = "") -> Iterator[str]:

@@ -1,15 +1,20 @@
 """The options of a split: defaults, checks, and how they are written down."""
 
-import pytest
+from dataclasses import fields
 
-from spectral_shards.preprocess.config import JSON_NAMES, SplitConfig, option_name, parse_bands
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from spectral_shards.preprocess.cli import split as split_command
+from spectral_shards.preprocess.config import JSON_NAMES, SplitConfig, command_options, option_name, parse_bands
 from spectral_shards.preprocess.errors import ConfigError
 
 
 def test_bands() -> None:
     assert parse_bands("0-3,7") == (0, 1, 2, 3, 7)
     assert parse_bands("35, 2,2") == (2, 35)
-    for wrong in ("", "a", "1-", "-1", "1,,2", "1.5", "3-0", "0-9999999999", "36"):
+    for wrong in ("", "a", "1-", "-1", "1,,2", "1.5", "3-0", "0-9999999999", "36", "9" * 5000):
         with pytest.raises(ConfigError, match="--bands"):
             parse_bands(wrong)
 
@@ -98,3 +103,48 @@ def test_names_of_options_in_files() -> None:
     assert option_name("chroma_step") == "chroma-quant-step"
     assert option_name("samples_per_block") == "samples-per-block"
     assert set(JSON_NAMES) <= set(vars(config))
+
+
+def parsed(words: list[str]) -> SplitConfig:
+    """The options that the command line gives."""
+    given_values = split_command.make_context("split", ["photos", *words]).params
+    names = {field.name for field in fields(SplitConfig)}
+    return SplitConfig(**{name: value for name, value in given_values.items() if name in names and value is not None})
+
+
+STEPS = st.sampled_from([0.0, 1.0, 2.75, 3.25, 4.0, 5.0, 6.0, 9.75, 12.0, 100.0])
+
+
+@given(
+    factor=st.sampled_from([1, 4, 16, 36]),
+    size=st.sampled_from([0, 12, 48]),
+    margin=st.sampled_from([0, 12]),
+    fit=st.sampled_from(["squash", "crop"]),
+    transform=st.sampled_from(["dct", "dct2", "none"]),
+    color=st.sampled_from(["ycbcr", "rgb"]),
+    dtype=st.sampled_from(["int8", "float16"]),
+    quant_step=STEPS,
+    chroma_quant_step=STEPS,
+    bands=st.sampled_from([(), (0,), (1, 2)]),
+    samples_per_shard=st.sampled_from([0, 24]),
+    samples_per_block=st.sampled_from([-1, 8]),
+    val_per_class=st.sampled_from([-1, 0, 7]),
+    seed=st.sampled_from([0, 3]),
+    limit=st.sampled_from([0, 9]),
+    min_class_images=st.sampled_from([0, 4]),
+    orientation=st.sampled_from(["stored", "exif"]),
+    compression=st.sampled_from(["gzip", "none"]),
+)
+def test_the_options_of_a_plan_give_the_same_plan(**values: object) -> None:
+    try:
+        config = SplitConfig(**values).resolved()  # type: ignore[arg-type]
+    except ConfigError:
+        assume(False)
+    again = parsed(" ".join(command_options(config.to_json())).split())
+    assert again.resolved() == config
+
+
+def test_the_options_of_older_plans() -> None:
+    older = {"factor": 4, "size": 32, "transform": "dct", "color": "ycbcr", "dtype": "int8", "step": 5.0}
+    assert command_options(older) == ["--factor 4", "--size 32", "--quant-step 5.0", "--chroma-quant-step 5.0"]
+    assert command_options({"factor": 4}) == ["--factor 4"]

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from spectral_shards.report.content import Chart, Gallery, Page, Section, Table
 from spectral_shards.report.gather import make_page
@@ -16,8 +18,10 @@ from spectral_shards.report.page import render
 from spectral_shards.train.ensemble.members import find_runs
 from spectral_shards.train.ensemble.scoring import said_classes, score_ensemble
 from support.browsers import chromium
+from support.pictures import encode, picture
 from support.programs import fails, program
 from support.splits import SUB4, make_split, split_of
+from support.trainings import QUICK
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +67,7 @@ def test_the_split(page: Page, sub4: Path) -> None:
         {"factor": 16, "size": 16, "margin": 4, "bands": (0, 2), "color": "rgb", "fit": "crop", "limit": 20},
         {"factor": 4, "size": 16, "dtype": "float16", "orientation": "exif", "min_class_images": 26},
         {"factor": 4, "size": 16, "quant_step": 4.0, "samples_per_shard": 24, "compression": "auto"},
-        {"factor": 4, "size": 16, "chroma_quant_step": 5.0},
+        {"factor": 4, "size": 16, "quant_step": 3.25, "chroma_quant_step": 3.25},
         {"factor": 1, "size": 16, "val_per_class": 0},
     ],
 )
@@ -73,6 +77,21 @@ def test_the_command_of_a_split_makes_the_same(options: dict[str, Any], photos: 
     done = program(*shlex.split(command), "--out", tmp_path / "again", cwd=photos.parent)
     assert done.returncode == 0, done.stderr
     assert split_of(tmp_path / "again") == split_of(split)
+
+
+def test_the_command_names_the_columns_of_a_parquet_source(tmp_path: Path) -> None:
+    images = [encode(picture(seed, 20, 20)) for seed in range(12)]
+    columns = {"image": images[:6], "other": images[6:], "label": [0, 1] * 3, "kind": ["a", "b", "c"] * 2}
+    (tmp_path / "set").mkdir()
+    parquet.write_table(pa.table(columns), tmp_path / "set" / "train.parquet")
+    options = ("--factor", "4", "--size", "16", "--val-per-class", "0")
+    named = ("--image-column", "other", "--label-column", "kind")
+    done = program("spectral", "split", tmp_path / "set", *options, *named, "--out", tmp_path / "sub4")
+    assert done.returncode == 0, done.stderr
+    (command,) = make_page([str(tmp_path / "sub4")]).sections[0].commands
+    again = program(*shlex.split(command), "--out", tmp_path / "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert split_of(tmp_path / "again") == split_of(tmp_path / "sub4")
 
 
 def test_rejects_stand_with_their_reasons(photos: Path, tmp_path: Path) -> None:
@@ -109,6 +128,25 @@ def test_the_command_of_a_run_trains_the_same(page: Page, runs: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     again, first = (folder / "02" / "val-logits.npy" for folder in (tmp_path, runs))
     assert again.read_bytes() == first.read_bytes()
+
+
+def test_the_command_of_repeats_trains_all_of_them(sub4: Path, photos: Path, tmp_path: Path) -> None:
+    coarse = make_split(photos, tmp_path / "coarse", **{**SUB4, "quant_step": 9.0})  # the same images, in other steps
+    out = tmp_path / "my runs"
+    trained = ("spectral-train", "--bands", "0+3x2", *QUICK, "--epochs", "1", "--seed", "4", "--out", out)
+    done = program(*trained, "--shards", sub4)
+    assert done.returncode == 0, done.stderr
+    (command,) = make_page([str(coarse), str(sub4), str(coarse), str(out)]).sections[-2].commands
+    assert command.startswith(f"spectral train --shards {sub4} --bands 0+3x2 ")
+    same = program(*shlex.split(command))
+    assert same.stdout.count("is finished: top-1") == 2, same.stderr
+    again = program(*shlex.split(command), "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    for name in ("00+03", "00+03x2"):
+        logits = [(folder / name / "val-logits.npy").read_bytes() for folder in (out, tmp_path / "again")]
+        assert logits[0] == logits[1]
+    (missing,) = make_page([str(coarse), str(out)]).sections[-2].commands
+    assert missing.startswith("spectral train --shards SPLIT --bands 0+3x2 ")
 
 
 def test_the_ensemble(page: Page, runs: Path, tmp_path: Path) -> None:
@@ -173,6 +211,7 @@ def test_the_program(sub4: Path, runs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again.html").read_bytes() == (tmp_path / "new" / "page.html").read_bytes()
     assert "is neither a split nor a folder of runs" in fails("spectral", "report", tmp_path)
     assert "is one band" in fails("spectral", "report", sub4 / "01")
+    assert "nowhere/run.json does not exist" in fails("spectral", "report", sub4, "--baseline", tmp_path / "nowhere")
     assert "cannot write /proc/page.html" in fails("spectral", "report", sub4, "--out", "/proc/page.html")
 
 

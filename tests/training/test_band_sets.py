@@ -1,5 +1,6 @@
 """Which networks a split gets: what --bands may say, the folders of their runs, and what is trained by default."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -32,9 +33,10 @@ def test_what_band_sets_mean() -> None:
     assert names == ["00+01+06", "00+01+06x2", "00+01+06x3", "07", "11"]
     for text, why in {
         "": "'' is not understood: write as in 0-3,7",
-        "3-1": "'3-1' is not understood",
+        "3-1": "from 3 to 1 there is no band: write the lower number first",
         "0+0": "'0+0' is not understood",
-        "1..0": "'1..0' is not understood",
+        "1..0": "from 1 to 0 there is no band: write the lower number first",
+        "0+3..1": "from 3 to 1 there is no band",
         "0x0": "'0x0' is not understood",
         "0-3x2": "'0-3x2' is not understood",
         "0,,1": "'' is not understood",
@@ -44,7 +46,7 @@ def test_what_band_sets_mean() -> None:
         "0-99999999999": "there is no band 16: choose from 0, 1, 2",
         "0..99999999999": "there is no band 16: choose from 0, 1, 2",
         "9" * 5000: "is not understood",
-        "0x1001": "0x1001 asks for more than 1000 networks on the same bands",
+        "0x1001": "0x1001 is more networks than one item gives: write x1000 at most",
         "all,stack": "all stands alone: beside others, write numbers, as in 0-3",
     }.items():
         with pytest.raises(TrainError, match=re.escape(why)):
@@ -189,7 +191,12 @@ def test_jobs_of_an_array_share_the_networks(sub4: Path, tmp_path: Path) -> None
     assert rest.stdout == "--share 4/5: there are fewer networks than that, so there is nothing to do here\n"
     assert rest.returncode == 0
     assert program(*command, "--share", "4/5", "--describe").stdout == rest.stdout
-    assert "write I/N with I from 0 to N - 1" in fails(*command, "--share", "3/3")
+    assert json.loads(program(*command, "--share", "4/5", "--describe", "--json").stdout) == {
+        "kinds": [],
+        "multiply_adds": 0,
+    }
+    for wrong in ("3/3", "0/" + "9" * 5000):
+        assert "write I/N with I from 0 to N - 1" in fails(*command, "--share", wrong)
     assert "is one band" in fails("spectral-train", "--shards", sub4 / "00", "--share", "0/2")
     whole = program(*command, "--describe").stdout
     assert "4 such networks" in whole

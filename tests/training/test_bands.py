@@ -169,6 +169,16 @@ def test_a_band_that_fails_does_not_stop_the_others(
     assert found == {band: wanted[band] for band in found}
 
 
+def test_a_damaged_band_does_not_stop_the_others(sub4: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    split = Path(shutil.copytree(sub4, tmp_path / "sub4"))
+    (split / "03" / "manifest.json").write_text("{")
+    done = program("spectral-train", "--shards", split, "--bands", "3,1", *QUICK, "--out", tmp_path / "runs")
+    assert done.returncode == 2
+    assert f"{tmp_path}/runs/03 failed: " in done.stderr
+    assert "1 of 2 networks failed (03): mend what is said above" in done.stderr
+    assert (tmp_path / "runs" / "01" / "val-logits.npy").read_bytes() == wanted["01"]
+
+
 def test_bands_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from spectral_shards.train import recipes
     from spectral_shards.train.config import TrainPlan

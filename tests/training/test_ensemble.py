@@ -380,11 +380,14 @@ def test_runs_of_several_folders(runs: Path, tmp_path: Path) -> None:
     assert len(everything) == 8
     assert [run.name for run in find_runs(runs / "02", other / "00")] == ["00", "02"]
     report = score_ensemble(find_runs(runs, other / "02"), "val")
-    assert report.repeated == (f"{runs.name}/02",)
-    assert f"The same network as another member, of the same bands, options and seed: {runs.name}/02.\n" in markdown(
-        report
-    )
-    assert score_ensemble(find_runs(runs), "val").repeated == ()
+    assert report.repeated == {f"{runs.name}/02": "other/02"}
+    again = f"{runs.name}/02 is other/02 again. It adds nothing."
+    assert f"The same network, of the same data, options and seed: {again}\n" in markdown(report)
+    assert score_ensemble(find_runs(runs), "val").repeated == {}
+    record = json.loads((other / "02" / "run.json").read_text())
+    record["data"]["sha256"] = "0" * 64  # of a split with other steps
+    (other / "02" / "run.json").write_text(json.dumps(record))
+    assert score_ensemble(find_runs(runs, other / "02"), "val").repeated == {}
     with pytest.raises(EnsembleError, match="00 is named twice: name each run once"):
         find_runs(runs, runs / "00")
     done = program("spectral-ensemble", runs / "01", other / "03", "--out", tmp_path / "report")

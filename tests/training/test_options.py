@@ -1,5 +1,6 @@
 """The command lines: choices come from where they are defined, and values are sorted into options."""
 
+import shlex
 from collections.abc import Collection
 
 import click
@@ -76,7 +77,21 @@ def test_values_are_sorted_into_options(monkeypatch: pytest.MonkeyPatch) -> None
     }
 
 
+def test_options_are_written_again_as_they_were_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = parsed(
+        *("--lr", "0.5", "--no-flip", "--cache-size", "1.5 TB", "--on-bad-shard", "skip", "--no-resume", "--compile"),
+        *("--save-every", "2", "--jobs", "3", "--share", "1/4", "--last-batch", "wrap", "--out", "my runs"),
+        *("--backend", "ray", "--device", "cpu", "--seed", "5", "--budget", "1", "--network", "cnn", "--quiet"),
+        monkeypatch=monkeypatch,
+    )
+    again = parsed(*shlex.split(options.training_options), monkeypatch=monkeypatch)
+    asking = {"shards", "network", "budget", "quiet"}
+    assert set(again.given) == set(options.given) - asking | {"shards"}
+    for name in ("out", "recipe", "overrides", "run", "reading", "launch"):
+        assert getattr(again, name) == getattr(options, name)
+
+
 def test_a_cache_that_is_too_small_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for size in ("99MB", "much", "0"):
+    for size in ("99MB", "much", "0", "9" * 400):
         with pytest.raises(TrainError, match=f"--cache-size {size}: write a size of 100MB or more, as in 50GB"):
             parsed("--cache-size", size, monkeypatch=monkeypatch)

@@ -41,6 +41,7 @@ class FinishedRun:
         dataset: name of the data set.
         geometry: how images became planes, as in the manifest.
         sample_order: digest of the sample order of each part.
+        data_digest: of all bytes of its bands.
         classes: names.
         options: the options that change the result.
         result: its accuracies and costs.
@@ -54,6 +55,7 @@ class FinishedRun:
     dataset: str
     geometry: Geometry
     sample_order: Mapping[str, str]
+    data_digest: str
     classes: tuple[str, ...]
     options: RunOptions
     result: Result
@@ -174,6 +176,7 @@ def open_run(path: Path) -> FinishedRun:
         dataset=data.dataset,
         geometry=data.geometry,
         sample_order=data.order,
+        data_digest=data.sha256,
         classes=classes,
         options=record.identity.options,
         result=result,
@@ -206,7 +209,12 @@ def differing(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if any(other.get(name) != each[0][name] for other in each)))
 
 
-def repeated(runs: Sequence[FinishedRun]) -> tuple[str, ...]:
-    """Return the names of the runs that train a network again, which another one has trained."""
-    kinds = [(run.bands, run.options) for run in runs]
-    return tuple(run.name for place, run in enumerate(runs) if kinds[place] in kinds[:place])
+def repeated(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """Return the names of the runs of a network that another run has trained, with the name of the first of them."""
+    first: dict[tuple[object, ...], str] = {}
+    found = {}
+    for run in runs:
+        same = first.setdefault((run.data_digest, run.bands, run.options), run.name)
+        if same != run.name:
+            found[run.name] = same
+    return found

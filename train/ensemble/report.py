@@ -113,7 +113,8 @@ def rule_title(report: EnsembleReport, score: RuleScore) -> str:
 
 def repeated(report: EnsembleReport) -> str:
     """Return the sentence for a report with members that are the same network."""
-    return f"The same network as another member, of the same bands, options and seed: {', '.join(report.repeated)}."
+    each = ", ".join(f"{name} is {other} again" for name, other in report.repeated.items())
+    return f"The same network, of the same data, options and seed: {each}. It adds nothing."
 
 
 def fallback(report: EnsembleReport) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class EnsembleReport:
         order: names of the members, best first, by all data that is ranked on.
         missing: numbers of the bands that no member reads.
         differing: names of the options that are not the same in all runs.
-        repeated: names of the members with the bands, options and seed of one before them: they add nothing.
+        repeated: members with the data, options and seed of another one, which add nothing, and that one: their names.
         rules: each in each of its spaces.
         chosen: the members that the default rule chooses, the largest share first.
         curve: accuracies of the default rule with the 1, 2, ... members of the largest weights.
@@ -164,7 +164,7 @@ class EnsembleReport:
     order: tuple[str, ...]
     missing: tuple[int, ...]
     differing: tuple[str, ...]
-    repeated: tuple[str, ...]
+    repeated: Mapping[str, str]
     rules: tuple[RuleScore, ...]
     chosen: tuple[ChosenMember, ...]
     curve: tuple[Accuracy, ...]

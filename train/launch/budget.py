@@ -6,6 +6,7 @@ suggested (docs/decisions/0022-default-networks.md).
 
 from __future__ import annotations
 
+import math
 import shlex
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -52,10 +53,7 @@ class Suggestion:
     @property
     def command_options(self) -> str:
         """The options of spectral-train that ask for them, but for the network's name."""
-        size = f" --inputs {self.options.inputs}" if self.options.inputs != PLANES else ""
-        size += f" --stem-stride {self.options.stem_stride}" if self.options.stem_stride else ""
-        size += f" --width {self.options.width:g}" if self.options.width != 1 else ""
-        return f"--bands {self.bands}{size}"
+        return f"--bands {self.bands} {self.options.size_options}".rstrip()
 
     def command(self, shards: str, more: str) -> str:
         """Return the command that trains them on a split, with more options."""
@@ -128,9 +126,8 @@ def suggestions(bands: Sequence[BandManifest], cost: Cost, budget: float) -> lis
             _fit([bands[place] for place in places], _network(cost, inputs), cost, budget)[2]
             for places, inputs in kinds
         )
-        raise TrainError(
-            f"--budget {budget:g} is too small: the cheapest {cost.network} on these planes costs {cheapest:.3g}"
-        )
+        least = _rounded_up(cheapest)
+        raise TrainError(f"--budget {budget:g} is too small for {cost.network} on these planes: choose {least} or more")
     both = two_kinds(bands, cost, budget)
     return [*([both] if both else []), *((each,) for each in alone)]
 
@@ -204,6 +201,12 @@ def _fit(
         options = widths[min(place, len(widths) - 1)]
     each = cost(options)
     return min(count, _times(budget, each)), options, each
+
+
+def _rounded_up(value: float) -> str:
+    """Return a positive number with three digits, that is not less."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit) * unit:.3g}"
 
 
 def _times(budget: float, cost: float) -> int:

@@ -99,6 +99,13 @@ class NetworkOptions:
         stem = f", stem stride {self.stem_stride}" if self.stem_stride else ""
         return self.name + stem + (f", width {self.width:g}" if self.width != 1 else "")
 
+    @property
+    def size_options(self) -> str:
+        """The options of spectral-train that ask for its inputs and its size; empty where they are as usual."""
+        inputs = f" --inputs {self.inputs}" if self.inputs != PLANES else ""
+        stem = f" --stem-stride {self.stem_stride}" if self.stem_stride else ""
+        return (inputs + stem + (f" --width {self.width:g}" if self.width != 1 else "")).lstrip()
+
     def shape(self, bands: Sequence[BandManifest]) -> InputShape:
         """Return the shape that the network has for the bands that it reads, all of one split. Raises TrainError."""
         check_inputs(self.inputs)

@@ -99,7 +99,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise TrainError(f"{path} is not a checkpoint of Spectral Shards")
     if found.get("version") != VERSION:
-        raise TrainError(f"{path} has version {found.get('version')!r}, this release knows version {VERSION}")
+        there = f"{path} has version {found.get('version')!r}, this release knows version {VERSION}"
+        raise TrainError(f"{there}: train again, with --no-resume")
     try:
         head = json.loads(found["head"])
         bands = tuple(load_band(band.encode(), str(path)) for band in found["bands"])

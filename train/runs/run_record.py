@@ -157,7 +157,7 @@ def read_run(path: Path) -> RunRecord:
     try:
         raw: dict[str, Any] = json.loads(where.read_bytes())
         if raw["format"] != FORMAT or raw["version"] != VERSION:
-            raise TrainError(f"{where} is not a run of a version that this release knows")
+            raise TrainError(f"{where} is of a version that this release does not know: train again, with --no-resume")
         result = Result(**{field.name: raw["result"][field.name] for field in fields(Result)})
         return RunRecord(RunIdentity.from_json(raw), tuple(raw["classes"]), result)
     except FileNotFoundError:
