@@ -58,7 +58,11 @@ def seconds(study: Study, data: Data, group: Group, work: Path) -> float:
 def main(source: Path, work: Path, rounds: int, missing: bool) -> None:
     """Time the networks of the study on the data sets in SOURCE, with one thread."""
     study = load_study()
-    known: dict[str, dict[str, list[float]]] = json.loads(TIMES.read_text())["ratios"] if missing else {}
+    about = {"machine": machine(), "torch": torch.__version__.split("+")[0], "rounds": rounds}
+    earlier = json.loads(TIMES.read_text()) if missing else {**about, "ratios": {}}
+    if other := [name for name in about if earlier[name] != about[name]]:
+        raise click.ClickException(f"the times that there are have another {other[0]}: time all, without --missing")
+    known: dict[str, dict[str, list[float]]] = earlier["ratios"]
     found: dict[str, dict[str, list[float]]] = {}
     for data in study.data.values():
         small = replace(data, split=(*data.split, *SAMPLES))
@@ -78,8 +82,8 @@ def main(source: Path, work: Path, rounds: int, missing: bool) -> None:
         found[data.name] = {**ratios, **found[data.name]}
         for key, values in ratios.items():
             click.echo(f"{data.name} {key}: {median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
-    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "torch": torch.__version__.split("+")[0]}
-    TIMES.write_bytes(canonical_json({**about, "rounds": rounds, "ratios": found}))
+    dates = {time.strftime("%Y-%m-%d"), *earlier.get("date", "").split(" to ")} - {""}
+    TIMES.write_bytes(canonical_json({**about, "date": " to ".join(sorted({min(dates), max(dates)})), "ratios": found}))
 
 
 if __name__ == "__main__":
