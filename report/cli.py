@@ -30,7 +30,7 @@ def cli(paths: tuple[str, ...], out: Path, baseline: Path | None, quiet: bool) -
     """Write one HTML file about a split, its runs and their ensemble.
 
     PATHS are splits, run folders, and folders of run folders; with a split and its runs, the page shows images that the
-    ensemble gets wrong. While runs are trained it shows them as far as they are. The file needs no network.
+    ensemble gets wrong. While runs are trained it shows them as far as they are. The file works offline.
     """
     with needs_train_extra():
         from .gather import make_page

@@ -118,7 +118,7 @@ def _parse_share(_: click.Context, __: click.Parameter, value: str | None) -> tu
         "--stem-stride",
         type=Choice(tuple(map(str, STEM_STRIDES))),
         help="How many times smaller than the plane the first feature map is: 4 costs a sixteenth of 1.  "
-        "[default: what the network does by itself; ResNets 1 on planes of up to 64 pixels, else 4]",
+        "[default: 1 for cnn; for ResNets 1 on inputs of up to 64 pixels, else 4]",
     ),
     cloup.option(
         "--width",
@@ -145,8 +145,8 @@ def _parse_share(_: click.Context, __: click.Parameter, value: str | None) -> tu
         type=click.IntRange(0),
         default=10_000,
         show_default=True,
-        help="Samples of train, at most a twentieth, that are not trained on: networks are ranked and weighted on "
-        "them.",
+        help="Samples that networks are chosen and weighted on, and not trained on: at most this many and a twentieth "
+        "of train, in whole blocks; none if that is fewer than 50.",
     ),
 )
 @cloup.option_group(
@@ -235,8 +235,8 @@ def _parse_share(_: click.Context, __: click.Parameter, value: str | None) -> tu
     cloup.option(
         "--budget",
         type=click.FloatRange(0, min_open=True),
-        help="Print which networks to train on a split for so many times the multiply-adds of one network on whole "
-        "images.",
+        help="Print which networks on a split fit a cost: a multiple of the multiply-adds of training one network on "
+        "whole images.",
     ),
     cloup.option("--evaluate", type=click.Path(), help="A checkpoint to evaluate on the val part."),
     cloup.option(

@@ -30,7 +30,7 @@ from .options import EnsembleOptions
 @cloup.option(
     "--rule",
     type=Choice(tuple(RULES)),
-    help="With --export: the rule that it chooses and fuses by.  [default: the report's default]",
+    help="With --export: the rule that it chooses and fuses by.  [default: selected; geometric with --rank-on train]",
 )
 @cloup.option(
     "--export-members",

@@ -16,6 +16,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import click
 import torch
@@ -58,8 +59,8 @@ def seconds(study: Study, data: Data, group: Group, work: Path) -> float:
 def main(source: Path, work: Path, rounds: int, missing: bool) -> None:
     """Time the networks of the study on the data sets in SOURCE, with one thread."""
     study = load_study()
-    about = {"machine": machine(), "torch": torch.__version__.split("+")[0], "rounds": rounds}
-    earlier = json.loads(TIMES.read_text()) if missing else {**about, "ratios": {}}
+    about: dict[str, Any] = {"machine": machine(), "torch": torch.__version__.split("+")[0], "rounds": rounds}
+    earlier: dict[str, Any] = json.loads(TIMES.read_text()) if missing else {**about, "ratios": {}}
     if other := [name for name in about if earlier[name] != about[name]]:
         raise click.ClickException(f"the times that there are have another {other[0]}: time all, without --missing")
     known: dict[str, dict[str, list[float]]] = earlier["ratios"]

@@ -61,7 +61,7 @@ RANK_ON = {
         RankingData("train", "training accuracy", "members are ranked by their training accuracy", has_outputs=False),
         RankingData(
             "val",
-            "val, which flatters",
+            "the samples that are scored, which flatters",
             "members are ranked, chosen and weighted on the {} samples that are scored, which flatters",
         ),
     )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 STEM_STRIDES = (1, 2, 4)
 PLANES, IMAGE = "planes", "image"
 INPUTS: Mapping[str, str] = {
-    PLANES: "the planes of its bands as channels",
-    IMAGE: "the image that its bands give together",
+    PLANES: "its bands as channels, three for each",
+    IMAGE: "the image that they give together",
 }
 CHANNELS = 3  # of one band
 
