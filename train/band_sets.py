@@ -13,7 +13,7 @@ from .networks import PLANES
 
 EACH = "all"  # one network for each band
 STACK = "stack"  # one network with all bands as channels
-GRAMMAR = "write as in 0-3,7 (a network each), 0+1+6 (one network), stack (one with all bands), 0+1x3 (three networks)"
+GRAMMAR = "write as in 0-3,7 (a network each), 0+1+6 or 0..3 (one network), stack (with all), 0+1x3 (three networks)"
 NUMBER = r"\d{1,18}"
 RANGE = re.compile(rf"({NUMBER})-({NUMBER})")
 SUM = re.compile(rf"(stack|{NUMBER}(?:\.\.{NUMBER})?(?:\+{NUMBER}(?:\.\.{NUMBER})?)*)(?:x({NUMBER}))?")
