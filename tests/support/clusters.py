@@ -74,7 +74,8 @@ def ray_cluster(folder: Path) -> Iterator[tuple[str, int]]:
         port = probe.getsockname()[1]
     head = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1"]
     head += ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=80000000"]
-    with processes(head, log=folder / "log", RAY_AUTH_MODE="disabled") as (process,):
+    niceness = {"RAY_worker_niceness": "0"}  # by default 15: beside other tests its workers would wait
+    with processes(head, log=folder / "log", RAY_AUTH_MODE="disabled", **niceness) as (process,):
         address = f"127.0.0.1:{port}"
         wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes())
         yield address, process.pid
