@@ -145,6 +145,7 @@ def _commands(logs: Sequence[RunLog], find_split: Callable[[RunData], str]) -> t
             continue
         data, options = log.record.identity.data, log.record.identity.options
         repeat = _repeat(log.name, BandSet(data.bands, 0, options.network.inputs).name)
+        repeat = repeat if repeat <= options.seed else 0  # the folder has got another name
         options = replace(options, seed=options.seed - repeat)  # of the first of its repeats
         key = (log.path.parent, data.sha256, data.bands, options)
         path, _, networks = found.get(key, (log.path, None, 1))

@@ -147,6 +147,11 @@ def test_the_command_of_repeats_trains_all_of_them(sub4: Path, photos: Path, tmp
         assert logits[0] == logits[1]
     (missing,) = make_page([str(coarse), str(out)]).sections[-2].commands
     assert missing.startswith("spectral train --shards SPLIT --bands 0+3x2 ")
+    (tmp_path / "moved").mkdir()
+    (out / "00+03").rename(tmp_path / "moved" / "00+03x9")  # a name that its seed of 4 cannot have
+    (moved,) = make_page([str(tmp_path / "moved")]).sections[0].commands
+    assert " --bands 0+3 " in moved
+    assert " --seed 4 " in moved
 
 
 def test_the_ensemble(page: Page, runs: Path, tmp_path: Path) -> None:

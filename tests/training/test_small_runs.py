@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from spectral_shards.preprocess.config import SplitConfig
@@ -18,7 +20,7 @@ from spectral_shards.train.errors import TrainError
 from support.pictures import class_folders, picture
 from support.programs import fails, program
 from support.splits import make_split
-from support.trainings import quick
+from support.trainings import QUICK, quick
 
 # --- values that fit each other
 
@@ -301,3 +303,22 @@ def test_the_difference_to_other_runs_is_said_in_words(runs: Path, sub4: Path, t
     ):
         with pytest.raises(TrainError, match=re.escape(f"holds a finished run of another kind ({said})")):
             train_network(str(shards), runs / "00", options, quiet=True)
+
+
+def test_files_of_another_release_are_refused_and_replaced_on_request(runs: Path, sub4: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs / "02", tmp_path / "02"))
+    command = ("spectral-train", "--shards", sub4 / "02", *QUICK, "--out", run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "version": record["version"] - 1}))
+    refused = f"{run}/run.json is of a version that this release does not know: train again, with --no-resume"
+    assert refused in fails(*command)
+    assert refused in fails("spectral-ensemble", run)
+    assert refused in fails("spectral", "report", run)
+    (run / "run.json").unlink()
+    saved = torch.load(run / "checkpoint.pt", weights_only=True)
+    torch.save({**saved, "version": saved["version"] - 1}, run / "checkpoint.pt")
+    said = fails(*command)
+    assert f"{run}/checkpoint.pt has version {saved['version'] - 1}, this release knows version" in said
+    assert said.rstrip().endswith("train again, with --no-resume")
+    assert program(*command, "--no-resume").returncode == 0
+    assert (run / "val-logits.npy").read_bytes() == (runs / "02" / "val-logits.npy").read_bytes()
